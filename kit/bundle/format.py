@@ -1,0 +1,100 @@
+"""What a bundle holds, and the refusal of anything else: config.json names every file by its SHA-256.
+
+config = read_config(find_bundle("runs/pets"))
+
+A bundle is data: JSON, safetensors, text and pictures. Nothing in it is ever run. Imports nothing but the foundation.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kit.errors import BundleError
+from kit.files import sha256
+
+FORMAT, VERSION = "kit-bundle", 1
+CONFIG, WEIGHTS, CARD, EXAMPLES = "config.json", "model.safetensors", "README.md", "examples"
+MOST_CONFIG_BYTES = 20_000_000
+GET_ANOTHER = "get the bundle again from where it was made"
+FIELDS: dict[str, type] = {
+    "format": str,
+    "version": int,
+    "task": str,
+    "architecture": dict,
+    "vocab": list,
+    "vocab_sha256": str,
+    "label": str,
+    "image": dict,
+    "temperature": float,
+    "metrics": dict,
+    "data": dict,
+    "start": dict,
+    "recipe": dict,
+    "versions": dict,
+    "files": dict,
+}
+IMAGE_FIELDS: dict[str, type] = {"size": int, "resize": str, "at_least": int, "mean": list, "std": list}
+
+
+def vocab_hash(vocab: Sequence[str]) -> str:
+    """The SHA-256 of the classes in their order: weights and vocabulary carry it, so that they cannot be mixed up."""
+    return hashlib.sha256(json.dumps(list(vocab), ensure_ascii=False).encode()).hexdigest()
+
+
+def find_bundle(path: str | Path) -> Path:
+    """The bundle that `path` means: a bundle's folder, or a run folder that holds one."""
+    folder = Path(path).expanduser()
+    for candidate in (folder, folder / "bundle"):
+        if (candidate / CONFIG).is_file():
+            return candidate
+    what = "holds no config.json" if folder.is_dir() else "is not a folder"
+    raise BundleError(f"{path} is no bundle: it {what}", fix="give the folder that kit fine-tune wrote, or its bundle/")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a bundle, after its form and the hash of every file it names were checked.
+
+    Raises `BundleError` that names the field or the file that is not as it should be.
+    """
+    path = folder / CONFIG
+    if path.stat().st_size > MOST_CONFIG_BYTES:
+        raise BundleError(f"{path} has {path.stat().st_size:,} bytes; at most {MOST_CONFIG_BYTES:,}", fix=GET_ANOTHER)
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON ({error})", fix=GET_ANOTHER) from error
+    _check_form(config, path)
+    for name, digest in config["files"].items():
+        _check_file(folder, name, digest)
+    return config
+
+
+def _check_form(config: Any, path: Path) -> None:
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise BundleError(f"{path} does not describe a kit bundle", fix="give the folder that kit fine-tune wrote")
+    if config.get("version") != VERSION:
+        problem = f"{path}: version {config.get('version')!r}; this kit reads version {VERSION}"
+        raise BundleError(problem, fix="use the kit that wrote it, or a newer one")
+    for fields, values, where in ((FIELDS, config, ""), (IMAGE_FIELDS, config.get("image"), "image.")):
+        for name, kind in fields.items():
+            if not isinstance(values, dict) or not isinstance(values.get(name), kind):
+                raise BundleError(f"{path}: field {where}{name} is not a {kind.__name__}", fix=GET_ANOTHER)
+    vocab = config["vocab"]
+    if len(vocab) < 2 or len(set(map(str, vocab))) != len(vocab) or vocab_hash(vocab) != config["vocab_sha256"]:
+        raise BundleError(f"{path}: field vocab does not fit its hash", fix=GET_ANOTHER)
+    if WEIGHTS not in config["files"]:
+        raise BundleError(f"{path}: field files names no {WEIGHTS}", fix=GET_ANOTHER)
+
+
+def _check_file(folder: Path, name: str, digest: str) -> None:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(
+            f"{folder / CONFIG}: field files names {name!r}, which leads out of the bundle", fix=GET_ANOTHER
+        )
+    if not path.is_file():
+        raise BundleError(f"{path} is missing", fix=GET_ANOTHER)
+    if sha256(path) != digest:
+        raise BundleError(f"{path} is not the file that was saved (another SHA-256)", fix=GET_ANOTHER)

@@ -1,0 +1,85 @@
+"""From a bundle's folder to a Predictor, or to a fastai Learner to go on training.
+
+predictor = load("runs/pets"); learn = learner("runs/pets", dls)
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kit.bundle.format import GET_ANOTHER, WEIGHTS, find_bundle, read_config
+from kit.bundle.predictor import Engine, Predictor
+from kit.errors import BundleError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def load(path: str | Path, device: str = "cpu") -> Predictor:
+    """A `Predictor` from a bundle or a run folder; it needs neither the training images nor the script.
+
+    Every file is checked against its SHA-256 first. Raises `BundleError` for anything that is not as it was saved.
+    """
+    folder = find_bundle(path)
+    config = read_config(folder)
+    return Predictor(config, _torch_engine(load_network(folder, config), device), folder)
+
+
+def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
+    """The trained network of a bundle whose config was read: a torch module of body and head, in eval mode, fp32."""
+    import torch
+    from safetensors.torch import load as load_tensors
+    from safetensors.torch import safe_open
+
+    from kit.model.build import empty_network
+
+    path = folder / WEIGHTS
+    with safe_open(path, "pt") as file:
+        vocab = (file.metadata() or {}).get("vocab_sha256")
+    if vocab != config["vocab_sha256"]:
+        raise BundleError(f"{path} was trained for other classes, or in another order", fix=GET_ANOTHER)
+    network = empty_network(config["architecture"]["name"], len(config["vocab"]), config["image"]["size"])
+    tensors = load_tensors(path.read_bytes())
+    if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise BundleError(f"{path} holds values that are not finite ({broken[0]})", fix=GET_ANOTHER)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        name = config["architecture"]["name"]
+        raise BundleError(f"{path} does not fit the network {name}", fix=GET_ANOTHER) from error
+    return network.eval()
+
+
+def _torch_engine(network: "nn.Module", device: str) -> Engine:
+    import torch
+
+    network = network.to(device)
+
+    @torch.inference_mode()
+    def engine(images: np.ndarray) -> np.ndarray:
+        return network(torch.from_numpy(images).to(device)).cpu().numpy()
+
+    return engine
+
+
+def learner(path: str | Path, dls: Any, **kwargs: Any) -> Any:
+    """A fastai Learner with a bundle's whole network, head and all, over your DataLoaders: to go on training.
+
+    kwargs: fastai's own, for `Learner`. Raises `BundleError` where `dls.vocab` is not the bundle's.
+    """
+    from kit.model.build import learner as build_learner
+    from kit.recipe import Recipe
+
+    folder = find_bundle(path)
+    config = read_config(folder)
+    vocab = [str(name) for name in dls.vocab]
+    if vocab != config["vocab"]:
+        problem = (
+            f"the data has the classes {', '.join(vocab[:10])}; the bundle knows {', '.join(config['vocab'][:10])}"
+        )
+        raise BundleError(problem, fix="for other classes, start anew from its body: --weights BUNDLE")
+    recipe = Recipe.from_json(config["recipe"] | {"arch": config["architecture"]["name"], "weights": str(folder)})
+    learn = build_learner(dls, recipe, **kwargs)
+    learn.model.load_state_dict(load_network(folder, config).state_dict())
+    return learn

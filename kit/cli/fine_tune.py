@@ -1,0 +1,31 @@
+"""kit fine-tune FOLDER: the whole line from a folder to a bundle."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kit.cli.options import with_recipe
+from kit.console import say
+from kit.recipe import Recipe
+
+Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
+Out = Annotated[Path | None, typer.Option(help="the run folder to write, new; by default runs/NAME")]
+Json = Annotated[bool, typer.Option("--json", help="print result.json to standard output")]
+Examples = Annotated[bool, typer.Option(help="put a few validation images, small, into the bundle")]
+
+
+@with_recipe
+def fine_tune(
+    folder: Folder, recipe: Recipe, out: Out = None, examples: Examples = True, as_json: Json = False
+) -> None:
+    """Fine-tune a pretrained network on FOLDER, measure its error, and write a run folder with a bundle."""
+    from kit.pipeline import fine_tune as run_pipeline
+
+    run = run_pipeline(folder, recipe, out=out, examples=examples)
+    say("\n".join(["", *run.lines()]))
+    if as_json:
+        print(json.dumps(json.loads((run.folder / "result.json").read_text(encoding="utf-8"))))
+    else:
+        print(f"error_rate {run.error_rate}")

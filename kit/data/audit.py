@@ -1,0 +1,133 @@
+"""Look before training: what the table holds, what was left out, and what would make the result wrong or weak.
+
+kit check FOLDER
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kit.intervals import too_small
+
+MOST_NAMED = 5
+IMBALANCE = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something worth knowing: an "error" (training would fail or mislead), a "warning", or a "note"."""
+
+    severity: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a look at a table found; `lines()` for people, `to_json()` for programs."""
+
+    images: int
+    classes: dict[str, dict[str, int]]
+    findings: list[Finding]
+    left_out: list[dict[str, str]]
+
+    @property
+    def errors(self) -> list[str]:
+        """The findings that forbid training."""
+        return [finding.text for finding in self.findings if finding.severity == "error"]
+
+    def lines(self) -> list[str]:
+        """The report as lines of text: counts first, then what to know, worst first."""
+        counts = Counter()
+        for splits in self.classes.values():
+            counts.update(splits)
+        sizes = ", ".join(f"{counts[split]} {split}" for split in ("train", "valid", "test") if counts[split])
+        lines = [f"{self.images} images of {len(self.classes)} classes: {sizes}", *self._class_lines()]
+        for severity in ("error", "warning", "note"):
+            lines += [f"  {severity}: {finding.text}" for finding in self.findings if finding.severity == severity]
+        return lines
+
+    def _class_lines(self) -> list[str]:
+        wide = max((len(label) for label in self.classes), default=0)
+        shown = sorted(self.classes, key=lambda label: -sum(self.classes[label].values()))
+        lines = [f"  {label:<{wide}}  {sum(self.classes[label].values()):>6}" for label in shown[:10]]
+        return lines if len(shown) <= 10 else [*lines, f"  ... and {len(shown) - 10} more classes"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON values."""
+        findings = [{"severity": finding.severity, "text": finding.text} for finding in self.findings]
+        return {"images": self.images, "classes": self.classes, "findings": findings, "left_out": self.left_out}
+
+
+def check(table: pd.DataFrame) -> Check:
+    """Look at a table made by `data.table`: classes, splits, duplicates, left-out files, sizes."""
+    classes = {
+        str(label): {str(split): int(count) for split, count in rows["split"].value_counts().items()}
+        for label, rows in table.groupby("label")
+    }
+    left_out = table.attrs.get("left_out", [])
+    findings = [*_about_classes(classes), *_about_duplicates(table), *_about_files(left_out), *_about_size(table)]
+    return Check(len(table), classes, findings, left_out)
+
+
+def _about_classes(classes: dict[str, dict[str, int]]) -> list[Finding]:
+    findings = []
+    if len(classes) < 2:
+        findings.append(Finding("error", f"one class only ({', '.join(classes)}): there is nothing to tell apart"))
+    for label, splits in classes.items():
+        if not splits.get("train"):
+            findings.append(Finding("error", f"class {label!r} has no training image"))
+        elif not splits.get("valid"):
+            findings.append(Finding("warning", f"class {label!r} has no validation image: its errors go unseen"))
+    sizes = {label: sum(splits.values()) for label, splits in classes.items()}
+    if sizes and max(sizes.values()) > IMBALANCE * min(sizes.values()):
+        largest, smallest = max(sizes, key=sizes.get), min(sizes, key=sizes.get)
+        text = f"imbalance: {sizes[largest]} of {largest!r} against {sizes[smallest]} of {smallest!r}"
+        findings.append(Finding("warning", f"{text}; read the per-class table, not the error rate alone"))
+    letters = Counter(label.strip().casefold() for label in classes)
+    for label in sorted(label for label in classes if letters[label.strip().casefold()] > 1):
+        findings.append(Finding("warning", f"class {label!r} differs from another only in upper and lower case"))
+    return findings
+
+
+def _about_duplicates(table: pd.DataFrame) -> list[Finding]:
+    grouped = table[table["group"].str.startswith("duplicates ")]
+    findings = []
+    if len(grouped):
+        count = grouped["group"].nunique()
+        text = f"{count} groups of duplicates ({len(grouped)} images), each kept on one side of the split"
+        findings.append(Finding("note", text))
+    mixed = [rows for _, rows in grouped.groupby("group") if rows["label"].nunique() > 1]
+    if mixed:
+        names = "; ".join(
+            " = ".join(f"{Path(r.path).name} ({r.label})" for r in rows.itertuples()) for rows in mixed[:5]
+        )
+        findings.append(Finding("warning", f"{len(mixed)} groups of duplicates have several labels: {names}"))
+    out = int((table["split"] == "out").sum())
+    if out:
+        text = f"{out} training images are copies of held-out images: left out of training"
+        findings.append(Finding("warning", text))
+    return findings
+
+
+def _about_files(left_out: list[dict[str, str]]) -> list[Finding]:
+    """One line a reason; broken images are named, foreign files counted."""
+    by_reason: dict[str, list[str]] = {}
+    for entry in left_out:
+        by_reason.setdefault(entry["reason"], []).append(Path(entry["path"]).name)
+    findings = []
+    for reason, names in by_reason.items():
+        shown = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+        severity = "note" if reason.startswith("not an image by its name") else "warning"
+        findings.append(Finding(severity, f"left out {len(names)} ({reason}): {shown}"))
+    return findings
+
+
+def _about_size(table: pd.DataFrame) -> list[Finding]:
+    held = int((table["split"] == "valid").sum())
+    if not held:
+        return [Finding("error", "no validation image: nothing would measure the error")]
+    small = too_small(held)
+    return [Finding("warning", small)] if small else []

@@ -1,0 +1,166 @@
+"""From a table and a recipe to fastai's DataBlock and DataLoaders.
+
+dls = blocks(Recipe(size=128)).dataloaders(table)       # real fastai objects: dls.show_batch() works
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from fastai.vision.all import (
+    CategoryBlock,
+    DataBlock,
+    IntToFloatTensor,
+    PILImage,
+    Resize,
+    Transform,
+    TransformBlock,
+    aug_transforms,
+)
+
+from kit.data.images import open_image, square
+from kit.errors import RecipeError
+from kit.recipe import Recipe
+
+MOST_WORKERS = 8
+TRAIN, VALID = 0, 1
+
+
+class OpenImage(Transform):
+    """The first step of the pipeline: a path becomes an upright RGB `PILImage` (see `kit.data.images`)."""
+
+    def __init__(self, at_least: int):
+        super().__init__()
+        self.at_least = at_least
+
+    def encodes(self, path: str | Path) -> PILImage:
+        """Open `path`; an image that is open already passes."""
+        return PILImage(open_image(path, self.at_least))
+
+
+class Square(Transform):
+    """Validation and test images as (size, size), in just the way in which a bundle predicts later."""
+
+    split_idx, order = VALID, 1
+
+    def __init__(self, size: int, how: str):
+        super().__init__()
+        self.size, self.how = size, how
+
+    def encodes(self, image: PILImage) -> PILImage:
+        """The middle of the image, or all of it."""
+        return PILImage(square(image, self.size, self.how))
+
+
+def blocks(
+    recipe: Recipe, *, item_tfms: Sequence | None = None, batch_tfms: Sequence | None = None, **kwargs: Any
+) -> DataBlock:
+    """A fastai DataBlock for tables of `data.table`: open, make square, augment; splits as the table says.
+
+    item_tfms, batch_tfms: fastai's, instead of the recipe's. Further arguments go to `DataBlock`. Normalisation is
+    added by `model.learner`, which knows the weights. `recipe.batch`, `device` and `workers` become the defaults of
+    `.dataloaders(table)`.
+    """
+    wanted = max(recipe.size, recipe.presize or 0)
+    arguments = {
+        "blocks": (TransformBlock(type_tfms=OpenImage(wanted), batch_tfms=IntToFloatTensor), CategoryBlock),
+        "get_x": image_path,
+        "get_y": image_label,
+        "splitter": split_rows,
+        "item_tfms": item_transforms(recipe) if item_tfms is None else item_tfms,
+        "batch_tfms": batch_transforms(recipe) if batch_tfms is None else batch_tfms,
+    }
+    block = DataBlock(**(arguments | kwargs))
+    block.dls_kwargs |= {
+        "bs": recipe.batch,
+        "num_workers": worker_count(recipe.workers),
+        "device": device(recipe.device),
+    }
+    return block
+
+
+def image_path(item: Any) -> str:
+    """The path of a table's row; a bare path is its own, so that `dls.test_dl([path])` works too."""
+    return item if isinstance(item, str | Path) else item["path"]
+
+
+def image_label(row: Any) -> str:
+    """The label of a table's row."""
+    return row["label"]
+
+
+def split_rows(table: pd.DataFrame) -> tuple[list[int], list[int]]:
+    """The row numbers of the table's training and validation images."""
+    splits = table["split"].tolist()
+    return tuple([row for row, split in enumerate(splits) if split == side] for side in ("train", "valid"))
+
+
+def item_transforms(recipe: Recipe) -> list[Transform]:
+    """Make each image square: at random for training (`Resize`), the middle for validation (`Square`)."""
+    resize = Resize(recipe.presize or recipe.size, method=recipe.resize, pad_mode="zeros")
+    resize.split_idx = TRAIN
+    return [resize, Square(recipe.size, recipe.resize)]
+
+
+def batch_transforms(recipe: Recipe) -> list[Transform]:
+    """fastai's augmentation of whole batches, of training batches only; with presizing it also crops to the size."""
+    size = recipe.size if recipe.presize else None
+    if not recipe.augment and size is None:
+        return []
+    transforms = (
+        aug_transforms(size=size)
+        if recipe.augment
+        else aug_transforms(size=size, do_flip=False, max_rotate=0, max_zoom=1, max_lighting=0, max_warp=0)
+    )
+    for transform in transforms:
+        transform.split_idx = TRAIN
+    return list(transforms)
+
+
+def worker_count(wanted: int | None) -> int:
+    """The processes that load images: as told, or one a core up to eight; none where processes cannot be forked."""
+    if wanted is not None:
+        return wanted
+    return min(os.cpu_count() or 1, MOST_WORKERS) if os.name == "posix" and not _is_macos() else 0
+
+
+def _is_macos() -> bool:
+    return os.uname().sysname == "Darwin"
+
+
+def device(name: str) -> torch.device:
+    """The device that `name` means; "auto" takes the GPU where there is one. `RecipeError` where it is not here."""
+    here = ["cpu"]
+    here += (
+        ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
+    )
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    if name == "auto":
+        return torch.device(here[1] if len(here) > 1 else "cpu")
+    if name not in here:
+        raise RecipeError(
+            f"device {name!r} is not here; this machine has: {', '.join(here)}", fix="choose one, or auto"
+        )
+    return torch.device(name)
+
+
+def travel(block: DataBlock, table: pd.DataFrame, count: int = 4) -> str:
+    """How one sample travels from its row to the batch, step by step, as text (fastai's `DataBlock.summary`)."""
+    text = StringIO()
+    with redirect_stdout(text):
+        block.summary(table, bs=count)
+    return text.getvalue()
+
+
+def show_batch(dls: Any, path: Path, count: int = 9) -> None:
+    """A picture of the first `count` images of a training batch with their labels, written to `path` (PNG)."""
+    from matplotlib import pyplot
+
+    dls.train.show_batch(max_n=count)
+    pyplot.savefig(path, dpi=100, bbox_inches="tight")
+    pyplot.close()

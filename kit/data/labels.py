@@ -1,0 +1,96 @@
+"""How a file says its label: by its folder, by a pattern in its name, or by any function of its path.
+
+label_rule("is_cat")(Path("Birman_12.jpg"))           # 'cat'
+label_rule("^(.*)_[0-9]+")(Path("beagle_7.jpg"))      # 'beagle'
+"""
+
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.errors import DataError
+
+LabelRule = Callable[[Path], str]
+
+
+def is_cat(path: str | Path) -> bool:
+    """Oxford Pets' convention: a cat's file name starts with a capital letter. (As a label: "cat" or "dog".)"""
+    return Path(path).name[:1].isupper()
+
+
+def parent_folder(path: str | Path) -> str:
+    """The name of the folder that the file lies in."""
+    return Path(path).parent.name
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A label rule: what the one group of a regular expression finds in the file's name (or path, if it has a '/')."""
+
+    expression: str
+
+    def __post_init__(self):
+        try:
+            groups = re.compile(self.expression).groups
+        except re.error as error:
+            raise DataError(f"label pattern {self.expression!r}: {error}", fix="see Python's re module") from error
+        if groups != 1:
+            problem = f"label pattern {self.expression!r} has {groups} groups; exactly one was expected"
+            raise DataError(problem, fix="put parentheses around the label, like '^(.*)_[0-9]+'")
+
+    def __call__(self, path: str | Path) -> str:
+        """The label of `path`; `DataError` where the pattern does not match."""
+        where = Path(path).as_posix() if "/" in self.expression else Path(path).name
+        found = re.search(self.expression, where)
+        if not found:
+            raise DataError(f"{where} does not match {self.expression!r}", fix="widen the pattern or rename the file")
+        return found.group(1)
+
+    @property
+    def label_name(self) -> str:
+        """How the rule is written down: the expression itself."""
+        return self.expression
+
+
+def pattern(expression: str) -> Pattern:
+    """The label rule of a regular expression with one group; like fastai's `RegexLabeller`, but told apart by name."""
+    return Pattern(expression)
+
+
+def label_rule(label: str | Callable[[Any], Any]) -> LabelRule:
+    """The function from path to label text that a recipe's `label` means.
+
+    label: "folder", "is_cat", "module:function", a pattern with one group, or a function of the path. What a function
+        returns becomes text (True becomes "True"); None is not a label.
+    """
+    if label == "folder":
+        return parent_folder
+    if label == "is_cat" or label is is_cat:
+        return lambda path: "cat" if is_cat(path) else "dog"
+    if not isinstance(label, str):
+        return _text_of(label)
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", label):
+        return _text_of(_imported(label))
+    return Pattern(label)
+
+
+def _text_of(function: Callable[[Any], Any]) -> LabelRule:
+    def rule(path: Path) -> str:
+        label = function(path)
+        if label is None or label == "":
+            raise DataError(f"the label function gave {label!r} for {path.name}", fix="return a label for every file")
+        return str(label)
+
+    return rule
+
+
+def _imported(name: str) -> Callable[[Any], Any]:
+    module, function = name.split(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        problem = f"the label function {name!r} cannot be imported ({error})"
+        raise DataError(problem, fix="give --label anew, or run where that module can be imported") from error

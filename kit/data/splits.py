@@ -1,0 +1,136 @@
+"""Which images train and which validate: always from the seed, and never with a group on both sides.
+
+rows["split"] = assign_splits(rows, "stratified", valid=0.2, seed=42)
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from kit.errors import DataError
+
+
+def join_groups(given: Sequence[str], duplicates: Iterable[Sequence[int]]) -> list[str]:
+    """One group name a row ('' for a row on its own): given groups, and duplicates as groups; those that meet merge.
+
+    given: a name a row, '' for none. duplicates: lists of row numbers.
+    """
+    parent = list(range(len(given)))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            row = parent[row]
+        return row
+
+    same_name: dict[str, list[int]] = {}
+    for row, name in enumerate(given):
+        if name:
+            same_name.setdefault(name, []).append(row)
+    for rows in [*same_name.values(), *duplicates]:
+        for row in rows[1:]:
+            parent[root(row)] = root(rows[0])
+    names: dict[int, str] = dict.fromkeys(map(root, range(len(given))), "")
+    for name, rows in same_name.items():
+        names[root(rows[0])] = names[root(rows[0])] or name
+    for number, rows in enumerate(duplicates, 1):
+        names[root(rows[0])] = names[root(rows[0])] or f"duplicates {number}"
+    return [names[root(row)] for row in range(len(given))]
+
+
+def assign_splits(rows: pd.DataFrame, how: str, valid: float, seed: int) -> list[str]:
+    """For each row of a table (columns label, split as given or '', group): "train", "valid", "test" or "out".
+
+    A given split is kept; with no validation images given, they are chosen among the rest: "stratified" takes the
+    share `valid` of each class, "random" exactly the rows of fastai's `RandomSplitter(valid, seed)`. A group that
+    would straddle goes to training; where the split was given, its training copies are left out ("out") instead.
+    """
+    splits = rows["split"].tolist()
+    if "valid" not in splits:
+        if how == "given":
+            raise DataError(
+                "split is 'given', but no image is given for validation",
+                fix="add a valid/ folder or a column split, or choose --split stratified",
+            )
+        free = [row for row, split in enumerate(splits) if split != "test"]
+        chosen = CHOOSERS[how](rows.iloc[free].reset_index(drop=True), valid, seed)
+        for row in free:
+            splits[row] = "train"
+        for row in chosen:
+            splits[free[row]] = "valid"
+    return _leave_out_copies([split or "train" for split in splits], rows["group"].tolist())
+
+
+def _leave_out_copies(splits: list[str], groups: list[str]) -> list[str]:
+    """Training rows whose group also validates or tests, and validation rows whose group tests, become "out"."""
+    held = {side: {g for g, s in zip(groups, splits, strict=True) if g and s == side} for side in ("valid", "test")}
+    taboo = {"train": held["valid"] | held["test"], "valid": held["test"]}
+    return ["out" if group in taboo.get(split, ()) else split for split, group in zip(splits, groups, strict=True)]
+
+
+def _units(rows: pd.DataFrame) -> Iterator[tuple[str, list[int]]]:
+    """What a split may not divide: groups and single rows, each as (most frequent label, row numbers)."""
+    members: dict[str, list[int]] = {}
+    for row, group in enumerate(rows["group"]):
+        members.setdefault(group or f"\0{row}", []).append(row)
+    labels = rows["label"].tolist()
+    for numbers in members.values():
+        own = [labels[row] for row in numbers]
+        yield max(sorted(set(own)), key=own.count), numbers
+
+
+def _by_class(rows: pd.DataFrame, seed: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """For each class, by name: how many images it has, and its units in an order drawn from the seed."""
+    generator = np.random.default_rng(seed)
+    units: dict[str, list[list[int]]] = {}
+    for label, numbers in _units(rows):
+        units.setdefault(label, []).append(numbers)
+    for label in sorted(units):
+        order = generator.permutation(len(units[label]))
+        yield sum(map(len, units[label])), [units[label][index] for index in order]
+
+
+def _stratified(rows: pd.DataFrame, valid: float, seed: int) -> list[int]:
+    """The share `valid` of each class, one unit at least where the class has two."""
+    chosen = []
+    for count, units in _by_class(rows, seed):
+        wanted = max(1, round(valid * count)) if len(units) > 1 else 0
+        taken = 0
+        for unit in units[: len(units) - 1]:
+            if taken < wanted and (taken == 0 or taken + len(unit) <= wanted):
+                chosen += unit
+                taken += len(unit)
+    return chosen
+
+
+def _random(rows: pd.DataFrame, valid: float, seed: int) -> list[int]:
+    """The rows that fastai's `RandomSplitter` chooses; a group that would straddle goes to training whole."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(rows), generator=generator).tolist()
+    chosen = set(order[: int(valid * len(rows))])
+    whole = [unit for _, unit in _units(rows) if chosen.issuperset(unit)]
+    return [row for unit in whole for row in unit]
+
+
+CHOOSERS = {"stratified": _stratified, "random": _random, "given": None}
+
+
+def folds(rows: pd.DataFrame, count: int, seed: int) -> list[list[str]]:
+    """`count` splits of the same rows, each image in "valid" exactly once; classes spread evenly, groups undivided.
+
+    Raises `DataError` where some class has fewer units than folds.
+    """
+    side = [0] * len(rows)
+    for images, units in _by_class(rows, seed):
+        if len(units) < count:
+            problem = f"a class has {images} images in {len(units)} groups; {count} folds want one each"
+            raise DataError(problem, fix="fewer folds, or more images")
+        filled = [0] * count
+        for unit in sorted(units, key=len, reverse=True):
+            fold = filled.index(min(filled))
+            filled[fold] += len(unit)
+            for row in unit:
+                side[row] = fold
+    return [["valid" if fold == number else "train" for fold in side] for number in range(count)]

@@ -1,0 +1,13 @@
+"""From a Learner to honest numbers and pictures."""
+
+from kit.lazy import lazy
+
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "Evaluation": "kit.evaluate.evaluation",
+        "draw_confusion": "kit.evaluate.pictures",
+        "draw_predictions": "kit.evaluate.pictures",
+        "evaluate": "kit.evaluate.evaluation",
+    },
+)

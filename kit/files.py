@@ -1,0 +1,79 @@
+"""Writing files so that a stop at any moment loses nothing, and hashing them.
+
+with atomic_path(Path("model.safetensors")) as partial: partial.write_bytes(data)
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from kit.errors import OutputError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it replaces `path` when the block ends well, and is removed when it does not.
+
+    The bytes are on the disk (fsync) before the name changes, so that a power cut leaves the old file or the new one.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically; a float that is not finite is refused, since JSON has none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def packaged(name: str) -> Path:
+    """Where kit's own `sample` or `weights` folder lies: in the installed package, or in the repository's data/."""
+    package = Path(__file__).parent
+    installed = package / "_files" / name
+    return installed if installed.is_dir() else package.parent / "data" / name
+
+
+def cache_folder() -> Path:
+    """Where kit keeps what it fetched: $KIT_CACHE, or ~/.cache/kit."""
+    return Path(os.environ.get("KIT_CACHE") or Path.home() / ".cache" / "kit")
+
+
+def new_folder(path: Path) -> Path:
+    """Make `path` as a new, empty folder that can be written to, or say at once why that cannot be.
+
+    Raises `OutputError` where something is there already or the disk refuses.
+    """
+    if path.is_file():
+        raise OutputError(f"{path} is a file; a folder was expected", fix="choose another --out")
+    if path.is_dir() and any(path.iterdir()):
+        raise OutputError(f"{path} exists and is not empty", fix="choose another --out, or remove that folder yourself")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}", fix="choose another --out") from error
+    return path

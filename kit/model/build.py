@@ -1,0 +1,79 @@
+"""From DataLoaders and a recipe to a fastai Learner: body, pretrained weights, new head, normalisation, splitter.
+
+learn = learner(dls, Recipe(arch="resnet34", weights="none"))       # a plain fastai Learner
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastai.vision.all import Adam, CrossEntropyLossFlat, DataLoaders, Learner, Normalize, accuracy, error_rate
+from fastai.vision.learner import add_head
+from torch import nn
+
+from kit.errors import DataError
+from kit.model.architectures import Architecture, Body, build_network, cut_body, find_architecture, splitter
+from kit.model.weights import Start, load_weights
+from kit.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a learner was made of, which a bundle must tell: it hangs on the learner as `learn.origin`."""
+
+    recipe: Recipe
+    architecture: Architecture
+    start: Start
+
+
+def learner(
+    dls: DataLoaders,
+    recipe: Recipe,
+    *,
+    loss_func: Callable | None = None,
+    opt_func: Callable = Adam,
+    splitter: Callable | None = None,
+    metrics: Sequence[Callable] | None = None,
+    cbs: Sequence | None = None,
+    **kwargs: Any,
+) -> Learner:
+    """A fastai Learner over `dls` with the recipe's network, its pretrained body and a new head.
+
+    All arguments beyond the recipe are fastai's own and go to `Learner`. The weights' own normalisation joins the
+    batch transforms of `dls` unless one is there. `learn.origin` keeps the recipe and where the weights came from.
+    """
+    if not len(dls.train):
+        problem = f"{len(dls.train_ds)} training images do not fill one batch of {dls.train.bs}"
+        raise DataError(problem, fix=f"--batch {max(2, len(dls.train_ds) // 4)}, or more images")
+    architecture = find_architecture(recipe.arch)
+    network = build_network(architecture)
+    body = cut_body(network, architecture, recipe.size)
+    start = load_weights(network, body.module, architecture, recipe.weights)
+    if not any(isinstance(transform, Normalize) for transform in dls.train.after_batch.fs):
+        dls.add_tfms([Normalize.from_stats(start.mean, start.std)], "after_batch")
+    learn = Learner(
+        dls,
+        with_head(body, len(dls.vocab)),
+        loss_func=loss_func or CrossEntropyLossFlat(),
+        opt_func=opt_func,
+        splitter=splitter or _default_splitter(architecture),
+        metrics=[error_rate, accuracy] if metrics is None else list(metrics),
+        cbs=cbs,
+        **kwargs,
+    )
+    learn.origin = Origin(recipe, architecture, start)
+    return learn
+
+
+_default_splitter = splitter
+
+
+def with_head(body: Body, classes: int) -> nn.Module:
+    """Body and fastai's head (pooling, two linear layers with batch norm and dropout) as one module of two parts."""
+    return add_head(body.module, body.features, classes, pool=not body.pooled)
+
+
+def empty_network(name: str, classes: int, size: int) -> nn.Module:
+    """The same module with random weights, for a bundle to fill."""
+    architecture = find_architecture(name)
+    return with_head(cut_body(build_network(architecture), architecture, size), classes)

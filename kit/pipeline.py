@@ -1,0 +1,75 @@
+"""The whole line on one screen: a folder of labelled images in, a trained learner, its error rate and a bundle out.
+
+run = kit.fine_tune("pets/images", label=kit.is_cat, arch="resnet34", epochs=1)
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kit import bundle, data, evaluate, model, train
+from kit.console import say
+from kit.errors import DataError, RecipeError, did_you_mean
+from kit.files import new_folder
+from kit.recipe import Recipe
+from kit.runs import Run, free_name, write_run
+
+
+def fine_tune(
+    source: str | Path | pd.DataFrame,
+    recipe: Recipe | None = None,
+    *,
+    out: str | Path | None = None,
+    item_tfms: Sequence | None = None,
+    batch_tfms: Sequence | None = None,
+    cbs: list | None = None,
+    examples: bool = True,
+    learner_options: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Run:
+    """Fine-tune a pretrained network on a folder of labelled images; returns the `Run`, whose folder holds everything.
+
+    source: a folder, a DataFrame with path and label, or a named data set. changes: fields of `Recipe`. out: a new
+    folder, by default below runs/. item_tfms, batch_tfms, cbs: fastai's. learner_options: what else fastai's Learner
+    takes (metrics, loss_func, opt_func, splitter, wd, ...). Raises `KitError`, as early as it can be known.
+    """
+    recipe, started = with_changes(recipe or Recipe(), changes), time.perf_counter()
+    folder = new_folder(Path(out) if out else free_name(source, recipe))
+    train.seed_everything(recipe.seed)
+    table = checked_table(source, recipe)
+    dls = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms).dataloaders(table)
+    learn = model.learner(dls, recipe, **(learner_options or {}))
+    history = train.fine_tune(learn, recipe, cbs=cbs)
+    result = evaluate.evaluate(learn)
+    held_out = table[table["split"] == "test"]
+    test = evaluate.evaluate(learn, held_out) if len(held_out) else None
+    saved = bundle.save(learn, result, folder / "bundle", examples=examples)
+    run = Run(folder, table, learn, history, result, test, saved, time.perf_counter() - started)
+    write_run(run)
+    return run
+
+
+def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """A recipe with some fields changed; an unknown field is refused with "did you mean"."""
+    known = [field.name for field in fields(Recipe)]
+    for name in changes:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise RecipeError(f"fine_tune has no argument {name!r}.{hint}", fix=f"fields are: {', '.join(known)}")
+    return replace(recipe, **changes)
+
+
+def checked_table(source: str | Path | pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    """The table of a source as the recipe wants it, looked at and reported; `DataError` where training would fail."""
+    table = data.table(
+        source, label=recipe.label, labels=recipe.labels, split=recipe.split, valid=recipe.valid, seed=recipe.seed
+    )
+    report = data.check(table)
+    say("\n".join(report.lines()))
+    if report.errors:
+        raise DataError("; ".join(report.errors), fix="mend the folder, or the label rule (--label)")
+    return table

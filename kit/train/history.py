@@ -1,0 +1,81 @@
+"""What happened, epoch by epoch: a line each for people, history.csv for programs, the curves as a picture.
+
+history = History(); learn.fine_tune(1, cbs=[history]); history.rows
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from fastai.vision.all import Callback
+
+from kit.console import say
+
+
+class History(Callback):
+    """Records every epoch and every step's loss and rate, through all phases; says a line an epoch where asked.
+
+    rows: a dict an epoch (epoch, phase, train_loss, valid_loss, the metrics, seconds). steps: a dict a training batch.
+    """
+
+    order = 70
+
+    def __init__(self, quiet: bool = False):
+        super().__init__()
+        self.quiet = quiet
+        self.rows: list[dict[str, Any]] = []
+        self.steps: list[dict[str, float]] = []
+
+    def before_fit(self) -> None:
+        """Name the phase by what the optimiser may change."""
+        self.phase = "frozen" if self.opt.frozen_idx else "whole"
+
+    def before_epoch(self) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def after_batch(self) -> None:
+        """Keep a training step's loss and highest rate."""
+        if self.training:
+            rate = self.opt.hypers[-1]["lr"]
+            self.steps.append({"step": len(self.steps) + 1, "loss": float(self.loss), "rate": float(rate)})
+
+    def after_epoch(self) -> None:
+        """Keep, and say, the epoch's figures: the recorder has computed them."""
+        figures = zip(self.recorder.metric_names[1:], self.learn.final_record, strict=False)
+        row = {"epoch": len(self.rows) + 1, "phase": self.phase} | {name: float(value) for name, value in figures}
+        self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
+        if not self.quiet:
+            if len(self.rows) == 1:
+                say(_line({name: name for name in self.rows[0]}))
+            say(_line(self.rows[-1]))
+
+    def table(self) -> pd.DataFrame:
+        """The epochs as a DataFrame."""
+        return pd.DataFrame(self.rows)
+
+
+def _line(row: dict[str, Any]) -> str:
+    """One row of a table with columns of equal width."""
+    return "  ".join(f"{value:>10.4f}" if isinstance(value, float) else f"{value:>10}" for value in row.values())
+
+
+def draw_curves(history: History, path: Path) -> None:
+    """Training loss a step, validation loss an epoch, and the learning rate below, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    steps = pd.DataFrame(history.steps)
+    losses.plot(steps["step"], steps["loss"], color="#b8c4d6", linewidth=1, label="training, each step")
+    losses.plot(steps["step"], steps["loss"].ewm(span=10).mean(), color="#2f6fde", label="training, smoothed")
+    ends = [round(len(steps) * (number + 1) / len(history.rows)) for number in range(len(history.rows))]
+    losses.plot(ends, [row["valid_loss"] for row in history.rows], "o-", color="#e0662f", label="validation")
+    losses.set_ylabel("loss")
+    losses.legend(frameon=False)
+    rates.plot(steps["step"], steps["rate"], color="#555555")
+    rates.set(xlabel="step", ylabel="learning rate")
+    for axes in (losses, rates):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
