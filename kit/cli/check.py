@@ -1,4 +1,4 @@
-"""kit check FOLDER: look before training."""
+"""kit check FOLDER: look at a folder before training on it."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="print the findings as JSON")
 
 @with_recipe
 def check(folder: Folder, recipe: Recipe, show: Show = None, as_json: Json = False) -> None:
-    """Look at FOLDER before training: classes, splits, duplicates, broken files. Exit code 1 where training would fail."""
+    """Look at FOLDER before training: classes, splits, duplicates, broken files; exits with 1 if training fails."""
     from kit import data
 
     table = data.table(

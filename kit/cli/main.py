@@ -3,15 +3,12 @@
 kit --help
 """
 
-import sys
-import warnings
 from collections.abc import Callable
 
 import typer
 
 from kit.cli import check, demo, evaluate, fine_tune, predict
-from kit.console import complain
-from kit.errors import KitError
+from kit.cli.script import guarded
 
 app = typer.Typer(
     name="kit",
@@ -33,17 +30,8 @@ for name, command in COMMANDS.items():
 
 
 def run() -> None:
-    """Run the command line; a `KitError` becomes its message and exit code 1, Ctrl-C exit code 130."""
-    # fastai's imports make torch warn about torch.jit: nothing that a user of the command line could mend.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    try:
-        app()
-    except KitError as error:
-        complain(str(error))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        complain("interrupted")
-        sys.exit(130)
+    """Run the command line."""
+    guarded(app)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,30 @@ class Square(Transform):
         return PILImage(square(image, self.size, self.how))
 
 
+class TrainingOnly(Transform):
+    """fastai's batch transforms, in their order, for training batches alone.
+
+    Left to themselves they also resample every validation batch, through a map that moves nothing but rounds.
+    """
+
+    order = 30
+
+    def __init__(self, transforms: Sequence[Transform]):
+        super().__init__()
+        self.transforms = sorted(transforms, key=lambda transform: transform.order)
+
+    def __call__(self, batch, split_idx=None, **kwargs):
+        """Apply them to a batch of the training set."""
+        if split_idx == VALID:
+            return batch
+        for transform in self.transforms:
+            batch = transform(batch, split_idx=TRAIN, **kwargs)
+        return batch
+
+    def __repr__(self) -> str:
+        return f"TrainingOnly({self.transforms})"
+
+
 def blocks(
     recipe: Recipe, *, item_tfms: Sequence | None = None, batch_tfms: Sequence | None = None, **kwargs: Any
 ) -> DataBlock:
@@ -84,12 +108,15 @@ def blocks(
     return block
 
 
-def image_path(item: Any) -> str:
-    """The path of a table's row; a bare path is its own, so that `dls.test_dl([path])` works too."""
+def image_path(item):
+    """The path of a table's row; a bare path is its own, so that `dls.test_dl([path])` works too.
+
+    (No annotations: fastai reads them to decide where a bare path enters the pipeline.)
+    """
     return item if isinstance(item, str | Path) else item["path"]
 
 
-def image_label(row: Any) -> str:
+def image_label(row):
     """The label of a table's row."""
     return row["label"]
 
@@ -110,16 +137,10 @@ def item_transforms(recipe: Recipe) -> list[Transform]:
 def batch_transforms(recipe: Recipe) -> list[Transform]:
     """fastai's augmentation of whole batches, of training batches only; with presizing it also crops to the size."""
     size = recipe.size if recipe.presize else None
-    if not recipe.augment and size is None:
-        return []
-    transforms = (
-        aug_transforms(size=size)
-        if recipe.augment
-        else aug_transforms(size=size, do_flip=False, max_rotate=0, max_zoom=1, max_lighting=0, max_warp=0)
-    )
-    for transform in transforms:
-        transform.split_idx = TRAIN
-    return list(transforms)
+    if recipe.augment:
+        return [TrainingOnly(aug_transforms(size=size))]
+    still = {"do_flip": False, "max_rotate": 0, "max_zoom": 1, "max_lighting": 0, "max_warp": 0}
+    return [TrainingOnly(aug_transforms(size=size, **still))] if size else []
 
 
 def worker_count(wanted: int | None) -> int:

@@ -14,20 +14,33 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from kit.errors import ImageError
 
-FORMATS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".mpo",),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
+# Importing a plugin is what registers its format.
+_PLUGINS = {
+    "JPEG": JpegImagePlugin,
+    "PNG": PngImagePlugin,
+    "WEBP": WebPImagePlugin,
+    "GIF": GifImagePlugin,
+    "BMP": BmpImagePlugin,
+    "TIFF": TiffImagePlugin,
 }
-SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes) | {".heic", ".heif"}
+FORMATS = tuple(_PLUGINS)
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif")
+)
 MOST_PIXELS = 100_000_000
 MOST_BYTES = 200_000_000
 SHARPNESS_MARGIN = 2
@@ -124,6 +137,8 @@ def _reason(error: Exception) -> str:
     """What went wrong with a file, in words for the person who owns it."""
     if isinstance(error, UnidentifiedImageError):
         return f"not an image of the formats {', '.join(FORMATS)}"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more pixels than the {MOST_PIXELS:,} that are decoded"
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     text = str(error) or type(error).__name__

@@ -16,7 +16,8 @@ from kit.data.duplicates import Fingerprint, fingerprint
 from kit.data.images import open_image
 from kit.errors import ImageError
 
-FINGERPRINT_SIZE = 32
+# Twice this is kept when a JPEG is decoded small: at 64 pixels, 2 of 370 photos no longer met their copies.
+FINGERPRINT_SIZE = 64
 
 
 @dataclass(frozen=True)

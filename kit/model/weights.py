@@ -5,8 +5,10 @@ start.origin                                     # 'imagenet: resnet18-f37072fd.
 """
 
 import json
+import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from kit.files import packaged, sha256
 from kit.model.architectures import IMAGENET_MEAN, IMAGENET_STD, Architecture
 
 BUNDLED = {"resnet18": "resnet18-cifar10.safetensors"}
+CONNECT_SECONDS = 5
 Figures = tuple[float, ...]
 
 
@@ -119,20 +122,39 @@ def _torchvision(network: nn.Module, architecture: Architecture) -> Start:
 
 
 def _timm(network: nn.Module, architecture: Architecture) -> Start:
-    """timm's default weights for the name, through timm's own caches and downloads."""
+    """timm's default weights for the name: from the Hugging Face cache, or from the hub; read by timm's own rules."""
     import timm
 
-    try:
-        trained = timm.create_model(architecture.name, pretrained=True, num_classes=0)
-    except Exception as error:
-        config = getattr(network, "pretrained_cfg", {})
-        where = config.get("hf_hub_id") or config.get("url") or "timm's servers"
-        fix = f"with network, run it once; or give the file of {where} as --weights PATH"
-        raise FetchError(f"timm cannot load them from {where} ({type(error).__name__})", fix=fix) from error
+    config = network.pretrained_cfg
+    path = _hub_file(config.get("hf_hub_id"), architecture)
+    trained = timm.create_model(
+        architecture.name, pretrained=True, num_classes=0, pretrained_cfg_overlay={"file": str(path)}
+    )
     network.load_state_dict(trained.state_dict())
-    config = trained.pretrained_cfg
-    tag = f"{config.get('architecture', architecture.name)}.{config.get('tag', '')}".rstrip(".")
-    return Start("imagenet", "imagenet", f"timm: {tag}", tuple(config["mean"]), tuple(config["std"]))
+    figures = {"mean": tuple(config["mean"]), "std": tuple(config["std"])}
+    return Start("imagenet", "imagenet", f"timm: {config['hf_hub_id']}", sha256=sha256(path), **figures)
+
+
+def _hub_file(repository: str | None, architecture: Architecture) -> Path:
+    """model.safetensors of a Hugging Face repository: from the cache, else fetched, if the hub answers at all."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, what = "model.safetensors", f"the pretrained weights of {architecture.full_name} are"
+    if not repository:
+        raise FetchError(f"{what} not on the Hugging Face hub", fix="give a file as --weights PATH")
+    try:
+        return Path(hf_hub_download(repository, name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        address = urlsplit(constants.ENDPOINT)
+    fix = f'get "{name}" of {repository} by hand ({constants.ENDPOINT}/{repository}) and say --weights PATH'
+    try:
+        # One look first: the hub's client would try for most of a minute.
+        socket.create_connection((address.hostname, address.port or 443), timeout=CONNECT_SECONDS).close()
+        return Path(hf_hub_download(repository, name))
+    except (OSError, HfHubHTTPError) as error:
+        problem = f"{what} not in the cache, and {address.hostname} did not give them ({type(error).__name__})"
+        raise FetchError(problem, fix=fix) from error
 
 
 def _from_file(network: nn.Module, architecture: Architecture, path: Path) -> Start:

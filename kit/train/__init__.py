@@ -6,8 +6,8 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "History": "kit.train.history",
-        "MixedPrecision": "kit.train.precision",
         "fine_tune": "kit.train.phases",
         "seed_everything": "kit.train.phases",
+        "training_in": "kit.train.precision",
     },
 )

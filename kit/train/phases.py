@@ -15,7 +15,7 @@ from fastai.vision.all import IN_NOTEBOOK, Learner
 from kit.console import say
 from kit.recipe import Recipe
 from kit.train.history import History
-from kit.train.precision import MixedPrecision, Precision, choose_precision, device_facts
+from kit.train.precision import Precision, choose_precision, device_facts, training_in
 
 
 def seed_everything(seed: int) -> None:
@@ -34,8 +34,8 @@ def fine_tune(learn: Learner, recipe: Recipe, *, cbs: list | None = None, **kwar
     A random start has nothing to freeze: all layers train for all epochs with `fit_one_cycle` at the recipe's rate.
     """
     history = History(quiet=IN_NOTEBOOK)
-    extra = [MixedPrecision(precision_for(learn, recipe)), history, *(cbs or [])]
-    with nullcontext() if IN_NOTEBOOK else _quiet(learn):
+    with nullcontext() if IN_NOTEBOOK else _quiet(learn), training_in(learn, precision_for(learn, recipe)) as needed:
+        extra = [*needed, history, *(cbs or [])]
         if learn.origin.start.pretrained:
             learn.fine_tune(recipe.epochs, recipe.rate, freeze_epochs=recipe.freeze_epochs, cbs=extra, **kwargs)
         else:

@@ -5,13 +5,14 @@ choose_precision("auto", torch.device("cpu"), {"amx_bf16": True}).name     # 'bf
 Nothing is timed to choose: the same machine always chooses alike, and a run can be repeated in every bit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fastai.vision.all import Callback, CancelStepException
-from torch import nn
+from fastai.vision.all import Callback, CancelStepException, Learner
+from torch import Tensor, nn
 
 from kit.errors import RecipeError
 
@@ -75,54 +76,53 @@ def device_facts(device: torch.device) -> dict[str, Any]:
     return torch.cpu.get_capabilities() if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
 
 
-class MixedPrecision(Callback):
-    """Train in a `Precision`, on any device: autocast around predictions and loss, loss scaling for fp16.
+@contextmanager
+def training_in(learn: Learner, precision: Precision) -> Iterator[list[Callback]]:
+    """Meanwhile `learn.model` trains in `precision`; yields the callbacks that `fit` needs for that.
 
-    fastai's callback of that name asks for CUDA's autocast and so does nothing on a CPU. Validation and everything
-    after `fit` compute in fp32, and the weights are fp32 throughout.
+    fastai's `to_bf16` and `to_fp16` ask for CUDA's autocast and so do nothing on a CPU. Here the model's forward runs
+    in autocast for the learner's own device while it trains, and in fp32 while it validates; weights and loss are fp32
+    throughout. Afterwards, whatever happened, nothing of it is left.
     """
+    model, device = learn.model, torch.device(learn.dls.device)
+    forward = model.forward
+
+    def mixed(*inputs: Tensor) -> Tensor:
+        if precision.channels_last:
+            inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
+        if not model.training or precision.name not in DTYPES:
+            return forward(*inputs)
+        with torch.autocast(device.type, DTYPES[precision.name]):
+            return forward(*inputs).float()
+
+    set_layout(model, torch.channels_last if precision.channels_last else torch.contiguous_format)
+    model.forward = mixed
+    try:
+        yield [LossScaling(device)] if precision.name == "fp16" else []
+    finally:
+        del model.forward
+        set_layout(model, torch.contiguous_format)
+
+
+class LossScaling(Callback):
+    """Scale the loss before backward, so that small gradients survive fp16; skip a step whose gradients overflowed."""
 
     order = 10
 
-    def __init__(self, precision: Precision):
+    def __init__(self, device: torch.device):
         super().__init__()
-        self.precision = precision
+        self.device = device
 
     def before_fit(self) -> None:
-        """Lay the weights out in memory, and start the loss scaler where fp16 needs one."""
-        if self.precision.channels_last:
-            set_layout(self.learn.model, torch.channels_last)
-        self.scaler = torch.amp.GradScaler(self.dls.device.type, enabled=self.precision.name == "fp16")
-        self.autocast = None
-
-    def before_batch(self) -> None:
-        """Enter autocast for a training batch."""
-        if self.precision.channels_last:
-            self.learn.xb = tuple(
-                x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in self.xb
-            )
-        if self.training and self.precision.name in DTYPES:
-            self.autocast = torch.autocast(self.dls.device.type, DTYPES[self.precision.name])
-            self.autocast.__enter__()
-
-    def after_pred(self) -> None:
-        """The loss is computed in fp32; autocast ends with the network."""
-        self._leave()
-        self.learn.pred = self.pred.float()
-
-    def _leave(self) -> None:
-        if self.autocast is not None:
-            self.autocast.__exit__(None, None, None)
-            self.autocast = None
+        """A scaler for each fit."""
+        self.scaler = torch.amp.GradScaler(self.device.type)
 
     def before_backward(self) -> None:
-        """Scale the loss, so that small gradients survive fp16."""
+        """Scale."""
         self.learn.loss_grad = self.scaler.scale(self.loss_grad)
 
     def before_step(self) -> None:
-        """Unscale; where a gradient overflowed, skip the step."""
-        if not self.scaler.is_enabled():
-            return
+        """Unscale; the scaler calls `step` unless a gradient is infinite."""
         self.skipped = True
         self.scaler.step(self)
         self.scaler.update()
@@ -131,21 +131,12 @@ class MixedPrecision(Callback):
 
     @property
     def param_groups(self) -> list:
-        """What the loss scaler looks at in an optimiser."""
+        """What the scaler looks at in an optimiser."""
         return self.opt.param_groups
 
     def step(self, *args: Any, **kwargs: Any) -> None:
-        """Called by the loss scaler where all gradients are finite."""
+        """All gradients are finite: fastai takes the step itself."""
         self.skipped = False
-
-    def after_cancel_batch(self) -> None:
-        """Leave autocast when another callback cut the batch short."""
-        self._leave()
-
-    def after_fit(self) -> None:
-        """Leave nothing behind."""
-        self._leave()
-        set_layout(self.learn.model, torch.contiguous_format)
 
 
 def set_layout(model: nn.Module, layout: torch.memory_format) -> None:

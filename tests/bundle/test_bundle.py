@@ -1,0 +1,203 @@
+"""Bundles: data only, complete, hashed, and refused when anything is not as it was saved."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import kit
+from kit import bundle, data
+from kit.bundle.format import find_bundle
+from kit.errors import BundleError, OutputError
+from kit.files import sha256
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    """A bundle that a test may spoil."""
+    return Path(shutil.copytree(run.bundle, tmp_path / "bundle"))
+
+
+def change(folder: Path, **fields) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+
+
+def rehash(folder: Path) -> None:
+    """Make the hashes fit again, as an attacker would."""
+    change(folder, files={"model.safetensors": sha256(folder / "model.safetensors")})
+
+
+def test_a_bundle_holds_data_and_nothing_executable(run):
+    names = sorted(path.relative_to(run.bundle).as_posix() for path in run.bundle.rglob("*") if path.is_file())
+    assert [name for name in names if not name.startswith("examples/")] == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    config = json.loads((run.bundle / "config.json").read_text())
+    assert set(config["files"]) == set(names) - {"config.json"}
+    assert config["vocab"] == ["circle", "square", "triangle"]
+    assert config["metrics"]["n"] == 6
+    assert config["proof"]["largest_difference"] <= 1e-5
+    assert "kit" in config["versions"]
+
+
+def test_a_loaded_bundle_predicts_what_the_learner_did(run):
+    predictions = bundle.load(run.bundle).predict(run.evaluation.predictions["path"].tolist())
+    ours = np.array([[one.probabilities[name] for name in run.evaluation.vocab] for one in predictions])
+    assert np.abs(ours - run.evaluation.probabilities).max() < 1e-5
+    assert [one.label for one in predictions] == run.evaluation.predictions["prediction"].tolist()
+
+
+def test_it_needs_neither_the_training_images_nor_the_script(run, tmp_path, monkeypatch):
+    shutil.copytree(run.bundle, tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    (one,) = bundle.load("elsewhere").predict(Image.new("RGB", (50, 40), "red"))
+    assert sum(one.probabilities.values()) == pytest.approx(1)
+
+
+def test_a_bundle_becomes_a_learner_to_go_on_with(run, shapes, tiny):
+    dls = data.blocks(tiny).dataloaders(run.table)
+    learn = bundle.learner(run.folder, dls)
+    state = learn.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in run.learner.model.state_dict().items())
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, 1e-4)
+
+
+def test_a_learner_over_other_classes_is_refused(run, shapes, tiny, tmp_path):
+    for name in ("circle", "square"):
+        shutil.copytree(shapes / name, tmp_path / name)
+    dls = data.blocks(tiny).dataloaders(data.table(tmp_path))
+    with pytest.raises(
+        BundleError, match="the data has the classes circle, square; the bundle knows circle, square, tri"
+    ):
+        bundle.learner(run.bundle, dls)
+
+
+def test_training_may_start_from_a_bundles_body_for_other_classes(run, shapes, tiny, tmp_path):
+    for name in ("circle", "square"):
+        shutil.copytree(shapes / name, tmp_path / "two" / name)
+    second = kit.fine_tune(tmp_path / "two", tiny, weights=str(run.bundle), out=tmp_path / "run")
+    assert second.learner.origin.start.kind == "bundle"
+    assert [row["phase"] for row in second.history.rows] == ["whole"]
+
+
+def test_a_run_folder_stands_for_its_bundle(run):
+    assert find_bundle(run.folder) == run.bundle
+    with pytest.raises(BundleError, match="is no bundle: it holds no config.json"):
+        find_bundle(run.folder / "pictures")
+    with pytest.raises(BundleError, match="is no bundle: it is not a folder"):
+        find_bundle("nowhere")
+
+
+def test_one_flipped_bit_in_any_file_is_refused_by_its_name(copy):
+    for name in json.loads((copy / "config.json").read_text())["files"]:
+        content = bytearray((copy / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        good = (copy / name).read_bytes()
+        (copy / name).write_bytes(content)
+        with pytest.raises(BundleError, match=f"{name} is not the file that was saved"):
+            bundle.load(copy)
+        (copy / name).write_bytes(good)
+    bundle.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"format": "zip"}, "does not describe a kit bundle"),
+        ({"version": 99}, "version 99; this kit reads version 1"),
+        ({"vocab": ["circle", "triangle", "square"]}, "field vocab does not fit its hash"),
+        ({"vocab": "circle"}, "field vocab is not a list"),
+        ({"image": {"size": "large"}}, "field image.size is not a int"),
+        ({"files": {}}, "field files names no model.safetensors"),
+        ({"files": {"model.safetensors": "0", "../../secret": "0"}}, "model.safetensors is not the file|leads out"),
+        ({"temperature": None}, "field temperature is not a float"),
+    ],
+)
+def test_a_config_that_is_not_as_it_should_be_is_refused_by_its_field(copy, fields, problem):
+    change(copy, **fields)
+    with pytest.raises(BundleError, match=problem):
+        bundle.load(copy)
+
+
+def test_a_config_that_is_not_json_is_refused(copy):
+    (copy / "config.json").write_text("{")
+    with pytest.raises(BundleError, match="config.json is not JSON"):
+        bundle.load(copy)
+
+
+def test_a_path_that_leads_out_of_the_bundle_is_refused(copy):
+    files = json.loads((copy / "config.json").read_text())["files"]
+    (copy.parent / "secret").write_text("x")
+    change(copy, files={"../secret": sha256(copy.parent / "secret")} | files)
+    with pytest.raises(BundleError, match="names '../secret', which leads out of the bundle"):
+        bundle.load(copy)
+
+
+def test_a_missing_file_is_named(copy):
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(BundleError, match="model.safetensors is missing"):
+        bundle.load(copy)
+
+
+def test_weights_of_another_class_order_are_refused(copy):
+    save_file(load_file(copy / "model.safetensors"), copy / "model.safetensors", metadata={"vocab_sha256": "other"})
+    rehash(copy)
+    with pytest.raises(BundleError, match="was trained for other classes, or in another order"):
+        bundle.load(copy)
+
+
+def test_weights_that_are_not_finite_are_refused(copy, run):
+    tensors = load_file(copy / "model.safetensors")
+    tensors["0.0.weight"][0, 0, 0, 0] = float("inf")
+    digest = json.loads((copy / "config.json").read_text())["vocab_sha256"]
+    save_file(tensors, copy / "model.safetensors", metadata={"vocab_sha256": digest})
+    rehash(copy)
+    with pytest.raises(BundleError, match="holds values that are not finite"):
+        bundle.load(copy)
+
+
+def test_a_loaded_model_does_not_change_when_its_file_is_overwritten(copy):
+    predictor = bundle.load(copy)
+    image = Image.new("RGB", (40, 40), "green")
+    before = predictor.predict(image)[0].probabilities
+    with (copy / "model.safetensors").open("r+b") as file:
+        file.seek(100_000)
+        file.write(b"\xff" * 10_000_000)
+    assert predictor.predict(image)[0].probabilities == before
+
+
+def test_examples_carry_no_metadata_and_can_be_left_out(run, tmp_path):
+    for path in (run.bundle / "examples").iterdir():
+        image = Image.open(path)
+        assert not image.getexif()
+        assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    folder = bundle.save(run.learner, run.evaluation, tmp_path / "without", examples=False)
+    assert not (folder / "examples").exists()
+
+
+def test_a_bundle_is_never_written_over_something(run, copy):
+    with pytest.raises(OutputError, match="exists and is not empty"):
+        bundle.save(run.learner, run.evaluation, copy)
+
+
+def test_a_bundle_that_would_not_predict_as_the_learner_did_is_not_made(shapes, tiny, tmp_path):
+    from fastai.vision.all import Resize
+
+    with pytest.raises(BundleError, match="the bundle does not predict what the learner did"):
+        kit.fine_tune(shapes, tiny, item_tfms=[Resize(24)], out=tmp_path / "run")
+
+
+def test_the_model_card_tells_the_error_rate_with_its_interval(run):
+    text = (run.bundle / "README.md").read_text()
+    assert str(run.error_rate) in text
+    assert "will name one of them for any image whatsoever" in text
+    assert "| circle | 2 |" in text

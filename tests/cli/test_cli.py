@@ -1,0 +1,124 @@
+"""The command line, as a person or a script uses it: real processes, results on stdout, talk on stderr."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+from conftest import write_shapes
+
+from kit import Recipe
+
+TINY = [
+    "--weights",
+    "none",
+    "--size",
+    "32",
+    "--batch",
+    "4",
+    "--workers",
+    "0",
+    "--freeze-epochs",
+    "0",
+    "--device",
+    "cpu",
+]
+
+
+def kit(*arguments, expect: int = 0) -> subprocess.CompletedProcess:
+    """Run the command with a wide, plain terminal; a wrong exit code shows what it said."""
+    command = [sys.executable, "-m", "kit.cli.main", *map(str, arguments)]
+    environment = os.environ | {"COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+    assert done.returncode == expect, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_help_names_every_command():
+    text = kit("--help").stdout
+    assert all(name in text for name in ("demo", "check", "fine-tune", "evaluate", "predict"))
+
+
+def test_every_field_of_the_recipe_is_an_option_with_its_explanation():
+    text = kit("fine-tune", "--help").stdout
+    for field in fields(Recipe):
+        assert f"--{field.name.replace('_', '-')}" in text
+    assert "Passes over the training images with the whole network awake." in text
+
+
+def test_fine_tune_prints_the_error_rate_on_stdout_and_everything_else_on_stderr(shapes, tmp_path):
+    done = kit("fine-tune", shapes, *TINY, "--out", tmp_path / "run")
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("error_rate 0.")
+    assert "(n=6, 95 % " in line
+    assert "24 images of 3 classes: 18 train, 6 valid" in done.stderr
+    assert "6 validation images are too few to tell" in done.stderr
+
+
+def test_fine_tune_json_is_result_json(shapes, tmp_path):
+    done = kit("fine-tune", shapes, *TINY, "--out", tmp_path / "run", "--json")
+    assert json.loads(done.stdout) == json.loads((tmp_path / "run" / "result.json").read_text())
+
+
+def test_predict_prints_a_line_an_image_and_fails_only_when_all_do(run, shapes, tmp_path):
+    (tmp_path / "bad.jpg").write_text("text")
+    done = kit("predict", run.folder, shapes / "circle" / "00.png", tmp_path / "bad.jpg", "--top", "2")
+    good, bad = done.stdout.splitlines()
+    assert good.count("%") == 2
+    assert bad.startswith(f"{tmp_path}/bad.jpg: error: not an image of the formats")
+    assert "1 of 2 images predicted" in done.stderr
+    kit("predict", run.folder, tmp_path / "bad.jpg", expect=1)
+
+
+def test_predict_writes_csv_for_folders_and_globs(run, shapes, tmp_path):
+    done = kit("predict", run.bundle, shapes / "square", f"{shapes}/circle/*0.png", "--out", tmp_path / "p.csv")
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert len(rows) == 9
+    assert list(rows[0]) == ["path", "prediction", "probability", "p_circle", "p_square", "p_triangle", "error"]
+    assert done.stdout == ""
+    assert "\r" not in done.stderr
+    assert "no file matches" in kit("predict", run.bundle, f"{shapes}/*.gif", expect=1).stderr
+
+
+def test_evaluate_measures_anew_with_the_bundles_own_label_rule(run, tmp_path):
+    folder = write_shapes(tmp_path / "new", count=4, first=100)
+    text = kit("evaluate", run.folder, folder, "--out", tmp_path / "p.csv").stdout
+    assert "(n=12, 95 % " in text
+    assert "precision" in text
+    figures = json.loads(kit("evaluate", run.folder, folder, "--json").stdout)
+    assert figures["n"] == 12
+    assert f"error rate {figures['error_rate']:.4f}" in text
+    refused = kit("evaluate", run.folder, folder, "--label", "^(.)", expect=1)
+    assert "labels that the model never saw: 1; it knows: circle, square, triangle" in refused.stderr
+
+
+def test_check_reports_and_its_exit_code_says_whether_training_would_work(shapes, tmp_path):
+    done = kit("check", shapes, "--show", tmp_path / "batch.png", *TINY)
+    assert "24 images of 3 classes" in done.stdout
+    assert "applying OpenImage gives" in done.stdout
+    assert (tmp_path / "batch.png").stat().st_size > 5000
+    write_shapes(tmp_path / "one", shapes=("circle",))
+    report = json.loads(kit("check", tmp_path / "one", "--json", expect=1).stdout)
+    assert report["findings"][0]["severity"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["fine-tune", "nowhere"], "nowhere is not there."),
+        (["fine-tune", "sample", "--arch", "resnet81", "--label", "is_cat"], "Did you mean"),
+        (["fine-tune", "sample", "--resize", "cropp"], 'Did you mean "crop"?'),
+        (["predict", "nowhere", "x.jpg"], "nowhere is no bundle"),
+        (["predict", "nowhere"], "Missing argument"),
+    ],
+)
+def test_an_error_is_a_few_lines_with_the_fix_and_never_a_traceback(arguments, text, tmp_path):
+    out = ["--out", tmp_path / "run"] if arguments[0] == "fine-tune" else []
+    expect = 2 if "Missing" in text else 1
+    done = kit(*arguments, *out, expect=expect)
+    assert text in done.stderr
+    assert len(done.stderr.splitlines()) < 14

@@ -1,0 +1,71 @@
+"""What all tests share: tiny images that the tests draw themselves, one trained run, and the folder of real photos."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+SHAPES = ("circle", "square", "triangle")
+
+
+def draw_shape(shape: str, seed: int, size: int = 64) -> Image.Image:
+    """One shape, somewhere, in some colour, on some other colour, with its own speckles: no two are alike."""
+    dice = random.Random(f"{shape} {seed}")
+    image = Image.new("RGB", (size, size), tuple(dice.randrange(0, 100) for _ in range(3)))
+    pen = ImageDraw.Draw(image)
+    for _ in range(40):
+        x, y = dice.randrange(size), dice.randrange(size)
+        pen.rectangle([x, y, x + dice.randrange(14), y + dice.randrange(14)], fill=tuple(dice.choices(range(120), k=3)))
+    side = dice.randrange(size // 3, size // 2)
+    x, y = dice.randrange(size - side), dice.randrange(size - side)
+    colour = tuple(dice.randrange(150, 256) for _ in range(3))
+    if shape == "circle":
+        pen.ellipse([x, y, x + side, y + side], fill=colour)
+    elif shape == "square":
+        pen.rectangle([x, y, x + side, y + side], fill=colour)
+    else:
+        pen.polygon([(x, y + side), (x + side // 2, y), (x + side, y + side)], fill=colour)
+    return image
+
+
+def write_shapes(folder: Path, count: int = 8, shapes: tuple[str, ...] = SHAPES, first: int = 0) -> Path:
+    """FOLDER/SHAPE/NN.png: `count` images of each shape."""
+    for shape in shapes:
+        (folder / shape).mkdir(parents=True, exist_ok=True)
+        for number in range(first, first + count):
+            draw_shape(shape, number).save(folder / shape / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory) -> Path:
+    """A folder of 24 drawn images, a folder a class. Read it; do not write to it."""
+    return write_shapes(tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A recipe for runs of about a second."""
+    from kit import Recipe
+
+    return Recipe(weights="none", size=32, batch=4, workers=0, device="cpu", freeze_epochs=0)
+
+
+@pytest.fixture(scope="session")
+def run(shapes, tiny, tmp_path_factory):
+    """One finished run on the drawn shapes."""
+    import kit
+
+    return kit.fine_tune(shapes, tiny, out=tmp_path_factory.mktemp("runs") / "shapes")
+
+
+@pytest.fixture(scope="session")
+def pets() -> Path:
+    """The folder of real photos of Oxford Pets, where KIT_SHARED names it."""
+    shared = os.environ.get("KIT_SHARED")
+    folder = Path(shared or "nowhere") / "images" / "pets"
+    if not folder.is_dir():
+        pytest.skip("needs KIT_SHARED=FOLDER with photos of Oxford Pets in FOLDER/images/pets (names: data/README.md)")
+    return folder

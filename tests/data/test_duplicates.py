@@ -1,0 +1,258 @@
+"""Duplicates: copies of a picture are found, different pictures stay apart, and large sets finish."""
+
+import io
+import os
+import random
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageEnhance
+
+from kit.data.duplicates import NEAR_BITS, NEAR_COLOURS, Fingerprint, _bands, fingerprint, groups
+from kit.errors import ImageError
+
+
+def drawing(seed: int, side: int = 256) -> Image.Image:
+    """A soft landscape of random waves with a few shapes on it: as varied as a photo, as small as a test."""
+    numbers = np.random.default_rng(seed)
+    across, down = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side))
+    waves = [
+        np.sin(2 * np.pi * (numbers.uniform(-3, 3) * across + numbers.uniform(-3, 3) * down + numbers.random()))
+        for _ in range(9)
+    ]
+    pixels = 128 + np.stack([sum(waves[channel::3]) for channel in range(3)], axis=-1) * 35
+    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    pencil = ImageDraw.Draw(image)
+    for _ in range(5):
+        left, top, width = (
+            numbers.integers(0, side * 3 // 4),
+            numbers.integers(0, side * 3 // 4),
+            numbers.integers(20, 90),
+        )
+        box = [int(left), int(top), int(left + width), int(top + width)]
+        pencil.ellipse(box, fill=tuple(int(value) for value in numbers.integers(0, 256, 3)))
+    return image
+
+
+def resized(image: Image.Image, factor: float) -> Image.Image:
+    return image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
+
+
+def as_jpeg(image: Image.Image, quality: int) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
+
+
+def recompressed(image: Image.Image, quality: int) -> Image.Image:
+    return Image.open(io.BytesIO(as_jpeg(image, quality))).convert("RGB")
+
+
+def brightened(image: Image.Image, factor: float) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(factor)
+
+
+def grouped(images, digests=None):
+    return groups([fingerprint(image) for image in images], digests or [str(index) for index in range(len(images))])
+
+
+def plain(*colour: int) -> Image.Image:
+    return Image.new("RGB", (40, 30), colour)
+
+
+COPIES = {
+    "resized to 50 %": lambda image: resized(image, 0.5),
+    "resized to 80 %": lambda image: resized(image, 0.8),
+    "recompressed at quality 40": lambda image: recompressed(image, 40),
+    "recompressed at quality 90": lambda image: recompressed(image, 90),
+    "resized to 50 % and recompressed at quality 50": lambda image: recompressed(resized(image, 0.5), 50),
+    "brightened by 3 %": lambda image: brightened(image, 1.03),
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_is_grouped_with_its_original_and_with_nothing_else(how):
+    originals = [drawing(seed) for seed in range(24)]
+    copies = [COPIES[how](image) for image in originals]
+    assert grouped(originals + copies) == [[index, index + 24] for index in range(24)]
+
+
+def test_different_pictures_stay_apart():
+    assert grouped([drawing(seed) for seed in range(150)]) == []
+
+
+def test_a_hundred_plain_colours_stay_apart_though_they_have_few_hashes():
+    colours = [
+        (red, green, blue) for red in range(0, 250, 50) for green in range(0, 250, 50) for blue in (0, 60, 120, 180)
+    ]
+    images = [plain(*colour) for colour in colours]
+    assert len(images) == 100
+    assert len({fingerprint(image).hash for image in images}) < 10
+    assert grouped(images) == []
+
+
+def test_the_same_shape_in_another_colour_is_another_picture():
+    red, blue = plain(250, 250, 250), plain(250, 250, 250)
+    red.paste((220, 30, 30), (10, 5, 30, 25))
+    blue.paste((30, 80, 220), (10, 5, 30, 25))
+    assert grouped([red, blue]) == []
+
+
+def test_equal_files_are_found_even_where_their_fingerprints_would_differ():
+    assert grouped([drawing(1), drawing(2), drawing(3)], ["a", "b", "a"]) == [[0, 2]]
+
+
+def test_being_a_duplicate_is_passed_on():
+    prints = [shade(100), shade(107), shade(114), shade(140)]
+    assert groups(prints[::2], ["a", "c"]) == []
+    assert groups(prints, list("abcd")) == [[0, 1, 2]]
+
+
+def test_groups_and_their_members_ascend():
+    first, second = drawing(1), drawing(2)
+    assert grouped([second, first, drawing(3), first, second, first]) == [[0, 4], [1, 3, 5]]
+
+
+def test_five_bits_apart_or_nine_colour_steps_apart_is_too_far():
+    base = shade(100)
+    assert groups([base, shade(100, 0b1111 << 30)], ["a", "b"]) == [[0, 1]]
+    assert groups([base, shade(100, 0b11111 << 30)], ["a", "b"]) == []
+    assert groups([base, shade(108)], ["a", "b"]) == [[0, 1]]
+    assert groups([base, shade(109)], ["a", "b"]) == []
+
+
+def test_no_picture_and_one_picture_make_no_group():
+    assert groups([], []) == []
+    assert grouped([drawing(1)]) == []
+
+
+def test_an_image_of_another_mode_is_refused():
+    with pytest.raises(
+        ImageError, match=r'an image of mode "L" has no fingerprint; RGB was expected\n  Fix: image.convert'
+    ):
+        fingerprint(Image.new("L", (8, 8)))
+
+
+def test_one_digest_a_picture_is_expected():
+    with pytest.raises(ValueError, match="1 fingerprints and 2 digests; expected one of each per picture"):
+        groups([shade(1)], ["a", "b"])
+
+
+def test_hashes_that_differ_in_four_bits_share_a_band():
+    numbers = random.Random(0)
+    for _ in range(300):
+        base = numbers.getrandbits(64)
+        other = base ^ sum(1 << bit for bit in numbers.sample(range(64), NEAR_BITS))
+        assert any(band[0] == band[1] for band in _bands(np.array([base, other], dtype=np.uint64)))
+
+
+def test_the_bands_together_hold_all_64_bits():
+    bands = list(_bands(np.array([2**64 - 1], dtype=np.uint64)))
+    assert len(bands) == NEAR_BITS + 1
+    assert sum(int(band[0]).bit_count() for band in bands) == 64
+
+
+def test_twenty_thousand_random_fingerprints_finish():
+    numbers = np.random.default_rng(0)
+    colours = numbers.integers(0, 256, (20_000, 32, 32, 3), dtype=np.uint8)
+    hashes = [int(value) for value in numbers.integers(0, 2**64, 20_000, dtype=np.uint64)]
+    prints = [Fingerprint(value, colour) for value, colour in zip(hashes, colours, strict=True)]
+    assert groups(prints, [str(index) for index in range(20_000)]) == []
+
+
+def test_ten_thousand_plain_colours_of_one_hash_finish():
+    colours = np.random.default_rng(0).integers(0, 256, (10_000, 3), dtype=np.uint8)
+    prints = [Fingerprint(0, np.broadcast_to(colour, (32, 32, 3))) for colour in colours]
+    found = groups(prints, [str(index) for index in range(10_000)])
+    assert all(first < second for group in found for first, second in pairwise(group))
+
+
+def test_the_quick_search_finds_what_comparing_every_pair_finds():
+    numbers = np.random.default_rng(5)
+    colours = numbers.integers(0, 256, (500, 3), dtype=np.uint8)
+    hashes = [int(value) for value in numbers.integers(0, 64, 500)]
+    prints = [
+        Fingerprint(hash_, np.broadcast_to(colour, (32, 32, 3))) for hash_, colour in zip(hashes, colours, strict=True)
+    ]
+    assert groups(prints, [str(index) for index in range(500)]) == every_pair(prints)
+
+
+def every_pair(prints: list[Fingerprint]) -> list[list[int]]:
+    """The groups by the definition in the module's docstring, slowly."""
+    found, unseen = [], set(range(len(prints)))
+    while unseen:
+        group, waiting = [], [min(unseen)]
+        unseen -= set(waiting)
+        while waiting:
+            group.append(waiting.pop())
+            near = {other for other in unseen if is_near(prints[group[-1]], prints[other])}
+            unseen -= near
+            waiting += near
+        found.append(sorted(group))
+    return [group for group in found if len(group) > 1]
+
+
+def is_near(one: Fingerprint, other: Fingerprint) -> bool:
+    if (one.hash ^ other.hash).bit_count() > NEAR_BITS:
+        return False
+    return np.abs(one.colours.astype(float) - other.colours).mean() <= NEAR_COLOURS
+
+
+def test_thousands_of_almost_equal_pictures_are_one_group():
+    numbers = np.random.default_rng(0)
+    colours = 250 + numbers.integers(0, 4, (4000, 32, 32, 3), dtype=np.uint8)
+    prints = [Fingerprint(7, colour) for colour in colours]
+    assert groups(prints, [str(index) for index in range(4000)]) == [list(range(4000))]
+
+
+def shade(grey: int, hash_: int = 0) -> Fingerprint:
+    return Fingerprint(hash_, np.full((32, 32, 3), grey, dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[Path]:
+    shared = os.environ.get("KIT_SHARED")
+    found = sorted(Path(shared, "images", "pets").glob("*.jpg")) if shared else []
+    if not found:
+        pytest.skip("needs KIT_SHARED=FOLDER with photos in FOLDER/images/pets/*.jpg")
+    return found
+
+
+@pytest.fixture(scope="module")
+def photo_prints(photos) -> list[Fingerprint]:
+    return [fingerprint(Image.open(path).convert("RGB")) for path in photos]
+
+
+@pytest.mark.shared
+def test_no_two_of_the_real_photos_are_grouped(photo_prints):
+    assert groups(photo_prints, [str(index) for index in range(len(photo_prints))]) == []
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("factor", [0.5, 0.75])
+def test_every_real_photo_is_found_again_when_resized_and_recompressed(photos, photo_prints, factor):
+    smaller = [recompressed(resized(Image.open(path).convert("RGB"), factor), 50) for path in photos]
+    found = groups(
+        photo_prints + [fingerprint(image) for image in smaller], [str(index) for index in range(2 * len(photos))]
+    )
+    assert found == [[index, index + len(photos)] for index in range(len(photos))]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("factor", [0.5, 0.75])
+def test_every_real_photo_is_found_again_when_both_are_decoded_at_a_fraction_of_their_size(photos, factor):
+    prints = [fingerprint(decoded_small(path.read_bytes())) for path in photos]
+    for path in photos:
+        smaller = resized(Image.open(path).convert("RGB"), factor)
+        prints.append(fingerprint(decoded_small(as_jpeg(smaller, 50))))
+    found = groups(prints, [str(index) for index in range(2 * len(photos))])
+    assert found == [[index, index + len(photos)] for index in range(len(photos))]
+
+
+def decoded_small(content: bytes) -> Image.Image:
+    """At 1/2, 1/4 or 1/8 of its size, as long as both sides keep 128 pixels."""
+    image = Image.open(io.BytesIO(content))
+    image.draft("RGB", (128, 128))
+    return image.convert("RGB")

@@ -1,0 +1,80 @@
+"""Splits: from the seed, stratified or exactly fastai's, and never through a group."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from fastai.vision.all import RandomSplitter
+
+from kit.data.splits import assign_splits, folds, join_groups
+from kit.errors import DataError
+
+
+def rows(labels, groups=None, splits=None) -> pd.DataFrame:
+    return pd.DataFrame({"label": labels, "group": groups or [""] * len(labels), "split": splits or [""] * len(labels)})
+
+
+@pytest.mark.parametrize(("count", "valid", "seed"), [(370, 0.2, 42), (7390, 0.2, 42), (101, 0.33, 7)])
+def test_random_takes_exactly_the_images_of_fastais_randomsplitter(count, valid, seed):
+    ours = assign_splits(rows(["a", "b"] * (count // 2) + ["a"] * (count % 2)), "random", valid, seed)
+    train, held = RandomSplitter(valid_pct=valid, seed=seed)(range(count))
+    assert {index for index, split in enumerate(ours) if split == "valid"} == set(held)
+    assert {index for index, split in enumerate(ours) if split == "train"} == set(train)
+
+
+def test_a_random_split_leaves_the_random_state_of_others_alone():
+    import torch
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assign_splits(rows(["a"] * 10), "random", 0.2, 42)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_stratified_takes_the_same_share_of_every_class():
+    labels = ["a"] * 100 + ["b"] * 30 + ["c"] * 10
+    splits = assign_splits(rows(labels), "stratified", 0.2, 1)
+    held = pd.Series(labels)[np.array(splits) == "valid"].value_counts().to_dict()
+    assert held == {"a": 20, "b": 6, "c": 2}
+
+
+def test_the_seed_decides():
+    labels = ["a"] * 50 + ["b"] * 50
+    assert assign_splits(rows(labels), "stratified", 0.2, 1) == assign_splits(rows(labels), "stratified", 0.2, 1)
+    assert assign_splits(rows(labels), "stratified", 0.2, 1) != assign_splits(rows(labels), "stratified", 0.2, 2)
+
+
+@pytest.mark.parametrize("how", ["stratified", "random"])
+def test_no_group_is_divided(how):
+    table = rows(["a", "b"] * 60, [f"patient {index // 4}" for index in range(120)])
+    table["split"] = assign_splits(table, how, 0.3, 5)
+    assert (table.groupby("group")["split"].nunique() == 1).all()
+    if how == "stratified":
+        assert 0.2 < (table["split"] == "valid").mean() < 0.4
+
+
+def test_a_class_with_one_image_trains_and_does_not_validate():
+    assert assign_splits(rows(["a"] * 10 + ["rare"]), "stratified", 0.2, 1)[-1] == "train"
+
+
+def test_given_needs_validation_images():
+    with pytest.raises(DataError, match="split is 'given', but no image is given for validation"):
+        assign_splits(rows(["a", "b"]), "given", 0.2, 1)
+    assert assign_splits(rows(["a", "b"], splits=["", "valid"]), "given", 0.2, 1) == ["train", "valid"]
+
+
+def test_groups_and_duplicates_that_meet_become_one():
+    assert join_groups(["x", "x", "y", "", "", ""], [[1, 2], [3, 4]]) == ["x", "x", "x", *["duplicates 2"] * 2, ""]
+
+
+def test_every_image_validates_once_over_the_folds_and_groups_stay_whole():
+    table = rows(["a"] * 20 + ["b"] * 30, [f"g{index // 2}" for index in range(50)])
+    sides = np.array(folds(table, 5, seed=3))
+    assert ((sides == "valid").sum(0) == 1).all()
+    for side in sides:
+        assert (table.assign(side=side).groupby("group")["side"].nunique() == 1).all()
+        assert pd.Series(table["label"])[side == "valid"].value_counts().to_dict() == {"a": 4, "b": 6}
+
+
+def test_more_folds_than_images_of_a_class_is_an_error():
+    with pytest.raises(DataError, match="a class has 3 images in 3 groups; 5 folds want one each"):
+        folds(rows(["a"] * 3 + ["b"] * 9), 5, seed=1)

@@ -1,0 +1,185 @@
+"""Where weights come from, against a real server on this machine, real files and real bundles."""
+
+import hashlib
+import http.server
+import json
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torchvision.models
+from safetensors.torch import save_file
+
+from kit.errors import ArchitectureError, WeightsError
+from kit.files import packaged
+from kit.model.architectures import IMAGENET_MEAN, build_network, cut_body, find_architecture
+from kit.model.weights import load_weights
+
+
+def load(name: str, weights) -> tuple:
+    architecture = find_architecture(name)
+    network = build_network(architecture)
+    body = cut_body(network, architecture, 64)
+    return network, load_weights(network, body.module, architecture, str(weights))
+
+
+@pytest.fixture
+def trained():
+    torch.manual_seed(3)
+    return torchvision.models.resnet18()
+
+
+def test_none_means_random_numbers_and_says_so():
+    _, start = load("resnet18", "none")
+    assert (start.kind, start.pretrained, start.mean) == ("none", False, IMAGENET_MEAN)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_a_file_fills_the_network_and_its_hash_is_kept(trained, tmp_path, suffix):
+    path = tmp_path / f"weights.{suffix}"
+    save_file(trained.state_dict(), path) if suffix == "safetensors" else torch.save(trained.state_dict(), path)
+    network, start = load("resnet18", path)
+    assert torch.equal(network.layer4[1].conv2.weight, trained.layer4[1].conv2.weight)
+    assert torch.equal(network.bn1.running_var, trained.bn1.running_var)
+    assert start.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert start.kind == "file"
+
+
+def test_a_file_may_say_its_own_normalisation(trained, tmp_path):
+    save_file(
+        trained.state_dict(), tmp_path / "w.safetensors", metadata={"mean": "[0.1, 0.2, 0.3]", "std": "[1, 1, 1]"}
+    )
+    assert load("resnet18", tmp_path / "w.safetensors")[1].mean == (0.1, 0.2, 0.3)
+
+
+def test_weights_of_another_network_are_refused(trained, tmp_path):
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="is of another network: it lacks"):
+        load("resnet34", tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="is of another network: it lacks|in another shape"):
+        load("wide_resnet50_2", tmp_path / "w.safetensors")
+
+
+def test_a_pickle_that_runs_code_is_refused_unread(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"weight": Attack()}, tmp_path / "bad.pth")
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        load("resnet18", tmp_path / "bad.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_are_not_finite_are_refused(trained, tmp_path):
+    trained.conv1.weight.data[0, 0, 0, 0] = float("nan")
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"holds values that are not finite \(conv1.weight\)"):
+        load("resnet18", tmp_path / "w.safetensors")
+
+
+def test_a_path_that_is_not_there_is_named():
+    with pytest.raises(WeightsError, match="weights 'nowhere.pth': neither a file nor a bundle's folder"):
+        load("resnet18", "nowhere.pth")
+
+
+def test_the_bundled_weights_fill_resnet18_with_their_own_normalisation():
+    network, start = load("resnet18", "bundled")
+    assert start.kind == "bundled"
+    assert start.mean != IMAGENET_MEAN
+    assert network.conv1.weight.dtype == torch.float32
+    assert network.bn1.num_batches_tracked > 1000
+    assert sum(file.stat().st_size for file in packaged("weights").iterdir()) <= 25_000_000
+
+
+def test_no_other_network_has_bundled_weights():
+    with pytest.raises(WeightsError, match="no weights are bundled for resnet34; they are for: resnet18"):
+        load("resnet34", "bundled")
+
+
+def test_a_bundle_gives_its_body(run):
+    network, start = load("resnet18", run.bundle)
+    assert torch.equal(network.conv1.weight, run.learner.model[0][0].weight)
+    assert start.kind == "bundle"
+    with pytest.raises(ArchitectureError, match="holds resnet18, not resnet34"):
+        load("resnet34", run.bundle)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match="is no bundle: it has no config.json"):
+        load("resnet18", tmp_path)
+
+
+@pytest.fixture
+def server(trained, tmp_path, monkeypatch):
+    """A server for torchvision's weights of resnet18: `content` is what it sends, None means 404."""
+    torch.save(trained.state_dict(), tmp_path / "w.pth")
+    state = SimpleNamespace(content=(tmp_path / "w.pth").read_bytes(), requests=0)
+    digest = hashlib.sha256(state.content).hexdigest()[:8]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            state.requests += 1
+            self.send_response(404 if state.content is None else 200)
+            self.send_header("Content-Length", str(len(state.content or b"")))
+            self.end_headers()
+            self.wfile.write(state.content or b"")
+
+        def log_message(self, *args):
+            pass
+
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{running.server_port}/resnet18-{digest}.pth"
+    figures = SimpleNamespace(mean=[0.5, 0.5, 0.5], std=[0.2, 0.2, 0.2])
+    weights = SimpleNamespace(DEFAULT=SimpleNamespace(url=url, transforms=lambda: figures))
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: weights)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    yield state
+    running.shutdown()
+
+
+def test_imagenet_weights_are_fetched_checked_and_kept(server, trained):
+    network, start = load("resnet18", "imagenet")
+    assert torch.equal(network.conv1.weight, trained.conv1.weight)
+    assert (start.kind, start.mean, start.note) == ("imagenet", (0.5, 0.5, 0.5), None)
+    load("resnet18", "imagenet")
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize("content", [None, b"something else"])
+def test_without_imagenet_weights_resnet18_falls_back_to_bundled_and_says_so(server, content, capsys):
+    server.content = content
+    _, start = load("resnet18", "imagenet")
+    assert (start.asked, start.kind) == ("imagenet", "bundled")
+    assert "ImageNet weights could not be had" in start.note
+    assert "ImageNet weights could not be had" in capsys.readouterr().err
+
+
+def test_without_imagenet_weights_any_other_network_stops_and_says_what_to_put_where(server, tmp_path):
+    server.content = None
+    with pytest.raises(WeightsError, match="no ImageNet weights for resnet50") as caught:
+        load("resnet50", "imagenet")
+    assert "404" in caught.value.problem
+    assert str(tmp_path / "hub" / "checkpoints") in caught.value.fix
+    assert "--weights none" in caught.value.fix
+
+
+def test_timm_weights_that_cannot_be_had_stop_at_once(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WeightsError, match="127.0.0.1 did not give them") as caught:
+        load("convnext_atto", "imagenet")
+    assert "timm/convnext_atto" in caught.value.fix
+
+
+def test_the_metadata_of_the_bundled_weights_tell_where_they_come_from():
+    from safetensors import safe_open
+
+    with safe_open(packaged("weights") / "resnet18-cifar10.safetensors", "pt") as file:
+        facts = file.metadata()
+    assert "CIFAR-10" in facts["trained_on"]
+    assert len(json.loads(facts["classes"])) == 10
+    assert float(facts["test_accuracy"]) > 0.8

@@ -1,0 +1,96 @@
+"""The house: imports run one way, functions fit on a screen, and nothing heavy is loaded before it is needed."""
+
+import ast
+import importlib
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "kit"
+FILES = sorted(PACKAGE.rglob("*.py"))
+FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "console", "lazy"}
+ROOMS = ["data", "model", "train", "evaluate", "bundle", "serve"]
+WHOLE_LINE = {"runs", "pipeline", "scale", "doctor", "cli", "__init__"}
+LIGHT = ["kit", "kit.cli.main", "kit.recipe", "kit.data.images", "kit.bundle.format", "kit.bundle.predictor"]
+HEAVY = {"torch", "fastai", "pandas", "torchvision", "timm", "gradio", "matplotlib", "sklearn"}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms that a file imports, inside its functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "kit":
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kit."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {name.name.split(".")[1] for name in node.names if name.name.startswith("kit.")}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_run_one_way(path):
+    here = room(path)
+    if here in WHOLE_LINE:
+        return
+    if here == "mechanism":
+        allowed = {"mechanism"}
+    elif here in FOUNDATION:
+        allowed = FOUNDATION
+    else:
+        allowed = FOUNDATION | set(ROOMS[: ROOMS.index(here) + 1])
+    assert imported_rooms(path) <= allowed
+
+
+def functions(path: Path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("path", [*FILES, *sorted(ROOT.glob("apps/*.py")), *sorted(ROOT.glob("data/*.py"))], ids=str)
+def test_no_function_is_over_40_lines_and_no_file_over_300(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+    assert [(name, lines) for name, lines in functions(path) if lines > 40] == []
+
+
+def test_half_of_all_functions_are_under_ten_lines():
+    assert statistics.median(lines for path in FILES for _, lines in functions(path)) < 10
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda p: p.parent.name)
+def test_no_module_has_the_name_of_a_public_function_of_its_package(path):
+    name = ".".join(path.parent.relative_to(ROOT).parts)
+    public = getattr(importlib.import_module(name), "__all__", [])
+    modules = {other.stem for other in path.parent.glob("*.py")} - {"__init__"}
+    packages = {other.parent.name for other in path.parent.glob("*/__init__.py")}
+    assert modules & set(public) - packages == set()
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda p: p.parent.name)
+def test_every_public_name_can_be_loaded(path):
+    package = importlib.import_module(".".join(path.parent.relative_to(ROOT).parts))
+    for name in getattr(package, "__all__", []):
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        package.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_load_nothing_heavy(module):
+    code = f"import sys, {module}; print(*(set(sys.modules) & {HEAVY!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_every_module_opens_with_what_it_owns(path):
+    assert len(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "") > 40

@@ -1,0 +1,198 @@
+"""Intervals: published figures, hand-derived ones, and coverage by simulation."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kit.intervals import Estimate, bootstrap, paired, too_small, wilson
+
+# statsmodels 0.15.0, proportion_confint(errors, n, alpha=1 - confidence, method="wilson")
+WILSON = [
+    (8, 1478, 0.95, 0.002745, 0.010645),
+    (0, 20, 0.95, 0.0, 0.161125),
+    (20, 20, 0.95, 0.838875, 1.0),
+    (10, 100, 0.95, 0.055229, 0.174366),
+    (81, 263, 0.95, 0.255289, 0.366210),
+    (1, 29, 0.95, 0.006113, 0.171755),
+    (0, 20, 0.99, 0.0, 0.249105),
+    (10, 100, 0.90, 0.060719, 0.160356),
+]
+
+# statsmodels 0.15.0, mcnemar([[10, only_a], [only_b, 10]], exact=True).pvalue
+MCNEMAR = [(1, 9, 0.021484375), (12, 2, 0.012939453125), (5, 5, 1.0), (0, 0, 1.0), (0, 6, 0.03125), (43, 21, 0.0081469)]
+
+
+def wrong(both: int, only_a: int, only_b: int, neither: int):
+    """The two models' errors that have these four counts."""
+    a = [True] * both + [True] * only_a + [False] * only_b + [False] * neither
+    b = [True] * both + [False] * only_a + [True] * only_b + [False] * neither
+    return np.array(a), np.array(b)
+
+
+def test_an_estimate_says_its_value_its_n_and_its_interval():
+    estimate = Estimate(0.0054, 1478, 0.0028, 0.0106)
+    assert str(estimate) == repr(estimate) == "0.0054 (n=1478, 95 % 0.0028-0.0106)"
+    assert f"{estimate}" == str(estimate)
+    assert float(estimate) == 0.0054
+
+
+def test_an_estimate_at_another_confidence_or_below_zero_says_so():
+    assert str(Estimate(0.1, 10, 0.05, 0.2, confidence=0.9)) == "0.1000 (n=10, 90 % 0.0500-0.2000)"
+    assert str(Estimate(-0.1, 10, -0.2, -0.05)) == "-0.1000 (n=10, 95 % -0.2000 to -0.0500)"
+
+
+@pytest.mark.parametrize(("errors", "n", "confidence", "low", "high"), WILSON)
+def test_wilson_equals_the_published_figures(errors, n, confidence, low, high):
+    estimate = wilson(errors, n, confidence)
+    assert (estimate.value, estimate.n) == (errors / n, n)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_no_errors_reach_down_to_zero_and_all_errors_up_to_one_exactly():
+    assert wilson(0, 7).low == 0.0
+    assert wilson(7, 7).high == 1.0
+
+
+def test_wilson_holds_the_true_rate_95_times_of_100():
+    errors = np.random.default_rng(0).binomial(60, 0.1, 4000)
+    intervals = [wilson(count, 60) for count in errors]
+    assert np.mean([one.low <= 0.1 <= one.high for one in intervals]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_wilson_takes_the_counts_that_numpy_makes():
+    assert wilson(np.int64(8), np.int64(1478)) == wilson(8, 1478)
+    assert type(wilson(np.int64(8), np.int64(1478)).value) is float
+
+
+def test_wilson_refuses_no_images():
+    with pytest.raises(ValueError, match="n=0; an error rate needs at least one image"):
+        wilson(0, 0)
+
+
+@pytest.mark.parametrize("errors", [-1, 11])
+def test_wilson_refuses_errors_outside_the_images(errors):
+    with pytest.raises(ValueError, match=rf"errors={errors} of n=10; expected 0 to 10"):
+        wilson(errors, 10)
+
+
+def test_a_confidence_in_percent_is_refused():
+    with pytest.raises(ValueError, match=r"confidence=95; expected a number between 0 and 1, such as 0\.95"):
+        wilson(1, 10, confidence=95)
+
+
+def test_the_bootstrap_of_a_mean_is_close_to_the_normal_interval():
+    values = np.random.default_rng(1).normal(5, 2, 400)
+    estimate = bootstrap(values)
+    half = 1.96 * values.std() / 20
+    assert estimate.value == values.mean()
+    assert estimate.n == 400
+    assert (estimate.low, estimate.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
+
+
+def test_the_bootstrap_holds_the_true_mean_about_95_times_of_100():
+    numbers = np.random.default_rng(2)
+    intervals = [bootstrap(numbers.exponential(1, 80), resamples=300, seed=run) for run in range(300)]
+    assert np.mean([one.low <= 1 <= one.high for one in intervals]) == pytest.approx(0.94, abs=0.03)
+
+
+def test_the_bootstrap_repeats_with_its_seed_and_takes_any_statistic_of_rows():
+    values = np.random.default_rng(3).normal(size=(50, 2))
+
+    def correlation(rows):
+        return np.corrcoef(rows.T)[0, 1]
+
+    assert bootstrap(values, correlation) == bootstrap(values, correlation)
+    assert bootstrap(values, correlation) != bootstrap(values, correlation, seed=1)
+    assert bootstrap(values, correlation).n == 50
+
+
+def test_the_bootstrap_refuses_no_values():
+    with pytest.raises(ValueError, match="no values; a bootstrap needs at least one"):
+        bootstrap(np.array([]))
+
+
+def test_a_paired_difference_equals_the_published_figures():
+    # Airway hyper-responsiveness (Bentur 2009) in Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014),
+    # 2850-2875: the difference -0.286, by Newcombe's method -0.507 to -0.026.
+    comparison = paired(*wrong(both=1, only_a=1, only_b=7, neither=12))
+    assert (comparison.only_a, comparison.only_b) == (1, 7)
+    assert comparison.difference.n == 21
+    found = (comparison.difference.value, comparison.difference.low, comparison.difference.high)
+    assert found == pytest.approx((-0.286, -0.507, -0.026), abs=0.0006)
+
+
+def test_a_paired_difference_equals_one_worked_by_hand():
+    # 14, 5, 0, 22 of 41. Wilson: 19/41 from 0.32056 to 0.61254, 14/41 from 0.21559 to 0.49450.
+    # phi = (14 * 22 - 5 * 0 - 41/2) / sqrt(19 * 22 * 14 * 27) = 287.5 / 397.497 = 0.72328
+    # below 5/41 = 0.12195: sqrt(0.14285^2 - 2 * 0.72328 * 0.14285 * 0.15304 + 0.15304^2) = 0.11047
+    # above it:             sqrt(0.14912^2 - 2 * 0.72328 * 0.14912 * 0.12588 + 0.12588^2) = 0.10454
+    comparison = paired(*wrong(14, 5, 0, 22))
+    assert comparison.difference.low == pytest.approx(0.12195 - 0.11047, abs=2e-5)
+    assert comparison.difference.high == pytest.approx(0.12195 + 0.10454, abs=2e-5)
+
+
+def test_swapping_the_models_turns_the_sign_and_leaves_p():
+    a, b = wrong(14, 9, 3, 40)
+    there, back = paired(a, b), paired(b, a)
+    assert back.difference.value == -there.difference.value
+    assert (back.difference.low, back.difference.high) == pytest.approx((-there.difference.high, -there.difference.low))
+    assert there.p == back.p
+
+
+def test_the_paired_interval_holds_the_true_difference_about_95_times_of_100():
+    numbers = np.random.default_rng(4)
+    counts = numbers.multinomial(150, [0.05, 0.07, 0.03, 0.85], 1500)
+    intervals = [paired(*wrong(*row)).difference for row in counts]
+    assert np.mean([one.low <= 0.04 <= one.high for one in intervals]) == pytest.approx(0.955, abs=0.02)
+
+
+def test_pairing_is_narrower_than_two_separate_intervals():
+    a, b = wrong(both=30, only_a=4, only_b=2, neither=164)
+    together = paired(a, b).difference
+    apart = wilson(34, 200).high - wilson(34, 200).low
+    assert together.high - together.low < apart
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "p"), MCNEMAR)
+def test_mcnemar_equals_the_published_figures(only_a, only_b, p):
+    assert paired(*wrong(10, only_a, only_b, 10)).p == pytest.approx(p, rel=1e-5)
+
+
+def test_mcnemar_counts_thousands_of_disagreements():
+    assert 0 < paired(*wrong(0, 2600, 2400, 0)).p < 0.01
+
+
+def test_two_models_that_never_err_do_not_differ():
+    comparison = paired(*wrong(0, 0, 0, 20))
+    assert comparison.difference.value == 0
+    assert comparison.difference.high == pytest.approx(wilson(0, 20).high)
+    assert comparison.p == 1.0
+
+
+@pytest.mark.parametrize(("left", "right"), [(3, 4), (0, 0)])
+def test_a_pair_of_other_shapes_is_refused(left, right):
+    with pytest.raises(ValueError, match=rf"shapes \({left},\) and \({right},\); expected \(n,\) twice"):
+        paired(np.zeros(left, bool), np.zeros(right, bool))
+
+
+def test_too_few_images_are_said_in_words():
+    assert too_small(36) == (
+        "36 validation images are too few to tell: a measured error rate of 10 % could truly be 4 to 24 %;"
+        " from 37 images on it is known to within 10 points"
+    )
+    assert too_small(1).startswith("1 validation image is too few to tell")
+    assert too_small(0) == "there is no validation image: an error rate cannot be measured"
+
+
+def test_enough_images_pass_and_a_finer_wish_needs_more():
+    assert too_small(37) is None
+    assert too_small(100) is None
+    assert too_small(100, widest=0.05).endswith("from 141 images on it is known to within 5 points")
+
+
+def test_the_intervals_import_neither_torch_nor_scipy():
+    code = "import sys, kit.intervals; print({'torch', 'fastai', 'pandas', 'scipy', 'PIL'} & set(sys.modules))"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout == "set()\n"

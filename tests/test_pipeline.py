@@ -1,0 +1,98 @@
+"""The whole line: a run folder is complete, says what was chosen, and is refused before training if it would fail."""
+
+import json
+
+import pandas as pd
+import pytest
+from conftest import write_shapes
+
+import kit
+from kit.errors import DataError, OutputError, RecipeError
+
+
+def test_a_run_folder_is_complete(run):
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {
+        "recipe.json", "table.csv", "result.json", "history.csv", "predictions.csv", "pictures", "bundle",
+    }  # fmt: skip
+    assert {path.name for path in run.pictures} == {
+        "confusion.png", "curves.png", "predictions.png", "top_losses.png",
+    }  # fmt: skip
+
+
+def test_result_json_is_for_programs(run):
+    result = json.loads((run.folder / "result.json").read_text())
+    assert (result["error_rate"], result["n"]) == (run.error_rate.value, 6)
+    assert result["low"] < result["high"]
+    assert result["seconds"] > 0
+    assert result["weights"] == {"asked": "none", "kind": "none", "origin": "random numbers", "note": None}
+    assert set(result["metrics"]["per_class"]) == {"circle", "square", "triangle"}
+
+
+def test_every_choice_made_for_the_user_is_written_down(run):
+    written = json.loads((run.folder / "recipe.json").read_text())
+    assert kit.Recipe.from_json(written["recipe"]) == run.recipe
+    assert written["chosen"]["device"] == "cpu"
+    assert written["chosen"]["precision"] in ("fp32", "bf16")
+    assert written["chosen"]["precision_because"]
+    assert written["chosen"]["workers"] == 0
+    assert written["chosen"]["threads"] >= 1
+    assert len(written["chosen"]["mean"]) == 3
+
+
+def test_the_tables_tell_what_was_trained_on_what_and_how_it_went(run):
+    assert list(pd.read_csv(run.folder / "table.csv")) == ["path", "label", "split", "group", "sha256"]
+    assert len(pd.read_csv(run.folder / "history.csv")) == 1
+    assert len(pd.read_csv(run.folder / "predictions.csv")) == 6
+
+
+def test_a_test_folder_is_reported_once_at_the_end(tiny, tmp_path):
+    for number, side in enumerate(("train", "valid", "test")):
+        write_shapes(tmp_path / "data" / side, count=3, first=number * 10)
+    run = kit.fine_tune(tmp_path / "data", tiny, out=tmp_path / "run")
+    assert run.test.n == 9
+    assert run.evaluation.n == 9
+    assert any(line.startswith("on the held-out test images: error rate") for line in run.lines())
+    assert pd.read_csv(tmp_path / "run" / "predictions.csv")["split"].tolist() == ["valid"] * 9 + ["test"] * 9
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["test"]["n"] == 9
+
+
+def test_the_seed_repeats_a_run_in_every_bit(run, shapes, tiny, tmp_path):
+    again = kit.fine_tune(shapes, tiny, out=tmp_path / "again")
+    assert (again.bundle / "model.safetensors").read_bytes() == (run.bundle / "model.safetensors").read_bytes()
+
+
+def test_a_run_shows_itself_in_a_notebook(run):
+    assert str(run.error_rate) in run._repr_html_()
+    assert run._repr_html_().count("data:image/png;base64") == 4
+
+
+def test_an_argument_that_is_unknown_gets_a_suggestion(shapes):
+    with pytest.raises(RecipeError, match="fine_tune has no argument 'epoch'. Did you mean \"epochs\""):
+        kit.fine_tune(shapes, epoch=1)
+
+
+def test_what_would_make_training_wrong_stops_before_it(tiny, tmp_path):
+    write_shapes(tmp_path / "one", shapes=("circle",))
+    with pytest.raises(DataError, match=r"one class only \(circle\)"):
+        kit.fine_tune(tmp_path / "one", tiny, out=tmp_path / "run")
+
+
+def test_an_output_folder_that_is_taken_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    with pytest.raises(OutputError, match="exists and is not empty"):
+        kit.fine_tune("nowhere", out=tmp_path / "out")
+    assert (tmp_path / "out" / "mine.txt").exists()
+
+
+def test_step_by_step_gives_what_the_one_call_gives(run, shapes, tiny):
+    from kit import data, evaluate, model, train
+
+    train.seed_everything(tiny.seed)
+    table = data.table(shapes)
+    dls = data.blocks(tiny).dataloaders(table)
+    learn = model.learner(dls, tiny)
+    train.fine_tune(learn, tiny)
+    result = evaluate.evaluate(learn)
+    assert result.predictions.equals(run.evaluation.predictions)

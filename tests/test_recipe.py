@@ -1,0 +1,59 @@
+"""The recipe: checked when made, explained field by field, the same in Python, JSON and on the command line."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from kit import Recipe
+from kit.data.labels import Pattern, is_cat
+from kit.errors import RecipeError
+from kit.recipe import explanations
+
+
+def test_every_field_has_a_line_of_explanation():
+    assert set(explanations()) == {field.name for field in fields(Recipe)}
+    assert all(text.endswith(".") for text in explanations().values())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("epochs", 0, "epochs=0 is not a whole number from 1 to 100000"),
+        ("epochs", 1.5, "epochs=1.5 is not a whole number"),
+        ("epochs", True, "epochs=True is not a whole number"),
+        ("rate", -1, "rate=-1 is not a number from 1e-12 to 100"),
+        ("rate", float("nan"), "rate=nan is not a number"),
+        ("batch", 1, "batch=1 is not a whole number from 2"),
+        ("valid", 1.0, "valid=1.0 is not a number from 0.01 to 0.9"),
+        ("resize", "cropp", "resize='cropp' is not known. Did you mean \"crop\"?"),
+        ("split", "sorted", "split='sorted' is not known."),
+        ("presize", 100, "presize=100 is less than size=224"),
+    ],
+)
+def test_a_value_that_no_run_can_follow_is_refused_with_its_bounds(field, value, text):
+    with pytest.raises(RecipeError) as caught:
+        Recipe(**{field: value})
+    assert text in str(caught.value)
+    assert "Fix:" in str(caught.value)
+
+
+def test_a_recipe_goes_through_json_unchanged():
+    recipe = Recipe(arch="resnet34", label="is_cat", presize=460)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_a_label_function_is_written_down_by_its_module_and_name():
+    assert Recipe(label=is_cat).to_json()["label"] == "kit.data.labels:is_cat"
+    assert Recipe(label=Pattern("^(a)")).to_json()["label"] == "^(a)"
+
+
+def test_an_unknown_field_is_refused_by_name():
+    with pytest.raises(RecipeError, match="unknown field 'epoch'. Did you mean \"epochs\""):
+        Recipe.from_json({"epoch": 1})
+
+
+def test_a_recipe_is_frozen_and_varied_by_replace():
+    recipe = Recipe()
+    with pytest.raises(AttributeError):
+        recipe.epochs = 5
+    assert replace(recipe, epochs=5).epochs == 5
