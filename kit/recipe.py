@@ -45,6 +45,9 @@ class Recipe:
     rate: float = 2e-3
     """The highest learning rate of the frozen phase; fastai's fine_tune derives all others from it."""
 
+    lr_mult: float = 100.0
+    """How many times lower than the head's the rate of the first layers is, once all are awake."""
+
     size: int = 224
     """Pixels a side that the network sees."""
 
@@ -109,6 +112,7 @@ _RANGES = (
     ("epochs", 1, 100_000),
     ("freeze_epochs", 0, 100_000),
     ("rate", 1e-12, 100.0),
+    ("lr_mult", 1, 1e6),
     ("size", 16, MOST_PIXELS_A_SIDE),
     ("presize", 16, MOST_PIXELS_A_SIDE),
     ("batch", 2, 1_000_000),
@@ -122,7 +126,7 @@ def _check_number(name: str, value: Any, lowest: float, highest: float) -> None:
     """`value` must be a number of the field's own kind within both bounds; None is fine where the field allows it."""
     if value is None and name in ("presize", "workers"):
         return
-    kinds = (int, float) if name in ("rate", "valid") else (int,)
+    kinds = (int, float) if name in ("rate", "lr_mult", "valid") else (int,)
     if isinstance(value, bool) or not isinstance(value, kinds) or not lowest <= value <= highest:
         kind = "a number" if float in kinds else "a whole number"
         expected = f"{kind} from {lowest:g} to {highest:g}"

@@ -19,9 +19,9 @@ from kit.data.drawing.props import prop
 from kit.data.drawing.scenes import scene
 from kit.data.drawing.shapes import ellipse
 
-EACH = 32
+EACH = 48
 FINER = 4
-QUALITY = 82
+QUALITY = 74
 
 
 def draw(name: str, seed: int) -> Image.Image:

@@ -30,14 +30,15 @@ def seed_everything(seed: int) -> None:
 def fine_tune(learn: Learner, recipe: Recipe, *, cbs: list | None = None, **kwargs: Any) -> History:
     """Train `learn` as the recipe says, and return the history; the learner comes back in fp32.
 
-    Pretrained weights: fastai's `Learner.fine_tune`, to which further arguments go (`lr_mult`, `pct_start`, ...).
+    Pretrained weights: fastai's `Learner.fine_tune`, to which further arguments go (`pct_start`, `div`, ...).
     A random start has nothing to freeze: all layers train for all epochs with `fit_one_cycle` at the recipe's rate.
     """
     history = History(quiet=IN_NOTEBOOK)
     with nullcontext() if IN_NOTEBOOK else _quiet(learn), training_in(learn, precision_for(learn, recipe)) as needed:
         extra = [*needed, history, *(cbs or [])]
         if learn.origin.start.pretrained:
-            learn.fine_tune(recipe.epochs, recipe.rate, freeze_epochs=recipe.freeze_epochs, cbs=extra, **kwargs)
+            options = {"freeze_epochs": recipe.freeze_epochs, "lr_mult": recipe.lr_mult} | kwargs
+            learn.fine_tune(recipe.epochs, recipe.rate, cbs=extra, **options)
         else:
             say("note: a random start has nothing to freeze; all layers train from the first step")
             learn.fit_one_cycle(recipe.freeze_epochs + recipe.epochs, recipe.rate, cbs=extra, **kwargs)

@@ -11,8 +11,8 @@ from kit.data.drawing.light import Light, choose_light
 from kit.data.drawing.props import PROPS
 from kit.data.drawing.scenes import SCENES
 
-POSES = ("sit", "sit", "stand", "stand", "lie", "face", "face", "peek", "sleep", "jump")
-FORMATS = ((128, 128), (144, 128), (128, 144), (160, 128), (128, 160), (144, 144), (152, 136))
+POSES = ("sit", "sit", "sit", "stand", "stand", "lie", "face", "face", "face", "peek", "peek", "sleep", "jump")
+FORMATS = ((112, 112), (128, 112), (112, 128), (136, 112), (112, 136), (120, 120), (132, 116))
 MOODS = ("open", "open", "open", "open", "happy", "wink")
 WEAR = ("nothing", "nothing", "collar", "collar", "bow", "scarf", "hat", "flower")
 
@@ -57,7 +57,7 @@ def choose(seed: int) -> Look:
         nose=pick(NOSES),
         mood=pick(MOODS),
         tongue=chance.random() < 0.4,
-        profile=chance.random() < 0.4,
+        profile=chance.random() < 0.25,
         gaze=(between(-1, 1), between(-0.6, 0.7)),
         nod=between(-14, 14),
         mirror=chance.random() < 0.5,
