@@ -8,6 +8,7 @@ import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ def label_rule(label: str | Callable[[Any], Any]) -> LabelRule:
         return lambda path: "cat" if is_cat(path) else "dog"
     if not isinstance(label, str):
         return _text_of(label)
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", label):
-        return _text_of(_imported(label))
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[\w.<>]+", label):
+        return label_rule(_imported(label))
     return Pattern(label)
 
 
@@ -90,7 +91,7 @@ def _text_of(function: Callable[[Any], Any]) -> LabelRule:
 def _imported(name: str) -> Callable[[Any], Any]:
     module, function = name.split(":")
     try:
-        return getattr(importlib.import_module(module), function)
+        return attrgetter(function)(importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         problem = f"the label function {name!r} cannot be imported ({error})"
         raise DataError(problem, fix="give --label anew, or run where that module can be imported") from error

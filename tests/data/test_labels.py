@@ -6,6 +6,7 @@ import pytest
 
 from kit.data.labels import is_cat, label_rule, pattern
 from kit.errors import DataError
+from kit.recipe import label_name
 
 
 def test_a_capital_first_letter_means_cat():
@@ -44,9 +45,19 @@ def test_a_name_that_the_pattern_misses_is_an_error():
 
 def test_any_function_may_label_and_a_name_may_stand_for_it():
     assert label_rule(lambda path: len(path.name))(Path("ab.jpg")) == "6"
-    assert label_rule("kit.data.labels:is_cat")(Path("Cat.jpg")) == "True"
-    with pytest.raises(DataError, match="'kit.nothing:here' cannot be imported"):
-        label_rule("kit.nothing:here")
+    assert label_rule("posixpath:basename")(Path("a/b.jpg")) == "b.jpg"
+
+
+def test_a_rule_means_the_same_when_it_is_read_back_by_its_name():
+    for rule in (is_cat, pattern(r"^(.)")):
+        assert label_rule(label_name(rule))(Path("Cat.jpg")) == label_rule(rule)(Path("Cat.jpg"))
+
+
+@pytest.mark.parametrize("name", ["kit.nothing:here", "__main__:train.<locals>.<lambda>"])
+def test_a_function_that_cannot_be_had_again_is_named(name):
+    with pytest.raises(DataError, match=f"{name}' cannot be imported") as caught:
+        label_rule(name)
+    assert "give --label anew" in caught.value.fix
 
 
 def test_no_label_is_no_label():

@@ -1,0 +1,93 @@
+"""The apps, run as a person runs them, on drawn animals in Oxford's names and on real photos."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+APPS = Path(__file__).parent.parent / "apps"
+
+
+def app(name: str, *arguments, cwd, expect: int = 0, **environment) -> subprocess.CompletedProcess:
+    command = [sys.executable, APPS / name, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ | environment)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def test_without_network_pets_says_in_three_lines_what_is_missing_and_which_file_to_put_where(tmp_path):
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "KIT_CACHE": str(tmp_path)}
+    said = app("pets.py", cwd=tmp_path, expect=1, **nowhere).stderr.strip().splitlines()
+    assert len(said) == 3
+    assert '"oxford-pets.tar.gz" is missing' in said[0]
+    assert "s3.amazonaws.com" in said[1]
+    assert "www.robots.ox.ac.uk" in said[1]
+    assert said[2].endswith(f"put it at {tmp_path / 'oxford-pets.tar.gz'}")
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_pets_fine_tunes_on_real_photos(pets, tmp_path):
+    done = app("pets.py", "--images", pets, "--arch", "resnet18", cwd=tmp_path)
+    assert "error_rate 0." in done.stdout
+    assert "(n=74, 95 % " in done.stdout
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_pets_validates_on_the_images_of_fastais_randomsplitter(pets):
+    from fastai.vision.all import RandomSplitter
+
+    from kit import data
+
+    table = data.table(pets, label="is_cat", split="random", valid=0.2, seed=42)
+    train, valid = RandomSplitter(valid_pct=0.2, seed=42)(range(len(table)))
+    assert table.index[table["split"] == "valid"].tolist() == sorted(valid)
+    assert table.index[table["split"] == "train"].tolist() == sorted(train)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_breeds_fine_tunes_37_breeds_with_presizing(pets, tmp_path):
+    done = app("breeds.py", "--images", pets, "--arch", "resnet18", cwd=tmp_path)
+    assert "37 classes" in done.stderr
+    assert "error_rate 0." in done.stdout
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_a_loaded_bundle_predicts_as_the_learner_did_on_real_photos(pets, tmp_path):
+    import numpy as np
+
+    import kit
+    from kit import bundle
+
+    run = kit.fine_tune(pets, label=kit.is_cat, weights="bundled", size=128, batch=16, out=tmp_path / "run")
+    with run.learner.no_bar():
+        theirs, _ = run.learner.get_preds()
+    predictions = bundle.load(run.bundle).predict(run.evaluation.predictions["path"].tolist())
+    ours = np.array([[one.probabilities[name] for name in run.evaluation.vocab] for one in predictions])
+    assert np.abs(ours - theirs.numpy()).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_its_result_and_names_three_commands(tmp_path):
+    command = [sys.executable, "-m", "kit.cli.main", "demo", "--out", tmp_path / "demo"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads((tmp_path / "demo" / "result.json").read_text())
+    assert result["n"] >= 100
+    assert result["error_rate"] < 0.1
+    assert (tmp_path / "demo" / "pictures" / "predictions.png").exists()
+    assert len([line for line in done.stderr.splitlines() if line.startswith("  kit ")]) == 3
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(APPS / "first_model.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
