@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import resnet18
 
-STAGES = ((3, 32), (10, 48), (6, 64), (1, 96))  # (epochs, pixels a side)
+STAGES = ((3, 32), (10, 48), (8, 64), (1, 96))  # (epochs, pixels a side)
 BATCH = 128
 PEAK_RATE = 0.2
 WEIGHT_DECAY = 5e-4

@@ -28,9 +28,9 @@ def check(folder: Folder, recipe: Recipe, show: Show = None, as_json: Json = Fal
     report = data.check(table)
     print(json.dumps(report.to_json(), ensure_ascii=False) if as_json else "\n".join(report.lines()))
     if show:
-        block = data.blocks(recipe)
-        print(data.travel(block, table))
-        data.show_batch(block.dataloaders(table), show)
+        dls = data.blocks(recipe).dataloaders(table)
+        print(data.travel(dls))
+        data.show_batch(dls, show)
         say(f"{show}: a training batch with its labels")
     if report.errors:
         raise typer.Exit(1)

@@ -5,8 +5,6 @@ dls = blocks(Recipe(size=128)).dataloaders(table)       # real fastai objects: d
 
 import os
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,16 @@ import torch
 from fastai.vision.all import (
     CategoryBlock,
     DataBlock,
+    DataLoaders,
     IntToFloatTensor,
     PILImage,
+    Pipeline,
     Resize,
     Transform,
     TransformBlock,
     aug_transforms,
 )
+from PIL.Image import Image
 
 from kit.data.images import open_image, square
 from kit.errors import RecipeError
@@ -44,17 +45,28 @@ class OpenImage(Transform):
 
 
 class Square(Transform):
-    """Validation and test images as (size, size), in just the way in which a bundle predicts later."""
+    """Each image as a square: of training images a part chosen at random (fastai's `Resize`), at `presize` pixels; of
+    all others the middle, at `size` pixels, in just the way in which a bundle predicts later."""
 
-    split_idx, order = VALID, 1
+    order = 1
 
-    def __init__(self, size: int, how: str):
+    def __init__(self, size: int, how: str, presize: int | None = None):
         super().__init__()
         self.size, self.how = size, how
+        self.resize = Resize(presize or size, method=how, pad_mode="zeros")
+
+    def __call__(self, item, split_idx=None, **kwargs):
+        """An item of the dataset: of the training set unless `split_idx` says otherwise."""
+        if split_idx == VALID:
+            return super().__call__(item, split_idx=split_idx, **kwargs)
+        return self.resize(item, split_idx=TRAIN, **kwargs)
 
     def encodes(self, image: PILImage) -> PILImage:
         """The middle of the image, or all of it."""
         return PILImage(square(image, self.size, self.how))
+
+    def __repr__(self) -> str:
+        return f"Square({self.size}, {self.how!r}; training: {self.resize})"
 
 
 class TrainingOnly(Transform):
@@ -96,7 +108,7 @@ def blocks(
         "get_x": image_path,
         "get_y": image_label,
         "splitter": split_rows,
-        "item_tfms": item_transforms(recipe) if item_tfms is None else item_tfms,
+        "item_tfms": [Square(recipe.size, recipe.resize, recipe.presize)] if item_tfms is None else item_tfms,
         "batch_tfms": batch_transforms(recipe) if batch_tfms is None else batch_tfms,
     }
     block = DataBlock(**(arguments | kwargs))
@@ -125,13 +137,6 @@ def split_rows(table: pd.DataFrame) -> tuple[list[int], list[int]]:
     """The row numbers of the table's training and validation images."""
     splits = table["split"].tolist()
     return tuple([row for row, split in enumerate(splits) if split == side] for side in ("train", "valid"))
-
-
-def item_transforms(recipe: Recipe) -> list[Transform]:
-    """Make each image square: at random for training (`Resize`), the middle for validation (`Square`)."""
-    resize = Resize(recipe.presize or recipe.size, method=recipe.resize, pad_mode="zeros")
-    resize.split_idx = TRAIN
-    return [resize, Square(recipe.size, recipe.resize)]
 
 
 def batch_transforms(recipe: Recipe) -> list[Transform]:
@@ -170,15 +175,41 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def travel(block: DataBlock, table: pd.DataFrame, count: int = 4) -> str:
-    """How one sample travels from its row to the batch, step by step, as text (fastai's `DataBlock.summary`)."""
-    text = StringIO()
-    with redirect_stdout(text):
-        block.summary(table, bs=count)
-    return text.getvalue()
+def travel(dls: DataLoaders, count: int = 4) -> str:
+    """How the first training sample travels, step by step, from its row of the table into a batch of `count`."""
+    images, labels = dls.train_ds.tls
+    row = images.items.iloc[0]
+    lines = [f"the first training image: {row['path']}"]
+    for name, pipeline in (("label", labels.tfms), ("image", images.tfms)):
+        lines += _steps(pipeline, row, name)
+    sample = dls.train.dataset[0]
+    lines += _steps(dls.train.after_item, sample[0], "image")
+    batch = dls.train.create_batch([dls.train.after_item(dls.train.dataset[index]) for index in range(count)])
+    lines.append(f"  batch  {'collate':<18} {_describe(batch[0])}")
+    lines += _steps(dls.train.after_batch, batch[0], "batch")
+    return "\n".join(lines)
 
 
-def show_batch(dls: Any, path: Path, count: int = 9) -> None:
+def _steps(pipeline: Pipeline, value: Any, name: str) -> list[str]:
+    """A line for each step of a pipeline: its name, and what it made of the value."""
+    lines = []
+    for step in pipeline.fs:
+        value = step(value)
+        lines.append(f"  {name}  {step.name.split(' -- ')[0].strip():<18} {_describe(value)}")
+    return lines
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Image):
+        return f"{value.mode}, {value.width} x {value.height} pixels"
+    if isinstance(value, torch.Tensor) and value.ndim:
+        shape = " x ".join(map(str, value.shape))
+        low, high = float(value.min()), float(value.max())
+        return f"{str(value.dtype).removeprefix('torch.')}, {shape}, from {low:.3g} to {high:.3g}"
+    return f"{int(value)}" if isinstance(value, torch.Tensor) else str(value)
+
+
+def show_batch(dls: DataLoaders, path: Path, count: int = 9) -> None:
     """A picture of the first `count` images of a training batch with their labels, written to `path` (PNG)."""
     from matplotlib import pyplot
 

@@ -99,7 +99,7 @@ def test_evaluate_measures_anew_with_the_bundles_own_label_rule(run, tmp_path):
 def test_check_reports_and_its_exit_code_says_whether_training_would_work(shapes, tmp_path):
     done = kit("check", shapes, "--show", tmp_path / "batch.png", *TINY)
     assert "24 images of 3 classes" in done.stdout
-    assert "applying OpenImage gives" in done.stdout
+    assert "OpenImage          RGB, 64 x 64 pixels" in done.stdout
     assert (tmp_path / "batch.png").stat().st_size > 5000
     write_shapes(tmp_path / "one", shapes=("circle",))
     report = json.loads(kit("check", tmp_path / "one", "--json", expect=1).stdout)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import SHAPES, draw_shape
 from fastai.vision.all import DataBlock, DataLoaders, Resize
 
 from kit import data
@@ -69,11 +70,24 @@ def test_a_path_alone_can_be_predicted_through_test_dl(table, tiny):
     assert images.shape == (1, 3, 32, 32)
 
 
-def test_how_a_sample_travels_is_told_step_by_step(table, tiny):
-    text = data.travel(data.blocks(tiny), table)
-    assert "applying OpenImage gives" in text
-    assert "applying Resize" in text
-    assert "applying IntToFloatTensor" in text
+def test_how_a_sample_of_many_sizes_travels_is_told_step_by_step(tiny, tmp_path):
+    for number, size in enumerate([(40, 60), (90, 33), (64, 64), (50, 120)] * 6):
+        folder = tmp_path / SHAPES[number % 2]
+        folder.mkdir(exist_ok=True)
+        draw_shape(SHAPES[number % 2], number).resize(size).save(folder / f"{number}.png")
+    table = data.table(tmp_path)
+    steps = [
+        line.split() for line in data.travel(data.blocks(replace(tiny, presize=48)).dataloaders(table)).splitlines()
+    ]
+    told = {words[1]: " ".join(words[2:]) for words in steps[1:]}
+    assert told["image_label"] == "circle"
+    assert told["Categorize"] == "0"
+    assert told["OpenImage"].startswith("RGB, ")
+    assert told["Square"] == "RGB, 48 x 48 pixels"
+    assert told["ToTensor"].startswith("uint8, 3 x 48 x 48, ")
+    assert told["collate"].startswith("uint8, 4 x 3 x 48 x 48, ")
+    assert told["IntToFloatTensor"].startswith("float32, 4 x 3 x 48 x 48, from 0")
+    assert told["TrainingOnly"].startswith("float32, 4 x 3 x 32 x 32, ")
 
 
 def test_a_batch_is_shown_as_a_picture(table, tiny, tmp_path):
