@@ -61,10 +61,7 @@ def cache_folder() -> Path:
 
 
 def new_folder(path: Path) -> Path:
-    """Make `path` as a new, empty folder that can be written to, or say at once why that cannot be.
-
-    Raises `OutputError` where something is there already or the disk refuses.
-    """
+    """Make `path` as a new, empty folder. Raises `OutputError` where something is there already or the disk refuses."""
     if path.is_file():
         raise OutputError(f"{path} is a file; a folder was expected", fix="choose another --out")
     if path.is_dir() and any(path.iterdir()):
@@ -76,4 +73,13 @@ def new_folder(path: Path) -> Path:
         probe.unlink()
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}", fix="choose another --out") from error
+    return path
+
+
+def can_be_made(path: Path) -> Path:
+    """`path`, after trying that `new_folder` will make it later: nothing is left of the trial."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    new_folder(path)
+    for folder in missing:
+        folder.rmdir()
     return path

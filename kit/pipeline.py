@@ -14,7 +14,7 @@ import pandas as pd
 from kit import bundle, data, evaluate, model, train
 from kit.console import say
 from kit.errors import DataError, RecipeError, did_you_mean
-from kit.files import new_folder
+from kit.files import can_be_made
 from kit.recipe import Recipe
 from kit.runs import Run, free_name, write_run
 
@@ -38,7 +38,7 @@ def fine_tune(
     takes (metrics, loss_func, opt_func, splitter, wd, ...). Raises `KitError`, as early as it can be known.
     """
     recipe, started = with_changes(recipe or Recipe(), changes), time.perf_counter()
-    folder = new_folder(Path(out) if out else free_name(source, recipe))
+    folder = can_be_made(Path(out) if out else free_name(source, recipe))
     train.seed_everything(recipe.seed)
     table = checked_table(source, recipe)
     dls = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms).dataloaders(table)

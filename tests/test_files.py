@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kit.errors import OutputError
-from kit.files import atomic_path, new_folder, packaged, sha256, write_json
+from kit.files import atomic_path, can_be_made, new_folder, packaged, sha256, write_json
 
 
 def test_a_file_is_replaced_only_when_all_is_written(tmp_path):
@@ -42,6 +42,14 @@ def test_a_folder_to_write_must_be_new_and_writable(tmp_path):
         new_folder(tmp_path / "full")
     with pytest.raises(OutputError, match="cannot be written"):
         new_folder(tmp_path / "file" / "below")
+
+
+def test_trying_whether_a_folder_can_be_made_leaves_nothing(tmp_path):
+    assert can_be_made(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty").mkdir()
+    can_be_made(tmp_path / "empty")
+    assert (tmp_path / "empty").is_dir()
 
 
 def test_the_sample_and_the_weights_are_found_wherever_kit_is_installed():

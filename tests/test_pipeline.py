@@ -75,7 +75,8 @@ def test_an_argument_that_is_unknown_gets_a_suggestion(shapes):
 def test_what_would_make_training_wrong_stops_before_it(tiny, tmp_path):
     write_shapes(tmp_path / "one", shapes=("circle",))
     with pytest.raises(DataError, match=r"one class only \(circle\)"):
-        kit.fine_tune(tmp_path / "one", tiny, out=tmp_path / "run")
+        kit.fine_tune(tmp_path / "one", tiny, out=tmp_path / "runs" / "one")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_output_folder_that_is_taken_is_refused_before_anything_is_read(tmp_path):
