@@ -4,7 +4,7 @@ try: kit.fine_tune("photos")
 except kit.KitError as error: print(error)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -15,6 +15,14 @@ class KitError(Exception):
         super().__init__(f"{problem}\n  Fix: {fix}")
         self.problem = problem
         self.fix = fix
+
+    def __reduce__(self):
+        """So that an error in a worker process arrives as itself."""
+        return _rebuilt, (type(self), self.problem, self.fix)
+
+
+def _rebuilt(kind: type[KitError], problem: str, fix: str) -> KitError:
+    return kind(problem, fix=fix)
 
 
 class RecipeError(KitError, ValueError):
@@ -41,6 +49,10 @@ class FetchError(KitError):
     """A download that failed from every source, or that arrived damaged."""
 
 
+class TrainingError(KitError):
+    """Training that went wrong: its numbers are no longer finite."""
+
+
 class BundleError(KitError):
     """A bundle that is incomplete, changed, or of another version."""
 
@@ -53,3 +65,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """' Did you mean "resnet18"?' where a known name is close to `name`, else ''."""
     close = get_close_matches(name, list(known), n=1)
     return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """The first five names, and '...' where there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -20,15 +20,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The bytes are on the disk (fsync) before the name changes, so that a power cut leaves the old file or the new one.
     """
+    check_parent(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
+        partial.chmod(0o666 & ~_umask())
         partial.replace(path)
+    except OSError as error:
+        if error.filename not in (None, str(partial)):
+            raise
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror}", fix="make room, or choose another path"
+        ) from error
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
+
+
+def check_parent(path: Path) -> None:
+    """Raise `OutputError` where the folder that `path` is to lie in is not there."""
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}", fix="make that folder first")
+
+
+def _umask() -> int:
+    """The permissions that the user takes from new files; some writers leave theirs for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: Path, text: str) -> None:
@@ -57,7 +78,7 @@ def packaged(name: str) -> Path:
 
 def cache_folder() -> Path:
     """Where kit keeps what it fetched: $KIT_CACHE, or ~/.cache/kit."""
-    return Path(os.environ.get("KIT_CACHE") or Path.home() / ".cache" / "kit")
+    return Path(os.environ.get("KIT_CACHE") or "~/.cache/kit").expanduser()
 
 
 def new_folder(path: Path) -> Path:

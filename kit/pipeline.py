@@ -14,7 +14,7 @@ import pandas as pd
 from kit import bundle, data, evaluate, model, train
 from kit.console import say
 from kit.errors import DataError, RecipeError, did_you_mean
-from kit.files import can_be_made
+from kit.files import can_be_made, new_folder
 from kit.recipe import Recipe
 from kit.runs import Run, free_name, write_run
 
@@ -41,14 +41,16 @@ def fine_tune(
     folder = can_be_made(Path(out) if out else free_name(source, recipe))
     train.seed_everything(recipe.seed)
     table = checked_table(source, recipe)
+    new_folder(folder)
     dls = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms).dataloaders(table)
     learn = model.learner(dls, recipe, **(learner_options or {}))
+    bundle.check_preparation(learn)
     history = train.fine_tune(learn, recipe, cbs=cbs)
     result = evaluate.evaluate(learn)
     held_out = table[table["split"] == "test"]
     test = evaluate.evaluate(learn, held_out) if len(held_out) else None
     saved = bundle.save(learn, result, folder / "bundle", examples=examples)
-    run = Run(folder, table, learn, history, result, test, saved, time.perf_counter() - started)
+    run = Run(source, folder, table, learn, history, result, test, saved, time.perf_counter() - started)
     write_run(run)
     return run
 
@@ -68,7 +70,7 @@ def checked_table(source: str | Path | pd.DataFrame, recipe: Recipe) -> pd.DataF
     table = data.table(
         source, label=recipe.label, labels=recipe.labels, split=recipe.split, valid=recipe.valid, seed=recipe.seed
     )
-    report = data.check(table)
+    report = data.check(table, recipe.batch)
     say("\n".join(report.lines()))
     if report.errors:
         raise DataError("; ".join(report.errors), fix="mend the folder, or the label rule (--label)")

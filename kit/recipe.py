@@ -7,7 +7,7 @@ folder: one source for all three. Variants are made with `dataclasses.replace`.
 import ast
 import inspect
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from kit.errors import RecipeError, did_you_mean
 
 RESIZES = ("crop", "pad", "squish")
-SPLITS = ("stratified", "random", "given")
+SPLITS = ("stratified", "random", "grouped", "given")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MOST_PIXELS_A_SIDE = 4096
 
@@ -64,7 +64,7 @@ class Recipe:
     """Images a step."""
 
     split: str = "stratified"
-    """Which images validate: stratified (each class alike), random (fastai's own choice), given (by folder or CSV)."""
+    """Which images validate: stratified (each class alike), random (as fastai's), grouped, given (by folder or CSV)."""
 
     valid: float = 0.2
     """The share of images that validates."""
@@ -94,7 +94,8 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values; a label function becomes 'module:name'."""
-        return asdict(self) | {"label": label_name(self.label)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"label": label_name(self.label)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Recipe":
@@ -143,7 +144,8 @@ def label_name(label: str | Callable) -> str:
     """The label rule in words that JSON can hold: a name, a pattern, or 'module:function' of a function."""
     if isinstance(label, str):
         return label
-    return getattr(label, "label_name", None) or f"{label.__module__}:{label.__qualname__}"
+    named = label if hasattr(label, "__qualname__") else type(label)
+    return getattr(label, "label_name", None) or f"{named.__module__}:{named.__qualname__}"
 
 
 @cache

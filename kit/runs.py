@@ -26,11 +26,12 @@ from kit.train.phases import precision_for
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, the table of images, the fastai Learner, the Evaluation, and the bundle's folder.
+    """A finished run: its source and folder, the table of images, the fastai Learner, its Evaluation, and the bundle.
 
     `test` is the Evaluation on the held-out test images, where there are any; `seconds` from the call to the bundle.
     """
 
+    source: Any
     folder: Path
     table: pd.DataFrame
     learner: Any
@@ -75,7 +76,8 @@ def free_name(source: Any, recipe: Recipe) -> Path:
     """A new folder's name below runs/, from the source, the network and the time: runs/pets-resnet18-20261121-1530."""
     name = Path(str(source)).resolve().name if isinstance(source, str | Path) else "table"
     stem = re.sub(r"[^\w.-]+", "-", f"{name}-{recipe.arch}-{time.strftime('%Y%m%d-%H%M%S')}")
-    return Path("runs") / stem
+    numbers = (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
+    return next(path for path in (Path("runs") / name for name in numbers) if not path.exists())
 
 
 def result_json(run: Run) -> dict[str, Any]:
@@ -94,7 +96,11 @@ def result_json(run: Run) -> dict[str, Any]:
 def chosen_json(run: Run) -> dict[str, Any]:
     """Every choice that was made for the user: device, arithmetic, threads, workers, normalisation, versions."""
     precision, dls = precision_for(run.learner, run.recipe), run.learner.dls
+    source = run.source if isinstance(run.source, str | Path) else type(run.source).__name__
     return {
+        "source": str(source),
+        "folder": str(Path.cwd()),
+        "split": run.table.attrs.get("split"),
         "device": str(dls.device),
         "precision": precision.name,
         "channels_last": precision.channels_last,

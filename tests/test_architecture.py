@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kit"
 FILES = sorted(PACKAGE.rglob("*.py"))
-FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "console", "lazy"}
+FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "manifest", "console", "lazy"}
 ROOMS = ["data", "model", "train", "evaluate", "bundle", "serve"]
 WHOLE_LINE = {"runs", "pipeline", "scale", "doctor", "cli", "__init__"}
-LIGHT = ["kit", "kit.cli.main", "kit.recipe", "kit.data.images", "kit.bundle.format", "kit.bundle.predictor"]
+LIGHT = ["kit", "kit.cli.main", "kit.recipe", "kit.data.images", "kit.manifest", "kit.bundle.predictor"]
 HEAVY = {"torch", "fastai", "pandas", "torchvision", "timm", "gradio", "matplotlib", "sklearn"}
 
 

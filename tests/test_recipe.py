@@ -1,8 +1,11 @@
 """The recipe: checked when made, explained field by field, the same in Python, JSON and on the command line."""
 
+import pickle
 from dataclasses import fields, replace
+from functools import partial
 
 import pytest
+from conftest import write_shapes
 
 from kit import Recipe
 from kit.data.labels import Pattern, is_cat
@@ -43,7 +46,9 @@ def test_a_recipe_goes_through_json_unchanged():
 
 
 def test_a_label_function_is_written_down_by_its_module_and_name():
-    assert Recipe(label=is_cat).to_json()["label"] == "kit.data.labels:is_cat"
+    assert Recipe(label=write_shapes).to_json()["label"] == "conftest:write_shapes"
+    assert Recipe(label=partial(write_shapes)).to_json()["label"] == "functools:partial"
+    assert Recipe(label=is_cat).to_json()["label"] == "is_cat"
     assert Recipe(label=Pattern("^(a)")).to_json()["label"] == "^(a)"
 
 
@@ -57,3 +62,9 @@ def test_a_recipe_is_frozen_and_varied_by_replace():
     with pytest.raises(AttributeError):
         recipe.epochs = 5
     assert replace(recipe, epochs=5).epochs == 5
+
+
+def test_an_error_arrives_from_another_process_as_itself():
+    error = pickle.loads(pickle.dumps(RecipeError("what is wrong", fix="what to do")))
+    assert isinstance(error, RecipeError)
+    assert (error.problem, error.fix) == ("what is wrong", "what to do")

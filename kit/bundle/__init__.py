@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "Prediction": "kit.bundle.predictor",
         "Predictor": "kit.bundle.predictor",
+        "check_preparation": "kit.bundle.write",
         "learner": "kit.bundle.read",
         "load": "kit.bundle.read",
         "save": "kit.bundle.write",

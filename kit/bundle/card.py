@@ -41,6 +41,7 @@ An image classifier for: {names}.
 
 The files are data, not code: `config.json`, and the weights as `model.safetensors`. Each is checked by its SHA-256.
 Images in `examples/`, if any, are validation images, made small and without metadata; share them only if you may.
+`trained_on.txt` lists the SHA-256 of the training images, so that `kit evaluate` can leave them out.
 
 ## Limits
 

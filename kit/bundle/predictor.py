@@ -5,16 +5,18 @@ predictor = kit.bundle.load("runs/pets"); predictor.predict(["cat.jpg"]).table()
 Imports numpy and Pillow only; what computes the network is passed in, and pandas is imported by `table()` alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from kit.data.images import Source, open_image, square
+from kit.data.images import Source, open_image, square, without_warnings
 from kit.errors import ImageError
 
 Engine = Callable[[np.ndarray], np.ndarray]
@@ -56,6 +58,14 @@ class Predictions(list):
         return table[[name for name in table if name != "error"] + ["error"]] if len(table) else table
 
 
+def prepare_image(source: Source, rules: Mapping[str, Any]) -> np.ndarray:
+    """An image as the rules of a bundle's config want it: float32 (3, size, size), normalised. Raises `ImageError`."""
+    image = square(open_image(source, rules["at_least"]), rules["size"], rules["resize"])
+    pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+    mean, std = (np.array(rules[name], np.float32).reshape(3, 1, 1) for name in ("mean", "std"))
+    return (pixels - mean) / std
+
+
 class Predictor:
     """A network with all that it needs to turn files into predictions: `config` of its bundle, and an engine.
 
@@ -65,18 +75,13 @@ class Predictor:
     def __init__(self, config: dict[str, Any], engine: Engine, folder: Path):
         self.config, self.engine, self.folder = config, engine, folder
         self.vocab: list[str] = list(config["vocab"])
-        image = config["image"]
-        self._mean, self._std = (np.array(image[name], np.float32).reshape(3, 1, 1) for name in ("mean", "std"))
 
     def __repr__(self) -> str:
         return f"Predictor({self.config['architecture']['name']}, {len(self.vocab)} classes, from {self.folder})"
 
     def prepare(self, source: Source) -> np.ndarray:
         """One image as the network sees it: float32 (3, size, size), normalised. Raises `ImageError`."""
-        rules = self.config["image"]
-        image = square(open_image(source, rules["at_least"]), rules["size"], rules["resize"])
-        pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
-        return (pixels - self._mean) / self._std
+        return prepare_image(source, self.config["image"])
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Prepared images (n, 3, size, size) to probabilities (n, classes)."""
@@ -84,18 +89,19 @@ class Predictor:
         powers = np.exp(logits - logits.max(1, keepdims=True))
         return powers / powers.sum(1, keepdims=True)
 
-    def predict(self, images: Source | Sequence[Source], batch: int = 32) -> Predictions:
+    def predict(self, images: Source | Iterable[Source], batch: int = 32) -> Predictions:
         """Predict one image or several: paths, bytes, open files or Pillow images, `batch` at a time.
 
         A bad image gives a `Prediction` with its error; the others are not disturbed.
         """
-        several = images if isinstance(images, list | tuple) else [images]
+        one = isinstance(images, str | PathLike | bytes | Image.Image) or hasattr(images, "read")
+        several = [images] if one else images
         return Predictions(self.predict_each(several, batch))
 
     def predict_each(self, images: Iterable[Source], batch: int = 32) -> Iterator[Prediction]:
         """The same one by one, as they come: for folders that are larger than the memory."""
         stream = iter(images)
-        with ThreadPoolExecutor(THREADS) as pool:
+        with without_warnings(), ThreadPoolExecutor(THREADS) as pool:
             while sources := list(islice(stream, batch)):
                 yield from self._predict_batch(sources, list(pool.map(self._attempt, sources)))
 
@@ -109,7 +115,7 @@ class Predictor:
         good = [image for image in prepared if not isinstance(image, str)]
         rows = iter(self.probabilities(np.stack(good)) if good else ())
         for source, image in zip(sources, prepared, strict=True):
-            name = str(source) if isinstance(source, str | Path) else ""
+            name = str(source) if isinstance(source, str | PathLike) else ""
             if isinstance(image, str):
                 yield Prediction(name, None, None, {}, image.removeprefix(f"{name}: "))
                 continue

@@ -8,22 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit.bundle.format import GET_ANOTHER, WEIGHTS, find_bundle, read_config
 from kit.bundle.predictor import Engine, Predictor
 from kit.errors import BundleError
+from kit.manifest import GET_ANOTHER, WEIGHTS, find_bundle, read_config
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
-def load(path: str | Path, device: str = "cpu") -> Predictor:
+def load(path: str | Path, device: str = "auto") -> Predictor:
     """A `Predictor` from a bundle or a run folder; it needs neither the training images nor the script.
 
     Every file is checked against its SHA-256 first. Raises `BundleError` for anything that is not as it was saved.
     """
-    folder = find_bundle(path)
+    from kit.data.datablock import device as find_device
+
+    folder, place = find_bundle(path), find_device(device)
     config = read_config(folder)
-    return Predictor(config, _torch_engine(load_network(folder, config), device), folder)
+    return Predictor(config, _torch_engine(load_network(folder, config), place), folder)
 
 
 def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
@@ -51,14 +54,17 @@ def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
     return network.eval()
 
 
-def _torch_engine(network: "nn.Module", device: str) -> Engine:
+def _torch_engine(network: "nn.Module", device: "torch.device") -> Engine:
     import torch
+
+    from kit.evaluate.evaluation import exact_convolutions
 
     network = network.to(device)
 
     @torch.inference_mode()
     def engine(images: np.ndarray) -> np.ndarray:
-        return network(torch.from_numpy(images).to(device)).cpu().numpy()
+        with exact_convolutions():
+            return network(torch.from_numpy(images).to(device)).cpu().numpy()
 
     return engine
 

@@ -5,21 +5,29 @@ folder = save(learn, evaluate(learn), "pets-bundle")
 
 import hashlib
 import platform
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from safetensors.torch import save_file
 
 from kit.bundle.card import card_text
-from kit.bundle.format import CARD, CONFIG, EXAMPLES, FORMAT, VERSION, WEIGHTS, vocab_hash
+from kit.bundle.predictor import prepare_image
 from kit.bundle.read import load
+from kit.data.datablock import image_path
 from kit.data.images import open_image
 from kit.errors import BundleError
 from kit.evaluate.evaluation import Evaluation
 from kit.files import atomic_path, new_folder, sha256, write_json, write_text
+from kit.manifest import CARD, CONFIG, EXAMPLES, FORMAT, TRAINED_ON, VERSION, WEIGHTS, vocab_hash
+from kit.model.build import Origin, origin_of
 
 PACKAGES = ("fastai", "torch", "torchvision", "timm", "pillow", "numpy", "safetensors")
 PROOF_IMAGES = 16
@@ -32,10 +40,24 @@ def save(learn: Any, evaluation: Evaluation, folder: str | Path, *, examples: bo
     """Write a bundle into the new folder `folder`, and return it.
 
     learn: a Learner of `model.learner`; evaluation: its own, on validation images. examples: whether a few validation
-    images go along, small and without metadata. Before it returns, the bundle is loaded and must predict what the
-    evaluation says, to 1e-4; config.json records that proof. Raises `BundleError` where it does not, or `OutputError`.
+    images go along, small and without metadata. The bundle is first written beside its place, loaded, and must predict
+    what the evaluation says, to 1e-4; config.json records that proof. Raises `BundleError` where it does not, or
+    `OutputError`; then nothing is left.
     """
-    folder = new_folder(Path(folder))
+    folder = Path(folder)
+    new_folder(folder).rmdir()
+    partial = new_folder(folder.with_name(f".{folder.name}.partial"))
+    try:
+        config = _write_files(learn, evaluation, partial, examples)
+        write_json(partial / CONFIG, config)
+        write_json(partial / CONFIG, config | {"proof": _prove(partial, evaluation)})
+        return partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_files(learn: Any, evaluation: Evaluation, folder: Path, examples: bool) -> dict[str, Any]:
+    """All files of a bundle but config.json, which is returned: it names them by their hashes."""
     vocab = [str(name) for name in learn.dls.vocab]
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in learn.model.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as partial:
@@ -44,16 +66,51 @@ def save(learn: Any, evaluation: Evaluation, folder: str | Path, *, examples: bo
     if examples:
         _write_examples(evaluation, folder / EXAMPLES)
     write_text(folder / CARD, card_text(config, evaluation))
-    config["files"] = {
-        path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-    write_json(folder / CONFIG, config)
-    write_json(folder / CONFIG, config | {"proof": _prove(folder, evaluation)})
-    return folder
+    write_text(folder / TRAINED_ON, "".join(f"{digest}\n" for digest in _trained_on(learn.dls)))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return config | {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
+
+
+def check_preparation(learn: Any) -> None:
+    """Raise `BundleError` where validation images of `learn` are not prepared as a bundle would prepare them.
+
+    To be asked before training: with transforms of one's own the learner may be fine and a bundle impossible.
+    """
+    path = image_path(first_of(learn.dls.valid_ds.items))
+    with _random_state_kept():
+        seen = learn.dls.valid.new(bs=1, num_workers=0).one_batch()[0][0].cpu().numpy()
+    ours = prepare_image(path, image_rules(origin_of(learn)))
+    if seen.shape != ours.shape or np.abs(seen - ours).max() > TOLERANCE:
+        fix = "leave validation images to size, resize and presize; or train step by step and export through fastai"
+        raise BundleError("validation images are not prepared as a bundle would prepare them", fix=fix)
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Nothing that happens meanwhile changes the random numbers of the training that follows."""
+    state = random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(state)
+
+
+def first_of(items: Any) -> Any:
+    """The first row of a table, or the first item of a list."""
+    return items.iloc[0] if isinstance(items, pd.DataFrame) else items[0]
+
+
+def image_rules(origin: Origin) -> dict[str, Any]:
+    """How a bundle prepares images: the part `image` of its config."""
+    recipe, start = origin.recipe, origin.start
+    rules = {"size": recipe.size, "resize": recipe.resize, "at_least": max(recipe.size, recipe.presize or 0)}
+    return rules | {"mean": list(start.mean), "std": list(start.std)}
 
 
 def _config(learn: Any, evaluation: Evaluation, vocab: list[str]) -> dict[str, Any]:
-    origin, recipe = learn.origin, learn.origin.recipe
+    origin = origin_of(learn)
+    recipe, items = origin.recipe, learn.dls.train_ds.items
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -65,14 +122,8 @@ def _config(learn: Any, evaluation: Evaluation, vocab: list[str]) -> dict[str, A
         },
         "vocab": vocab,
         "vocab_sha256": vocab_hash(vocab),
-        "label": recipe.to_json()["label"],
-        "image": {
-            "size": recipe.size,
-            "resize": recipe.resize,
-            "at_least": max(recipe.size, recipe.presize or 0),
-            "mean": list(origin.start.mean),
-            "std": list(origin.start.std),
-        },
+        "label": getattr(items, "attrs", {}).get("label") or recipe.to_json()["label"],
+        "image": image_rules(origin),
         "temperature": 1.0,
         "metrics": evaluation.figures() | evaluation.to_json(),
         "data": _fingerprint(learn.dls),
@@ -85,11 +136,14 @@ def _config(learn: Any, evaluation: Evaluation, vocab: list[str]) -> dict[str, A
 
 def _fingerprint(dls: Any) -> dict[str, Any]:
     """How many images trained and validated, and one hash over the training images' own."""
+    digest = hashlib.sha256("".join(_trained_on(dls)).encode()).hexdigest()
+    return {"train": len(dls.train_ds), "valid": len(dls.valid_ds), "train_sha256": digest}
+
+
+def _trained_on(dls: Any) -> list[str]:
+    """The SHA-256 of each training image, sorted: so that nobody measures on them by mistake."""
     items = dls.train_ds.items
-    facts = {"train": len(dls.train_ds), "valid": len(dls.valid_ds)}
-    if isinstance(items, pd.DataFrame) and "sha256" in items:
-        facts["train_sha256"] = hashlib.sha256("".join(sorted(items["sha256"])).encode()).hexdigest()
-    return facts
+    return sorted(items["sha256"]) if isinstance(items, pd.DataFrame) and "sha256" in items else []
 
 
 def package_versions() -> dict[str, str]:

@@ -25,12 +25,12 @@ def check(folder: Folder, recipe: Recipe, show: Show = None, as_json: Json = Fal
     table = data.table(
         folder, label=recipe.label, labels=recipe.labels, split=recipe.split, valid=recipe.valid, seed=recipe.seed
     )
-    report = data.check(table)
+    report = data.check(table, recipe.batch)
     print(json.dumps(report.to_json(), ensure_ascii=False) if as_json else "\n".join(report.lines()))
-    if show:
-        dls = data.blocks(recipe).dataloaders(table)
-        print(data.travel(dls))
-        data.show_batch(dls, show)
-        say(f"{show}: a training batch with its labels")
     if report.errors:
         raise typer.Exit(1)
+    if show:
+        dls = data.blocks(recipe).dataloaders(table)
+        say(data.travel(dls))
+        data.show_batch(dls, show)
+        say(f"{show}: a training batch with its labels")

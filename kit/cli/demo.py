@@ -18,11 +18,12 @@ RECIPE = Recipe(
 
 def demo(out: Out = None) -> None:
     """Fine-tune a pretrained ResNet on kit's drawn cats and dogs, and show what came of it."""
+    from kit.data.datasets import sample
     from kit.pipeline import fine_tune
 
     started = time.perf_counter()
     say("Fine-tune resnet18 (kit's own weights) on the drawn sample: cat or dog?\n")
-    run = fine_tune("sample", RECIPE, out=out)
+    run = fine_tune(sample(), RECIPE, out=out)
     say("\n".join(["", *run.lines(), f"four predictions with their pictures: {run.folder}/pictures/predictions.png"]))
     print(f"error_rate {run.error_rate} after {time.perf_counter() - started:.0f} s")
     examples = sorted((run.bundle / "examples").iterdir())

@@ -2,11 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kit.console import progress, say
+from kit.errors import DataError
+from kit.files import sha256
+from kit.manifest import FROM_TABLE, TRAINED_ON
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Bundle = Annotated[Path, typer.Argument(help="a bundle's folder, or a run folder")]
 Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
@@ -14,7 +20,7 @@ Label = Annotated[str | None, typer.Option(help="how a file says its label; by d
 Labels = Annotated[str | None, typer.Option(help="a CSV file with the columns path and label")]
 Out = Annotated[Path | None, typer.Option(help="write the predictions here (CSV)")]
 Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
+Device = Annotated[str, typer.Option(help="where to compute: auto, cpu, cuda, ...")]
 
 
 def evaluate(
@@ -23,28 +29,54 @@ def evaluate(
     label: Label = None,
     labels: Labels = None,
     out: Out = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Measure BUNDLE on all labelled images of FOLDER: error rate with its interval, per class, what is confused."""
     from kit.bundle.read import load
     from kit.data.sources import labelled_images
-    from kit.evaluate.evaluation import Evaluation
-    from kit.files import write_text
+    from kit.evaluate.evaluation import Evaluation, check_labels
+    from kit.files import check_parent, write_text
 
+    if out:
+        check_parent(out)
     predictor = load(bundle, device)
-    rows = labelled_images(folder, label=label or predictor.config["label"], labels=labels)
-    stream = predictor.predict_each(rows["path"].tolist())
-    predictions = list(progress(stream, "evaluate", total=len(rows)))
-    good = [index for index, one in enumerate(predictions) if one.error is None]
+    rule = label or ("folder" if labels else label_of_bundle(predictor.config["label"]))
+    rows = without_trained(labelled_images(folder, label=rule, labels=labels), predictor.folder)
+    check_labels(rows["label"].tolist(), predictor.vocab)
+    predictions = list(progress(predictor.predict_each(rows["path"]), "evaluate", total=len(rows)))
     for one in predictions:
         if one.error:
             say(f"left out {one.path}: {one.error}")
-    result = Evaluation.from_predictions(
-        [predictions[i] for i in good], rows["label"].iloc[good].tolist(), predictor.vocab
-    )
+    good = [(one, name) for one, name in zip(predictions, rows["label"], strict=True) if one.error is None]
+    result = Evaluation.from_predictions([one for one, _ in good], [name for _, name in good], predictor.vocab)
     if out:
         write_text(out, result.predictions.to_csv(index=False, lineterminator="\n"))
     print(json.dumps(result.figures() | {"metrics": result.to_json()}) if as_json else "\n".join(result.lines()))
     if not as_json:
         print(result.per_class.to_string(float_format=lambda value: f"{value:.3f}"))
+
+
+def label_of_bundle(label: str) -> str:
+    """The label rule that a bundle names, unless it is code or a table: a bundle is data, and nothing in it is run."""
+    from kit.data.labels import is_function_name
+
+    if is_function_name(label):
+        problem = f"this bundle was trained with the label function {label}, and kit runs no code that a bundle names"
+        raise DataError(problem, fix=f"say --label {label} yourself if you trust it, or another rule, or --labels FILE")
+    if label == FROM_TABLE:
+        raise DataError("this bundle was trained on a table of labels", fix="give one for these images: --labels FILE")
+    return label
+
+
+def without_trained(rows: "pd.DataFrame", folder: Path) -> "pd.DataFrame":
+    """The rows without the images that the bundle was trained on, by their SHA-256; says how many those are."""
+    path = folder / TRAINED_ON
+    trained = set(path.read_text(encoding="ascii").split()) if path.is_file() else set()
+    seen = [sha256(Path(name)) in trained for name in rows["path"]]
+    if not any(seen):
+        return rows
+    if all(seen):
+        raise DataError("the bundle was trained on all of these images", fix="give images that it has never seen")
+    say(f"left out {sum(seen)} of {len(rows)} images: the bundle was trained on them")
+    return rows[[not known for known in seen]].reset_index(drop=True)

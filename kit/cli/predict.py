@@ -11,7 +11,7 @@ import typer
 
 from kit.console import progress, say
 from kit.errors import DataError
-from kit.files import atomic_path
+from kit.files import atomic_path, check_parent
 
 Bundle = Annotated[Path, typer.Argument(help="a bundle's folder, or a run folder")]
 Images = Annotated[list[str], typer.Argument(help="image files, folders, and globs like 'photos/*.jpg'")]
@@ -20,16 +20,18 @@ Out = Annotated[
 ]
 Top = Annotated[int, typer.Option(min=1, help="how many classes to print for each image")]
 Batch = Annotated[int, typer.Option(min=1, help="images at a time")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
+Device = Annotated[str, typer.Option(help="where to compute: auto, cpu, cuda, ...")]
 
 
 def predict(
-    bundle: Bundle, images: Images, out: Out = None, top: Top = 3, batch: Batch = 32, device: Device = "cpu"
+    bundle: Bundle, images: Images, out: Out = None, top: Top = 3, batch: Batch = 32, device: Device = "auto"
 ) -> None:
     """Predict IMAGES with BUNDLE; without --out, one line an image is printed."""
     from kit.bundle.read import load
 
     paths = list(find_images(images))
+    if out:
+        check_parent(out)
     predictor = load(bundle, device)
     failed = 0
     with _writer(out, predictor.vocab, top) as write:
@@ -48,7 +50,10 @@ def find_images(names: list[str]) -> Iterator[str]:
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            yield from map(str, list_images(path)[0])
+            found = list_images(path)[0]
+            if not found:
+                raise DataError(f"{name} holds no images", fix="give images, or a folder of images")
+            yield from map(str, found)
         elif glob.has_magic(name) and not path.exists():
             found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (the pattern may be absolute)
             if not found:

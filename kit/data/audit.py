@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from kit.data.splits import DUPLICATES
+from kit.errors import some_of
 from kit.intervals import too_small
 
-MOST_NAMED = 5
 IMBALANCE = 10
 
 
@@ -61,14 +62,18 @@ class Check:
         return {"images": self.images, "classes": self.classes, "findings": findings, "left_out": self.left_out}
 
 
-def check(table: pd.DataFrame) -> Check:
-    """Look at a table made by `data.table`: classes, splits, duplicates, left-out files, sizes."""
+def check(table: pd.DataFrame, batch: int | None = None) -> Check:
+    """Look at a table made by `data.table`: classes, splits, duplicates, left-out files, sizes.
+
+    batch: the images a step that training will take, to see whether there are enough for one.
+    """
     classes = {
         str(label): {str(split): int(count) for split, count in rows["split"].value_counts().items()}
         for label, rows in table.groupby("label")
     }
     left_out = table.attrs.get("left_out", [])
-    findings = [*_about_classes(classes), *_about_duplicates(table), *_about_files(left_out), *_about_size(table)]
+    findings = [*_about_classes(classes), *_about_folders(table), *_about_duplicates(table), *_about_files(left_out)]
+    findings += _about_size(table, batch)
     return Check(len(table), classes, findings, left_out)
 
 
@@ -93,7 +98,7 @@ def _about_classes(classes: dict[str, dict[str, int]]) -> list[Finding]:
 
 
 def _about_duplicates(table: pd.DataFrame) -> list[Finding]:
-    grouped = table[table["group"].str.startswith("duplicates ")]
+    grouped = table[table["group"].str.startswith(DUPLICATES)]
     findings = []
     if len(grouped):
         count = grouped["group"].nunique()
@@ -119,15 +124,34 @@ def _about_files(left_out: list[dict[str, str]]) -> list[Finding]:
         by_reason.setdefault(entry["reason"], []).append(Path(entry["path"]).name)
     findings = []
     for reason, names in by_reason.items():
-        shown = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
         severity = "note" if reason.startswith("not an image by its name") else "warning"
-        findings.append(Finding(severity, f"left out {len(names)} ({reason}): {shown}"))
+        findings.append(Finding(severity, f"left out {len(names)} ({reason}): {some_of(names)}"))
     return findings
 
 
-def _about_size(table: pd.DataFrame) -> list[Finding]:
-    held = int((table["split"] == "valid").sum())
+def _about_folders(table: pd.DataFrame) -> list[Finding]:
+    """How the split was chosen where folders or a CSV gave it, and classes that several folders make up."""
+    findings = []
+    if table.attrs.get("split") == "given":
+        findings.append(Finding("note", "the validation images are those that the folders or the table give"))
+    if table.attrs.get("label") != "folder":
+        return findings
+    for (label, _), rows in table.groupby(["label", "split"]):
+        folders = sorted({str(Path(path).parent) for path in rows["path"]})
+        if len(folders) > 1 and table.attrs.get("split") != "given":
+            text = f"class {label!r} is made up of {len(folders)} folders of that name: {some_of(folders)}"
+            findings.append(Finding("warning", text))
+    return list({finding.text: finding for finding in findings}.values())
+
+
+def _about_size(table: pd.DataFrame, batch: int | None) -> list[Finding]:
+    train, held = (int((table["split"] == side).sum()) for side in ("train", "valid"))
+    findings = []
+    if batch and train < batch:
+        text = f"{train} training images do not fill one batch of {batch}: say --batch {max(2, train // 4)}"
+        findings.append(Finding("error", text))
     if not held:
-        return [Finding("error", "no validation image: nothing would measure the error")]
-    small = too_small(held)
-    return [Finding("warning", small)] if small else []
+        findings.append(Finding("error", "no validation image: nothing would measure the error"))
+    elif small := too_small(held):
+        findings.append(Finding("warning", small))
+    return findings

@@ -184,7 +184,8 @@ def travel(dls: DataLoaders, count: int = 4) -> str:
         lines += _steps(pipeline, row, name)
     sample = dls.train.dataset[0]
     lines += _steps(dls.train.after_item, sample[0], "image")
-    batch = dls.train.create_batch([dls.train.after_item(dls.train.dataset[index]) for index in range(count)])
+    some = [dls.train.dataset[index] for index in range(min(count, len(dls.train_ds)))]
+    batch = dls.train.create_batch([dls.train.after_item(item) for item in some])
     lines.append(f"  batch  {'collate':<18} {_describe(batch[0])}")
     lines += _steps(dls.train.after_batch, batch[0], "batch")
     return "\n".join(lines)

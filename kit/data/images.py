@@ -9,6 +9,9 @@ Imports Pillow and numpy only, so that a prediction starts without torch.
 import io
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
@@ -55,16 +58,26 @@ def looks_like_image(path: Path) -> bool:
 
 
 def list_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """All images below `folder`, by name, and the other files with the reason why they are none. Links are followed
-    to files, never to folders."""
+    """All images below `folder`, by name, and what else lies there with the reason why it is left out.
+
+    Links to files are followed, links to folders are not; hidden files and folders do not count.
+    """
     images, others = [], []
-    for where, folders, names in os.walk(folder):
+
+    def unreadable(error: OSError) -> None:
+        others.append((Path(error.filename), f"cannot be read ({error.strerror})"))
+
+    for where, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(where, name)
+        others += [
+            (Path(where, name), "a link to a folder, not followed")
+            for name in folders
+            if Path(where, name).is_symlink()
+        ]
+        for path in (Path(where, name) for name in sorted(names) if not name.startswith(".")):
             if looks_like_image(path):
                 images.append(path)
-            elif not name.startswith("."):
+            else:
                 others.append((path, "not an image by its name"))
     return images, others
 
@@ -77,20 +90,30 @@ def open_image(source: Source, at_least: int | None = None) -> Image.Image:
     Transparent pixels become white; of an animation the first frame counts; 16-bit values are scaled to 8.
     Raises `ImageError` that names the file and the reason: nothing is replaced, nothing half-decoded is returned.
     """
-    name = _name(source)
+    name, given = _name(source), isinstance(source, Image.Image)
+    image = None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = source if isinstance(source, Image.Image) else _open(source, name)
-            _check_size(image, name)
-            if at_least:
-                image.draft(None, (at_least * SHARPNESS_MARGIN, at_least * SHARPNESS_MARGIN))
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image), name)
+        image = source if given else _open(source, name)
+        _check_size(image, name)
+        if at_least and not given:
+            image.draft(None, (at_least * SHARPNESS_MARGIN, at_least * SHARPNESS_MARGIN))
+        image.load()
+        return _rgb(ImageOps.exif_transpose(image), name)
     except ImageError:
         raise
     except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}", fix="replace or remove this file") from error
+    finally:
+        if image is not None and not given:
+            image.close()
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Without Pillow's remarks on odd files. It is for the caller of many threads: filters belong to the process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _name(source: Source) -> str:
@@ -103,11 +126,9 @@ def _open(source: str | PathLike | bytes | BinaryIO, name: str) -> Image.Image:
     """Read the header only, with the formats on the list and no others (EPS would start a program)."""
     if isinstance(source, bytes):
         source = io.BytesIO(source)
-    size = Path(source).stat().st_size if isinstance(source, str | PathLike) else source.seek(0, io.SEEK_END)
-    if size == 0:
-        raise ImageError(f"{name}: the file is empty", fix="replace or remove this file")
-    if size > MOST_BYTES:
-        raise ImageError(f"{name}: {size:,} bytes; at most {MOST_BYTES:,} are read", fix="save it smaller")
+    check_bytes(
+        Path(source).stat().st_size if isinstance(source, str | PathLike) else source.seek(0, io.SEEK_END), name
+    )
     formats = list(FORMATS)
     if _register_heif():
         formats.append("HEIF")
@@ -116,6 +137,15 @@ def _open(source: str | PathLike | bytes | BinaryIO, name: str) -> Image.Image:
     return Image.open(source, formats=formats)
 
 
+def check_bytes(size: int, name: str) -> None:
+    """Refuse a file by its size alone: nothing, or too much."""
+    if size == 0:
+        raise ImageError(f"{name}: the file is empty", fix="replace or remove this file")
+    if size > MOST_BYTES:
+        raise ImageError(f"{name}: {size:,} bytes; at most {MOST_BYTES:,} are read", fix="save it smaller")
+
+
+@cache
 def _register_heif() -> bool:
     try:
         from pillow_heif import register_heif_opener

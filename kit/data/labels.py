@@ -27,6 +27,11 @@ def parent_folder(path: str | Path) -> str:
     return Path(path).parent.name
 
 
+# The names that a recipe gives to these rules, and a bundle reads back.
+is_cat.label_name = "is_cat"
+parent_folder.label_name = "folder"
+
+
 @dataclass(frozen=True)
 class Pattern:
     """A label rule: what the one group of a regular expression finds in the file's name (or path, if it has a '/')."""
@@ -65,24 +70,33 @@ def label_rule(label: str | Callable[[Any], Any]) -> LabelRule:
     """The function from path to label text that a recipe's `label` means.
 
     label: "folder", "is_cat", "module:function", a pattern with one group, or a function of the path. What a function
-        returns becomes text (True becomes "True"); None is not a label.
+        returns becomes text (True becomes "True"); None is not a label, and an exception means that there is none.
     """
-    if label == "folder":
+    if label == "folder" or label is parent_folder:
         return parent_folder
     if label == "is_cat" or label is is_cat:
         return lambda path: "cat" if is_cat(path) else "dog"
     if not isinstance(label, str):
         return _text_of(label)
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[\w.<>]+", label):
-        return label_rule(_imported(label))
-    return Pattern(label)
+    return label_rule(_imported(label)) if is_function_name(label) else _text_of(Pattern(label))
+
+
+def is_function_name(label: str) -> bool:
+    """Whether `label` names a function to import, like "module:function"."""
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[\w.<>]+", label) is not None
 
 
 def _text_of(function: Callable[[Any], Any]) -> LabelRule:
     def rule(path: Path) -> str:
-        label = function(path)
+        try:
+            label = function(path)
+        except DataError:
+            raise
+        except Exception as error:
+            problem = f"the label function failed on {path.name} ({type(error).__name__}: {error})"
+            raise DataError(problem, fix="return a label for every file") from error
         if label is None or label == "":
-            raise DataError(f"the label function gave {label!r} for {path.name}", fix="return a label for every file")
+            raise DataError(f"the label rule gave {label!r} for {path.name}", fix="give a label to every file")
         return str(label)
 
     return rule

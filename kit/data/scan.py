@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kit.console import progress
 from kit.data.duplicates import Fingerprint, fingerprint
-from kit.data.images import open_image
+from kit.data.images import check_bytes, open_image, without_warnings
 from kit.errors import ImageError
 
 # Twice this is kept when a JPEG is decoded small: at 64 pixels, 2 of 370 photos no longer met their copies.
@@ -31,19 +31,19 @@ class FileFacts:
 
 def scan_images(paths: Sequence[Path]) -> list[FileFacts]:
     """Read each file once, decode it small, and fingerprint it. Nothing is raised for a bad file: its facts say why."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(progress(pool.map(_facts, paths), "look at the images", total=len(paths)))
 
 
 def _facts(path: Path) -> FileFacts:
     try:
+        check_bytes(path.stat().st_size, path.name)
         content = path.read_bytes()
+        stream = io.BytesIO(content)
+        stream.name = path.name
+        image = open_image(stream, at_least=FINGERPRINT_SIZE)
     except OSError as error:
         return FileFacts(problem=f"cannot be read ({error.strerror})")
-    stream = io.BytesIO(content)
-    stream.name = path.name
-    try:
-        image = open_image(stream, at_least=FINGERPRINT_SIZE)
     except ImageError as error:
         return FileFacts(problem=error.problem.removeprefix(f"{path.name}: "))
     return FileFacts(hashlib.sha256(content).hexdigest(), fingerprint(image))

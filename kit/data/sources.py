@@ -12,10 +12,12 @@ import pandas as pd
 from kit.data.datasets import NAMED
 from kit.data.duplicates import groups as duplicate_groups
 from kit.data.images import list_images
-from kit.data.labels import label_rule, parent_folder
+from kit.data.labels import LabelRule, label_rule, parent_folder
 from kit.data.scan import FileFacts, scan_images
 from kit.data.splits import assign_splits, join_groups
-from kit.errors import DataError, KitError, did_you_mean
+from kit.errors import DataError, did_you_mean, some_of
+from kit.manifest import FROM_TABLE
+from kit.recipe import label_name
 
 COLUMNS = ["path", "label", "split", "group", "sha256"]
 SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid"}
@@ -39,18 +41,22 @@ def table(
     source: a folder (searched in depth), a DataFrame with the columns path and label, or the name of a data set.
     label: how a file says its label (see `label_rule`); labels: a CSV that says it instead, with paths from `source`.
     Folders named train, valid (or val) and test, and a column `split`, are kept as given. Exact and near duplicates
-    share a group, and no group straddles a split. Files that cannot be opened are left out; `table.attrs["left_out"]`
-    lists {"path", "reason"} for each. Raises `DataError` where the labels or the files do not make a data set.
+    share a group, and no group straddles a split. Files that cannot be opened are left out; `table.attrs` lists them
+    ("left_out": {"path", "reason"} each), and tells the "split" and the "label" rule that were followed. Raises
+    `DataError` where the labels or the files do not make a data set.
     """
     rows, skipped = _listed(source, label, labels)
+    given = "valid" in set(rows["split"])
     facts = scan_images([Path(path) for path in rows["path"]])
     rows, facts, broken = _without_broken(rows, facts)
     duplicates = duplicate_groups([fact.fingerprint for fact in facts], [fact.sha256 for fact in facts])
     rows["sha256"] = [fact.sha256 for fact in facts]
     rows["group"] = join_groups(rows["group"].tolist(), duplicates)
     rows["split"] = assign_splits(rows, split, valid, seed)
-    rows.attrs["left_out"] = skipped + broken
-    return rows[COLUMNS]
+    rows = rows[COLUMNS]
+    rows.attrs = {"left_out": skipped + broken, "split": "given" if given else split}
+    rows.attrs["label"] = FROM_TABLE if labels is not None or isinstance(source, pd.DataFrame) else label_name(label)
+    return rows
 
 
 def labelled_images(
@@ -68,12 +74,13 @@ def _listed(source: str | Path | pd.DataFrame, label: Any, labels: str | Path | 
     if labels is not None:
         return _from_frame(_read_csv(Path(labels)), folder, str(labels)), []
     images, others = list_images(folder)
-    return _from_paths(images, folder, label), [{"path": str(path), "reason": reason} for path, reason in others]
+    rows = _from_paths(images, folder, label, len(others))
+    return rows, [{"path": str(path), "reason": reason} for path, reason in others]
 
 
 def find_folder(source: str | Path) -> Path:
     """The folder that `source` names: a path, or one of kit's named data sets (fetched if need be)."""
-    folder = Path(source).expanduser()
+    folder = Path(source).expanduser().absolute()
     if folder.is_dir():
         return folder
     if str(source) in NAMED:
@@ -84,37 +91,38 @@ def find_folder(source: str | Path) -> Path:
     raise DataError(f"{source} {what}.{hint}", fix=f"give a folder of images, or a named data set: {names}")
 
 
-def _from_paths(paths: Sequence[Path], folder: Path, label: Any) -> pd.DataFrame:
+def _from_paths(paths: Sequence[Path], folder: Path, label: Any, others: int) -> pd.DataFrame:
     if not paths:
-        raise DataError(f"{folder} holds no images", fix="give the folder above the images (jpg, png, webp, ...)")
-    rule, labels, failed = label_rule(label), [], []
-    if rule is parent_folder and any(path.parent == folder for path in paths):
-        loose = [path.name for path in paths if path.parent == folder]
+        fix = "give the folder above the images; their names end in .jpg, .png, .webp, ..."
+        raise DataError(f"{folder} holds no images, and {others} other files", fix=fix)
+    rule = label_rule(label)
+    loose = [path.name for path in paths if path.parent == folder]
+    if rule is parent_folder and loose:
         fix = 'put each image into the folder of its class, or say --label is_cat or a pattern like "^(.*)_[0-9]+"'
-        raise DataError(f"{_first(loose)} in {folder} itself, so no folder names a class", fix=fix)
+        raise DataError(f"{len(loose)} images lie in {folder} itself, in no class folder: {some_of(loose)}", fix=fix)
+    levels = 3 if rule is parent_folder else 2
+    splits = [_split_of(path.relative_to(folder), levels) for path in paths]
+    columns = {"path": [str(path) for path in paths], "label": _labels_of(paths, rule), "split": splits, "group": ""}
+    return pd.DataFrame(columns)
+
+
+def _labels_of(paths: Sequence[Path], rule: LabelRule) -> list[str]:
+    """A label for each path; those that have none are counted, and the first five named."""
+    labels, failed = [], []
     for path in paths:
         try:
             labels.append(rule(path))
-        except KitError as error:
+        except DataError as error:
             failed.append(error)
     if failed:
-        problem = f"{len(failed)} of {len(paths)} files have no label: {_first([e.problem for e in failed], '')}"
+        problem = f"{len(failed)} of {len(paths)} files have no label: {some_of([error.problem for error in failed])}"
         raise DataError(problem, fix=failed[0].fix)
-    splits = [_split_of(path.relative_to(folder)) for path in paths]
-    if rule is parent_folder and "" in splits and len(set(splits)) > 1:
-        splits = [split or "train" for split in splits]
-    return pd.DataFrame({"path": [str(p) for p in paths], "label": labels, "split": splits, "group": ""})
+    return labels
 
 
-def _split_of(path: Path) -> str:
-    """The split that the first folder of a relative path names, or ''."""
-    return SPLIT_FOLDERS.get(path.parts[0].lower(), "") if len(path.parts) > 1 else ""
-
-
-def _first(names: Sequence[str], noun: str = "images lie") -> str:
-    """'7 images lie: a, b, c, d, e, ...': a count and the first five."""
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{len(names)} {noun} ({shown})" if noun else shown
+def _split_of(path: Path, levels: int) -> str:
+    """The split that the first folder of a relative path names, or ''; a class may be called "test" too."""
+    return SPLIT_FOLDERS.get(path.parts[0].lower(), "") if len(path.parts) >= levels else ""
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -127,19 +135,19 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _from_frame(frame: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
     """Rows from a table that says the labels; its paths count from `folder`."""
     path_column, label_column = (_column(frame, known, name) for known in (PATH_COLUMNS, LABEL_COLUMNS))
-    paths = [folder / str(path) for path in frame[path_column]]
+    paths = [(folder / str(path)).absolute() for path in frame[path_column]]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         fix = f"paths in {name} count from {folder.resolve()}; correct them or remove the rows"
-        raise DataError(f"{len(missing)} of {len(paths)} files of {name} are not there: {_first(missing, '')}", fix=fix)
+        raise DataError(f"{len(missing)} of {len(paths)} files of {name} are not there: {some_of(missing)}", fix=fix)
     labels = [str(label).strip() if pd.notna(label) else "" for label in frame[label_column]]
     empty = [str(path) for path, label in zip(paths, labels, strict=True) if not label]
     if empty:
-        raise DataError(f"{len(empty)} rows of {name} have no label: {_first(empty, '')}", fix="fill or remove them")
+        raise DataError(f"{len(empty)} rows of {name} have no label: {some_of(empty)}", fix="fill or remove them")
     rows = pd.DataFrame({"path": [str(path) for path in paths], "label": labels, "split": "", "group": ""})
     repeated = rows["path"][rows["path"].duplicated()].tolist()
     if repeated:
-        raise DataError(f"{name} names files more than once: {_first(repeated, '')}", fix="keep one row a file")
+        raise DataError(f"{name} names files more than once: {some_of(repeated)}", fix="keep one row a file")
     for column in ("split", "group"):
         if column in frame:
             rows[column] = frame[column].fillna("").astype(str).str.strip().tolist()
@@ -147,9 +155,10 @@ def _from_frame(frame: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
 
 
 def _column(frame: pd.DataFrame, known: Sequence[str], name: str) -> str:
-    for column in frame.columns:
-        if str(column).lower() in known:
-            return column
+    for name_wanted in known:
+        for column in frame.columns:
+            if str(column).lower() == name_wanted:
+                return column
     has = ", ".join(map(str, frame.columns))
     raise DataError(f"{name} has no column {known[0]!r}; it has: {has}", fix=f"name a column one of {', '.join(known)}")
 
@@ -173,7 +182,7 @@ def _without_broken(rows: pd.DataFrame, facts: list[FileFacts]) -> tuple[pd.Data
         if fact.problem is not None
     ]
     if len(broken) > MOST_BROKEN * len(rows):
-        names = _first([f"{Path(entry['path']).name}: {entry['reason']}" for entry in broken], "")
+        names = some_of([f"{Path(entry['path']).name}: {entry['reason']}" for entry in broken])
         problem = f"{len(broken)} of {len(rows)} images cannot be opened: {names}"
         raise DataError(problem, fix=f"repair or remove them; up to {MOST_BROKEN:.0%} are left out without asking")
     return rows[good].reset_index(drop=True), [fact for fact in facts if fact.problem is None], broken

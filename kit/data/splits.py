@@ -10,6 +10,8 @@ import pandas as pd
 
 from kit.errors import DataError
 
+DUPLICATES = "duplicates "
+
 
 def join_groups(given: Sequence[str], duplicates: Iterable[Sequence[int]]) -> list[str]:
     """One group name a row ('' for a row on its own): given groups, and duplicates as groups; those that meet merge.
@@ -34,7 +36,7 @@ def join_groups(given: Sequence[str], duplicates: Iterable[Sequence[int]]) -> li
     for name, rows in same_name.items():
         names[root(rows[0])] = names[root(rows[0])] or name
     for number, rows in enumerate(duplicates, 1):
-        names[root(rows[0])] = names[root(rows[0])] or f"duplicates {number}"
+        names[root(rows[0])] = names[root(rows[0])] or f"{DUPLICATES}{number}"
     return [names[root(row)] for row in range(len(given))]
 
 
@@ -42,8 +44,9 @@ def assign_splits(rows: pd.DataFrame, how: str, valid: float, seed: int) -> list
     """For each row of a table (columns label, split as given or '', group): "train", "valid", "test" or "out".
 
     A given split is kept; with no validation images given, they are chosen among the rest: "stratified" takes the
-    share `valid` of each class, "random" exactly the rows of fastai's `RandomSplitter(valid, seed)`. A group that
-    would straddle goes to training; where the split was given, its training copies are left out ("out") instead.
+    share `valid` of each class, "random" exactly the rows of fastai's `RandomSplitter(valid, seed)`, "grouped" whole
+    groups. Duplicates that would straddle go to training; where the split was given, their training copies are left
+    out ("out") instead.
     """
     splits = rows["split"].tolist()
     if "valid" not in splits:
@@ -104,17 +107,34 @@ def _stratified(rows: pd.DataFrame, valid: float, seed: int) -> list[int]:
 
 
 def _random(rows: pd.DataFrame, valid: float, seed: int) -> list[int]:
-    """The rows that fastai's `RandomSplitter` chooses; a group that would straddle goes to training whole."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(rows), generator=generator).tolist()
-    chosen = set(order[: int(valid * len(rows))])
+    """The rows that fastai's `RandomSplitter` chooses; duplicates that would straddle go to training."""
+    if any(group and not group.startswith(DUPLICATES) for group in rows["group"]):
+        return _grouped(rows, valid, seed)
+    chosen = set(_drawn(len(rows), seed)[: int(valid * len(rows))])
     whole = [unit for _, unit in _units(rows) if chosen.issuperset(unit)]
     return [row for unit in whole for row in unit]
 
 
-CHOOSERS = {"stratified": _stratified, "random": _random, "given": None}
+def _grouped(rows: pd.DataFrame, valid: float, seed: int) -> list[int]:
+    """Whole groups in an order drawn from the seed, until the share `valid` is met; single rows are groups of one."""
+    if not any(rows["group"]):
+        raise DataError("split is 'grouped', but there are no groups", fix="give a CSV with a column group (--labels)")
+    units = [unit for _, unit in _units(rows)]
+    chosen: list[int] = []
+    for index in _drawn(len(units), seed)[: len(units) - 1]:
+        if len(chosen) < round(valid * len(rows)):
+            chosen += units[index]
+    return chosen
+
+
+def _drawn(count: int, seed: int) -> list[int]:
+    """0 to count - 1 in the order that fastai's splitter draws; torch's own random state stays as it is."""
+    import torch
+
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+CHOOSERS = {"stratified": _stratified, "random": _random, "grouped": _grouped}
 
 
 def folds(rows: pd.DataFrame, count: int, seed: int) -> list[list[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit.errors import DataError
+from kit.errors import DataError, TrainingError, some_of
 from kit.intervals import Estimate, too_small, wilson
 
 PROBABILITY = "p_"
@@ -34,10 +34,7 @@ class Evaluation:
         """From probabilities of shape (images, classes), in the order of `vocab`. Raises `DataError` for a label
         that is not in `vocab`."""
         vocab = [str(name) for name in vocab]
-        unknown = sorted({label for label in labels if label not in vocab})
-        if unknown:
-            problem = f"labels that the model never saw: {', '.join(unknown[:5])}; it knows: {', '.join(vocab[:20])}"
-            raise DataError(problem, fix="correct the labels (--label), or evaluate images of the known classes")
+        check_labels(labels, vocab)
         truth = np.array([vocab.index(label) for label in labels], dtype=int)
         rows, best = np.arange(len(truth)), probabilities.argmax(1)
         table = pd.DataFrame({"path": list(paths), "label": list(labels), "prediction": [vocab[i] for i in best]})
@@ -134,6 +131,14 @@ class Evaluation:
         return [*lines, f"note: {small}"] if small else lines
 
 
+def check_labels(labels: Sequence[str], vocab: Sequence[str]) -> None:
+    """Raise `DataError` that names the labels that are not among the classes."""
+    unknown = sorted(set(labels) - set(vocab))
+    if unknown:
+        problem = f"labels that the model never saw: {some_of(unknown)}; it knows: {some_of(vocab, 20)}"
+        raise DataError(problem, fix="correct the labels (--label), or evaluate images of the known classes")
+
+
 def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Evaluation:
     """Predict the validation images of a fastai Learner, or labelled `rows` of a table, in fp32, and compare.
 
@@ -142,8 +147,11 @@ def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Evaluation:
     import torch
 
     loader = learn.dls.valid if rows is None else learn.dls.test_dl(rows, with_labels=True)
-    with learn.no_bar(), learn.no_logging(), _exact_convolutions():
+    with learn.no_bar(), learn.no_logging(), exact_convolutions():
         logits, targets = learn.get_preds(dl=loader, act=lambda output: output)
+    if not torch.isfinite(logits).all():
+        fix = "train with a lower rate, for example a tenth of it (--rate)"
+        raise TrainingError("the network's outputs are not finite: training diverged", fix=fix)
     probabilities = torch.softmax(logits.double(), dim=1).numpy()
     vocab = [str(name) for name in learn.dls.vocab]
     labels = [vocab[int(target)] for target in targets]
@@ -155,7 +163,7 @@ def _paths(items: Any) -> list[str]:
 
 
 @contextmanager
-def _exact_convolutions() -> Iterator[None]:
+def exact_convolutions() -> Iterator[None]:
     """Convolutions in full fp32 on a GPU."""
     import torch
 

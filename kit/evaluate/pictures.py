@@ -4,9 +4,10 @@ draw_confusion(evaluation, Path("confusion.png"))
 """
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
-from textwrap import shorten
+from typing import Any
 
 import pandas as pd
 
@@ -15,22 +16,55 @@ from kit.evaluate.evaluation import Evaluation
 
 MOST_NUMBERED = 25
 THUMBNAIL = 224
+WIDE_FONTS = (
+    "Noto Sans CJK KR",
+    "Noto Sans CJK JP",
+    "Malgun Gothic",
+    "AppleGothic",
+    "Apple SD Gothic Neo",
+    "NanumGothic",
+)
 RIGHT, WRONG = "#1f7a4d", "#b3261e"
 
 
-def draw_confusion(evaluation: Evaluation, path: Path) -> None:
-    """The confusion matrix as a PNG: rows are true classes, columns predictions; colours by share of the row."""
+def _figure(width: float, height: float) -> Any:
+    """An empty figure, in inches."""
     from matplotlib.figure import Figure
 
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _with_wide_fonts(draw: Callable[..., None]) -> Callable[..., None]:
+    """Draw with a font for Korean, Japanese and Chinese class names, where one is installed."""
+
+    @wraps(draw)
+    def drawing(*arguments: Any, **options: Any) -> None:
+        from matplotlib import font_manager, rc_context
+
+        here = set(font_manager.get_font_names())
+        with rc_context({"font.family": ["DejaVu Sans", *(name for name in WIDE_FONTS if name in here)]}):
+            draw(*arguments, **options)
+
+    return drawing
+
+
+def _short(name: str, most: int) -> str:
+    """A class name that fits; `$` would start a formula."""
+    return (name if len(name) <= most else f"{name[: most - 1]}…").replace("$", r"\$")
+
+
+@_with_wide_fonts
+def draw_confusion(evaluation: Evaluation, path: Path) -> None:
+    """The confusion matrix as a PNG: rows are true classes, columns predictions; colours by share of the row."""
     counts = evaluation.confusion
     classes = len(counts)
     side = min(14, 2.6 + 0.34 * classes)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = _figure(side, side)
     axes = figure.subplots()
     shares = counts.to_numpy() / counts.to_numpy().sum(1, keepdims=True).clip(1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(classes), [shorten(name, 24) for name in counts.columns], rotation=90 if classes > 4 else 0)
-    axes.set_yticks(range(classes), [shorten(name, 24) for name in counts.index])
+    axes.set_xticks(range(classes), [_short(name, 30) for name in counts.columns], rotation=90 if classes > 4 else 0)
+    axes.set_yticks(range(classes), [_short(name, 30) for name in counts.index])
     axes.set(xlabel="predicted", ylabel="true")
     if classes <= MOST_NUMBERED or counts.to_numpy().sum() < 5000:
         for (row, column), share in zip(_cells(classes), shares.flatten(), strict=True):
@@ -46,13 +80,12 @@ def _cells(classes: int) -> Iterable[tuple[int, int]]:
     return ((row, column) for row in range(classes) for column in range(classes))
 
 
+@_with_wide_fonts
 def draw_predictions(rows: pd.DataFrame, path: Path, title: str = "") -> None:
     """Images with what was predicted above and, where that is wrong, the truth; green is right, red is wrong."""
-    from matplotlib.figure import Figure
-
     columns = min(4, max(1, len(rows)))
     lines = -(-len(rows) // columns) or 1
-    figure = Figure(figsize=(2.6 * columns, 3.0 * lines + (0.4 if title else 0)), layout="constrained")
+    figure = _figure(2.6 * columns, 3.0 * lines + (0.4 if title else 0))
     if title:
         figure.suptitle(title, fontsize=12)
     grid = figure.subplots(lines, columns, squeeze=False).flatten()
@@ -60,8 +93,8 @@ def draw_predictions(rows: pd.DataFrame, path: Path, title: str = "") -> None:
         axes.axis("off")
     for axes, row in zip(grid, rows.itertuples(), strict=False):
         axes.imshow(square(open_image(row.path, at_least=THUMBNAIL), THUMBNAIL, "crop"))
-        said = f"{shorten(row.prediction, 22)}  {row.probability:.0%}"
-        text = said if row.correct else f"{said}\nis {shorten(row.label, 22)}"
+        said = f"{_short(row.prediction, 26)}  {row.probability:.0%}"
+        text = said if row.correct else f"{said}\nis {_short(row.label, 26)}"
         axes.set_title(text, color=RIGHT if row.correct else WRONG, fontsize=10)
     figure.savefig(path, dpi=120)
 

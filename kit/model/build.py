@@ -11,7 +11,7 @@ from fastai.vision.all import Adam, CrossEntropyLossFlat, DataLoaders, Learner, 
 from fastai.vision.learner import add_head
 from torch import nn
 
-from kit.errors import DataError
+from kit.errors import ArchitectureError, DataError
 from kit.model.architectures import Architecture, Body, build_network, cut_body, find_architecture, splitter
 from kit.model.weights import Start, load_weights
 from kit.recipe import Recipe
@@ -50,7 +50,8 @@ def learner(
     body = cut_body(network, architecture, recipe.size)
     start = load_weights(network, body.module, architecture, recipe.weights)
     if not any(isinstance(transform, Normalize) for transform in dls.train.after_batch.fs):
-        dls.add_tfms([Normalize.from_stats(start.mean, start.std)], "after_batch")
+        dls.add_tfms([Normalize.from_stats(start.mean, start.std, cuda=False)], "after_batch")
+        dls.to(dls.device)
     learn = Learner(
         dls,
         with_head(body, len(dls.vocab)),
@@ -66,6 +67,16 @@ def learner(
 
 
 _default_splitter = splitter
+
+
+def origin_of(learn: Learner) -> Origin:
+    """What a learner was made of; `ArchitectureError` where it was not made here."""
+    if not hasattr(learn, "origin"):
+        problem = "this Learner was not made by kit.model.learner, so that a bundle could not tell what it is"
+        raise ArchitectureError(
+            problem, fix="make it with kit.model.learner(dls, recipe); fastai's arguments pass through"
+        )
+    return learn.origin
 
 
 def with_head(body: Body, classes: int) -> nn.Module:

@@ -9,14 +9,16 @@ import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
 
 from kit.console import say
-from kit.errors import ArchitectureError, FetchError, WeightsError
+from kit.errors import ArchitectureError, FetchError, KitError, OutputError, WeightsError
 from kit.fetch import Digest, Source, download
 from kit.files import packaged, sha256
+from kit.manifest import WEIGHTS, find_bundle, read_config
 from kit.model.architectures import IMAGENET_MEAN, IMAGENET_STD, Architecture
 
 BUNDLED = {"resnet18": "resnet18-cifar10.safetensors"}
@@ -86,7 +88,7 @@ def _imagenet_or_bundled(network: nn.Module, architecture: Architecture) -> Star
             if architecture.library == "torchvision"
             else _timm(network, architecture)
         )
-    except FetchError as error:
+    except (FetchError, OutputError) as error:
         if architecture.full_name not in BUNDLED:
             raise WeightsError(
                 f"no ImageNet weights for {architecture.full_name}: {error.problem}", fix=_fix(error)
@@ -96,7 +98,7 @@ def _imagenet_or_bundled(network: nn.Module, architecture: Architecture) -> Star
         return replace(_bundled(network, architecture), asked="imagenet", note=note)
 
 
-def _fix(error: FetchError) -> str:
+def _fix(error: KitError) -> str:
     return f"{error.fix}; or --weights none, or --arch resnet18, which has bundled weights"
 
 
@@ -149,8 +151,9 @@ def _hub_file(repository: str | None, architecture: Architecture) -> Path:
         address = urlsplit(constants.ENDPOINT)
     fix = f'get "{name}" of {repository} by hand ({constants.ENDPOINT}/{repository}) and say --weights PATH'
     try:
-        # One look first: the hub's client would try for most of a minute.
-        socket.create_connection((address.hostname, address.port or 443), timeout=CONNECT_SECONDS).close()
+        if not getproxies().get(address.scheme):
+            # One look first: the hub's client would try for most of a minute.
+            socket.create_connection((address.hostname, address.port or 443), timeout=CONNECT_SECONDS).close()
         return Path(hf_hub_download(repository, name))
     except (OSError, HfHubHTTPError) as error:
         problem = f"{what} not in the cache, and {address.hostname} did not give them ({type(error).__name__})"
@@ -209,26 +212,25 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
         if names:
             problem = f"{path} is of another network: it {what} {len(names)} tensors ({', '.join(names[:3])}, ...)"
             raise WeightsError(problem, fix="give the weights of the network that --arch names")
-    broken = [name for name in wanted if not torch.isfinite(tensors[name].float()).all()]
-    if broken:
-        raise WeightsError(f"{path} holds values that are not finite ({broken[0]})", fix="get the file again")
+    _check_finite({name: tensors[name] for name in wanted}, path)
     network.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
 
 
-def _from_bundle(body: nn.Module, architecture: Architecture, folder: Path) -> Start:
+def _check_finite(tensors: dict[str, Tensor], path: Path) -> None:
+    broken = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor.float()).all())
+    if broken:
+        raise WeightsError(f"{path} holds values that are not finite ({broken[0]})", fix="get the file again")
+
+
+def _from_bundle(body: nn.Module, architecture: Architecture, path: Path) -> Start:
     """The body of a bundle of ours, to go on from what it learned; its head stays behind."""
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise WeightsError(
-            f"{folder} is no bundle: it has no config.json", fix="give a bundle's folder, or a weights file"
-        )
-    config = json.loads(config_path.read_text(encoding="utf-8"))
+    folder = find_bundle(path)
+    config = read_config(folder)
     name, image = config["architecture"]["name"], config["image"]
     if name != architecture.full_name:
         raise ArchitectureError(f"{folder} holds {name}, not {architecture.full_name}", fix=f"--arch {name}")
-    digest = sha256(folder / "model.safetensors")
-    if digest != config["files"]["model.safetensors"]:
-        raise WeightsError(f"{folder}/model.safetensors is not the file that was saved", fix="get the bundle again")
-    tensors, _ = read_tensors(folder / "model.safetensors")
+    tensors, _ = read_tensors(folder / WEIGHTS)
+    _check_finite(tensors, folder / WEIGHTS)
     body.load_state_dict({name[2:]: tensor for name, tensor in tensors.items() if name.startswith("0.")})
-    return Start(str(folder), "bundle", f"bundle: {folder.name}", tuple(image["mean"]), tuple(image["std"]), digest)
+    digest = config["files"][WEIGHTS]
+    return Start(str(path), "bundle", f"bundle: {path}", tuple(image["mean"]), tuple(image["std"]), digest)

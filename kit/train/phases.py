@@ -13,6 +13,7 @@ import torch
 from fastai.vision.all import IN_NOTEBOOK, Learner
 
 from kit.console import say
+from kit.model.build import origin_of
 from kit.recipe import Recipe
 from kit.train.history import History
 from kit.train.precision import Precision, choose_precision, device_facts, training_in
@@ -33,10 +34,10 @@ def fine_tune(learn: Learner, recipe: Recipe, *, cbs: list | None = None, **kwar
     Pretrained weights: fastai's `Learner.fine_tune`, to which further arguments go (`pct_start`, `div`, ...).
     A random start has nothing to freeze: all layers train for all epochs with `fit_one_cycle` at the recipe's rate.
     """
-    history = History(quiet=IN_NOTEBOOK)
+    pretrained, history = origin_of(learn).start.pretrained, History(quiet=IN_NOTEBOOK)
     with nullcontext() if IN_NOTEBOOK else _quiet(learn), training_in(learn, precision_for(learn, recipe)) as needed:
         extra = [*needed, history, *(cbs or [])]
-        if learn.origin.start.pretrained:
+        if pretrained:
             options = {"freeze_epochs": recipe.freeze_epochs, "lr_mult": recipe.lr_mult} | kwargs
             learn.fine_tune(recipe.epochs, recipe.rate, cbs=extra, **options)
         else:

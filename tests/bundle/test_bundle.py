@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 import kit
 from kit import bundle, data
-from kit.bundle.format import find_bundle
-from kit.errors import BundleError, OutputError
+from kit.errors import ArchitectureError, BundleError, OutputError
+from kit.evaluate.evaluation import Evaluation
 from kit.files import sha256
+from kit.manifest import find_bundle
 
 
 @pytest.fixture
@@ -36,10 +38,8 @@ def rehash(folder: Path) -> None:
 def test_a_bundle_holds_data_and_nothing_executable(run):
     names = sorted(path.relative_to(run.bundle).as_posix() for path in run.bundle.rglob("*") if path.is_file())
     assert [name for name in names if not name.startswith("examples/")] == [
-        "README.md",
-        "config.json",
-        "model.safetensors",
-    ]
+        "README.md", "config.json", "model.safetensors", "trained_on.txt",
+    ]  # fmt: skip
     config = json.loads((run.bundle / "config.json").read_text())
     assert set(config["files"]) == set(names) - {"config.json"}
     assert config["vocab"] == ["circle", "square", "triangle"]
@@ -189,11 +189,34 @@ def test_a_bundle_is_never_written_over_something(run, copy):
         bundle.save(run.learner, run.evaluation, copy)
 
 
-def test_a_bundle_that_would_not_predict_as_the_learner_did_is_not_made(shapes, tiny, tmp_path):
+def test_a_bundle_that_could_not_predict_as_the_learner_is_refused_before_training(shapes, tiny, tmp_path, monkeypatch):
     from fastai.vision.all import Resize
 
-    with pytest.raises(BundleError, match="the bundle does not predict what the learner did"):
+    monkeypatch.setattr("kit.train.phases.fine_tune", None)
+    with pytest.raises(BundleError, match="validation images are not prepared as a bundle would prepare them"):
         kit.fine_tune(shapes, tiny, item_tfms=[Resize(24)], out=tmp_path / "run")
+
+
+def test_a_bundle_that_does_not_predict_as_the_learner_did_is_not_made(run, tmp_path):
+    wrong = Evaluation(run.evaluation.predictions.assign(p_circle=0.123), run.evaluation.vocab)
+    with pytest.raises(BundleError, match="the bundle does not predict what the learner did: a probability differs by"):
+        bundle.save(run.learner, wrong, tmp_path / "bad")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_learner_that_kit_did_not_make_cannot_be_saved_and_the_error_says_how(run, tmp_path):
+    learn = SimpleNamespace(dls=run.learner.dls, model=run.learner.model)
+    with pytest.raises(ArchitectureError, match=r"this Learner was not made by kit.model.learner"):
+        bundle.save(learn, run.evaluation, tmp_path / "bad")
+
+
+def test_every_file_of_a_bundle_can_be_read_by_others(run):
+    assert {oct(path.stat().st_mode & 0o044) for path in run.bundle.rglob("*") if path.is_file()} == {oct(0o044)}
+
+
+def test_the_training_images_are_listed_by_hash(run):
+    listed = (run.bundle / "trained_on.txt").read_text().split()
+    assert listed == sorted(run.table[run.table["split"] == "train"]["sha256"])
 
 
 def test_the_model_card_tells_the_error_rate_with_its_interval(run):

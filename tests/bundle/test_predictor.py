@@ -4,6 +4,7 @@ import io
 
 import pandas as pd
 import pytest
+from fastai.vision.all import L
 from PIL import Image
 
 from kit import bundle
@@ -52,3 +53,21 @@ def test_top_gives_the_likeliest_first(predictor, shapes):
     one = predictor.predict(shapes / "circle" / "00.png")[0]
     assert [value for _, value in one.top(3)] == sorted(one.probabilities.values(), reverse=True)
     assert one.top(1) == [(one.label, one.probability)]
+
+
+def test_whatever_gives_images_one_by_one_is_several_images(predictor, shapes):
+    paths = sorted(shapes.rglob("*.png"))[:3]
+    for several in (L(paths), tuple(paths), (path for path in paths), pd.Series([str(path) for path in paths])):
+        assert [one.error for one in predictor.predict(several)] == [None] * 3
+
+
+def test_an_image_that_the_caller_opened_stays_as_it_is(predictor):
+    image = Image.open(io.BytesIO(jpeg()))
+    predictor.predict(image)
+    assert image.size == (1600, 1200)
+
+
+def jpeg() -> bytes:
+    stream = io.BytesIO()
+    Image.effect_noise((1600, 1200), 40).save(stream, "JPEG")
+    return stream.getvalue()

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -96,14 +97,38 @@ def test_evaluate_measures_anew_with_the_bundles_own_label_rule(run, tmp_path):
     assert "labels that the model never saw: 1; it knows: circle, square, triangle" in refused.stderr
 
 
+def test_evaluate_leaves_out_what_the_bundle_was_trained_on(run, shapes):
+    done = kit("evaluate", run.folder, shapes, "--json")
+    assert "left out 18 of 24 images: the bundle was trained on them" in done.stderr
+    assert json.loads(done.stdout)["error_rate"] == run.error_rate.value
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        ("os:unlink", "kit runs no code that a bundle names"),
+        ("table", "this bundle was trained on a table of labels"),
+    ],
+)
+def test_a_label_rule_in_a_bundle_is_never_run_as_code(run, shapes, tmp_path, label, text):
+    copy = shutil.copytree(run.bundle, tmp_path / "bundle")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"label": label}))
+    before = sorted(shapes.rglob("*"))
+    assert text in kit("evaluate", copy, shapes, expect=1).stderr
+    assert sorted(shapes.rglob("*")) == before
+
+
 def test_check_reports_and_its_exit_code_says_whether_training_would_work(shapes, tmp_path):
     done = kit("check", shapes, "--show", tmp_path / "batch.png", *TINY)
     assert "24 images of 3 classes" in done.stdout
-    assert "OpenImage          RGB, 64 x 64 pixels" in done.stdout
+    assert "OpenImage          RGB, 64 x 64 pixels" in done.stderr
     assert (tmp_path / "batch.png").stat().st_size > 5000
     write_shapes(tmp_path / "one", shapes=("circle",))
     report = json.loads(kit("check", tmp_path / "one", "--json", expect=1).stdout)
     assert report["findings"][0]["severity"] == "error"
+    too_few = kit("check", shapes, "--batch", "64", "--show", tmp_path / "none.png", expect=1)
+    assert "18 training images do not fill one batch of 64: say --batch 4" in too_few.stdout
 
 
 @pytest.mark.parametrize(
@@ -114,6 +139,7 @@ def test_check_reports_and_its_exit_code_says_whether_training_would_work(shapes
         (["fine-tune", "sample", "--resize", "cropp"], 'Did you mean "crop"?'),
         (["predict", "nowhere", "x.jpg"], "nowhere is no bundle"),
         (["predict", "nowhere"], "Missing argument"),
+        (["predict", "nowhere", "x.jpg", "--out", "no/such/folder.csv"], "there is no folder no/such"),
     ],
 )
 def test_an_error_is_a_few_lines_with_the_fix_and_never_a_traceback(arguments, text, tmp_path):

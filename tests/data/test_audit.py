@@ -66,3 +66,18 @@ def test_left_out_files_are_named_by_reason():
     report = data.check(table(["a", "b"] * 100, left_out=left_out))
     assert texts(report, "warning") == ["left out 7 (the file is empty): 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, ..."]
     assert report.to_json()["left_out"] == left_out
+
+
+def test_fewer_training_images_than_a_batch_is_an_error_with_the_batch_that_fits():
+    assert data.check(table(["a", "b"] * 25), batch=64).errors == [
+        "40 training images do not fill one batch of 64: say --batch 10"
+    ]
+
+
+def test_one_class_from_several_folders_is_a_warning():
+    made = table(["black", "white"] * 100)
+    made["path"] = [f"{('cat', 'dog')[i // 100]}/{label}/{i}.jpg" for i, label in enumerate(made["label"])]
+    made.attrs["label"] = "folder"
+    assert "class 'black' is made up of 2 folders of that name: cat/black, dog/black" in texts(
+        data.check(made), "warning"
+    )

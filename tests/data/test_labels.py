@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.data.labels import is_cat, label_rule, pattern
+from kit.data.labels import is_cat, label_rule, parent_folder, pattern
 from kit.errors import DataError
 from kit.recipe import label_name
 
@@ -60,6 +60,26 @@ def test_a_function_that_cannot_be_had_again_is_named(name):
     assert "give --label anew" in caught.value.fix
 
 
-def test_no_label_is_no_label():
-    with pytest.raises(DataError, match="the label function gave None for x.jpg"):
-        label_rule(lambda path: None)(Path("x.jpg"))
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        (lambda path: None, "the label rule gave None for x.jpg"),
+        (r"^(\d*)x", "the label rule gave '' for x.jpg"),
+        (r"^(\d+)?x", "the label rule gave None for x.jpg"),
+        (
+            lambda path: path.name.split("_")[1],
+            "the label function failed on x.jpg .IndexError: list index out of range",
+        ),
+    ],
+)
+def test_no_label_is_no_label(rule, problem):
+    with pytest.raises(DataError, match=problem):
+        label_rule(rule)(Path("x.jpg"))
+
+
+def test_fastais_labellers_are_label_functions():
+    from fastai.vision.all import RegexLabeller, parent_label
+
+    assert label_rule(RegexLabeller(r"/([^/]+)_\d+.jpg$"))(Path("a/beagle_1.jpg")) == "beagle"
+    assert label_rule(parent_label)(Path("rose/1.jpg")) == "rose"
+    assert label_rule(parent_folder) is label_rule("folder")

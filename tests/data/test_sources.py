@@ -37,13 +37,13 @@ def test_with_train_and_test_folders_validation_comes_out_of_training(tmp_path):
 def test_images_beside_the_class_folders_are_an_error_that_names_them(tmp_path):
     write_shapes(tmp_path, count=2)
     draw_shape("circle", 1).save(tmp_path / "stray.png")
-    with pytest.raises(DataError, match=r"1 images lie \(stray.png\) in .* itself, so no folder names a class"):
+    with pytest.raises(DataError, match=r"1 images lie in .* itself, in no class folder: stray.png"):
         data.table(tmp_path)
 
 
 def test_names_that_a_pattern_misses_are_counted_and_named(tmp_path):
-    for name in ("rose_1", "rose_2", "tulip_1", "photo", "image"):
-        draw_shape("circle", hash(name) % 1000).save(tmp_path / f"{name}.png")
+    for seed, name in enumerate(("rose_1", "rose_2", "tulip_1", "photo", "image")):
+        draw_shape("circle", seed).save(tmp_path / f"{name}.png")
     with pytest.raises(DataError, match=r"2 of 5 files have no label: image.png does not match .*, photo.png does not"):
         data.table(tmp_path, label=r"^(.*)_\d+")
 
@@ -134,3 +134,41 @@ def test_a_copy_of_a_given_validation_image_is_left_out_of_training(tmp_path):
     table = data.table(tmp_path)
     assert table[table["split"] == "out"]["path"].tolist() == [str(tmp_path / "train" / "circle" / "again.png")]
     assert any("1 training images are copies of held-out images" in f.text for f in data.check(table).findings)
+
+
+def test_a_linked_folder_is_not_followed_and_is_named(shapes, tmp_path):
+    write_shapes(tmp_path / "data", shapes=("circle", "square"))
+    (tmp_path / "data" / "triangle").symlink_to(shapes / "triangle")
+    table = data.table(tmp_path / "data")
+    assert set(table["label"]) == {"circle", "square"}
+    assert table.attrs["left_out"] == [
+        {"path": str(tmp_path / "data" / "triangle"), "reason": "a link to a folder, not followed"}
+    ]
+
+
+def test_paths_are_absolute_wherever_one_stands(shapes, monkeypatch):
+    monkeypatch.chdir(shapes)
+    table = data.table(".", label=r"/([^/]+)/\d+\.png$")
+    assert table["path"].tolist() == data.table(shapes)["path"].tolist()
+    assert set(table["label"]) == {"circle", "square", "triangle"}
+
+
+def test_the_column_named_path_and_label_win_over_their_like(shapes, tmp_path):
+    csv = csv_of(tmp_path, "name,path,class,label\nx,circle/00.png,wrong,a\ny,square/00.png,wrong,b\n")
+    assert data.table(shapes, labels=csv)["label"].tolist() == ["a", "b"]
+
+
+def test_a_class_may_be_called_test(tmp_path):
+    write_shapes(tmp_path, shapes=("circle", "square"))
+    (tmp_path / "square").rename(tmp_path / "test")
+    table = data.table(tmp_path)
+    assert set(table["label"]) == {"circle", "test"}
+    assert set(table["split"]) == {"train", "valid"}
+
+
+def test_the_table_tells_which_rules_were_followed(shapes, tmp_path):
+    table = data.table(shapes)
+    assert (table.attrs["split"], table.attrs["label"]) == ("stratified", "folder")
+    csv = csv_of(tmp_path, "path,label,split\ncircle/00.png,a,train\nsquare/00.png,b,valid\n")
+    table = data.table(shapes, labels=csv)
+    assert (table.attrs["split"], table.attrs["label"]) == ("given", "table")

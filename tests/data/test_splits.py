@@ -43,13 +43,26 @@ def test_the_seed_decides():
     assert assign_splits(rows(labels), "stratified", 0.2, 1) != assign_splits(rows(labels), "stratified", 0.2, 2)
 
 
-@pytest.mark.parametrize("how", ["stratified", "random"])
-def test_no_group_is_divided(how):
+@pytest.mark.parametrize("how", ["stratified", "random", "grouped"])
+@pytest.mark.parametrize("seed", [1, 5, 42])
+def test_no_group_is_divided_and_the_share_is_met(how, seed):
     table = rows(["a", "b"] * 60, [f"patient {index // 4}" for index in range(120)])
-    table["split"] = assign_splits(table, how, 0.3, 5)
+    table["split"] = assign_splits(table, how, 0.3, seed)
     assert (table.groupby("group")["split"].nunique() == 1).all()
-    if how == "stratified":
-        assert 0.2 < (table["split"] == "valid").mean() < 0.4
+    assert 0.2 < (table["split"] == "valid").mean() < 0.4
+
+
+def test_a_random_split_moves_straddling_duplicates_to_training_and_no_other_image():
+    plain = rows(["a", "b"] * 50)
+    doubled = rows(["a", "b"] * 50, ["duplicates 1", "duplicates 1"] + [""] * 98)
+    ours, theirs = (np.array(assign_splits(table, "random", 0.3, 3)) for table in (doubled, plain))
+    assert (ours[2:] == theirs[2:]).all()
+    assert ours[0] == ours[1]
+
+
+def test_grouped_needs_groups():
+    with pytest.raises(DataError, match="split is 'grouped', but there are no groups"):
+        assign_splits(rows(["a", "b"]), "grouped", 0.5, 1)
 
 
 def test_a_class_with_one_image_trains_and_does_not_validate():

@@ -48,3 +48,11 @@ def test_fewer_images_than_a_batch_is_an_error_that_says_which_batch_fits(shapes
     with pytest.raises(DataError, match="18 training images do not fill one batch of 64") as caught:
         model.learner(dls, replace(tiny, batch=64))
     assert "--batch 4" in caught.value.fix
+
+
+def test_the_normalisation_lies_on_the_device_of_the_loaders(dls, tiny, monkeypatch):
+    """On a machine with a GPU, fastai would put it there, whatever the loaders' device."""
+    monkeypatch.setattr("fastai.torch_core.default_device", lambda *_: torch.device("meta"))
+    model.learner(dls, tiny)
+    (normalize,) = [t for t in dls.train.after_batch.fs if isinstance(t, Normalize)]
+    assert normalize.mean.device == torch.device("cpu")

@@ -11,7 +11,7 @@ import torch
 import torchvision.models
 from safetensors.torch import save_file
 
-from kit.errors import ArchitectureError, WeightsError
+from kit.errors import ArchitectureError, BundleError, WeightsError
 from kit.files import packaged
 from kit.model.architectures import IMAGENET_MEAN, build_network, cut_body, find_architecture
 from kit.model.weights import load_weights
@@ -99,7 +99,7 @@ def test_no_other_network_has_bundled_weights():
 
 
 def test_a_bundle_gives_its_body(run):
-    network, start = load("resnet18", run.bundle)
+    network, start = load("resnet18", run.folder)
     assert torch.equal(network.conv1.weight, run.learner.model[0][0].weight)
     assert start.kind == "bundle"
     with pytest.raises(ArchitectureError, match="holds resnet18, not resnet34"):
@@ -107,7 +107,7 @@ def test_a_bundle_gives_its_body(run):
 
 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="is no bundle: it has no config.json"):
+    with pytest.raises(BundleError, match="is no bundle: it holds no config.json"):
         load("resnet18", tmp_path)
 
 

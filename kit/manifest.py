@@ -1,8 +1,10 @@
-"""What a bundle holds, and the refusal of anything else: config.json names every file by its SHA-256.
+"""The manifest of a bundle, config.json, and the refusal of anything that is not as it says.
 
 config = read_config(find_bundle("runs/pets"))
 
-A bundle is data: JSON, safetensors, text and pictures. Nothing in it is ever run. Imports nothing but the foundation.
+A bundle is data: JSON, safetensors, text and pictures; config.json names each file by its SHA-256, and nothing in it
+is ever run. This is foundation, because both the rooms that write and read bundles and the one that takes weights from
+them need it.
 """
 
 import hashlib
@@ -13,9 +15,12 @@ from typing import Any
 
 from kit.errors import BundleError
 from kit.files import sha256
+from kit.recipe import RESIZES
 
 FORMAT, VERSION = "kit-bundle", 1
-CONFIG, WEIGHTS, CARD, EXAMPLES = "config.json", "model.safetensors", "README.md", "examples"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+EXAMPLES, TRAINED_ON = "examples", "trained_on.txt"
+FROM_TABLE = "table"
 MOST_CONFIG_BYTES = 20_000_000
 GET_ANOTHER = "get the bundle again from where it was made"
 FIELDS: dict[str, type] = {
@@ -81,6 +86,10 @@ def _check_form(config: Any, path: Path) -> None:
         for name, kind in fields.items():
             if not isinstance(values, dict) or not isinstance(values.get(name), kind):
                 raise BundleError(f"{path}: field {where}{name} is not a {kind.__name__}", fix=GET_ANOTHER)
+    if not isinstance(config["architecture"].get("name"), str):
+        raise BundleError(f"{path}: field architecture.name is not a str", fix=GET_ANOTHER)
+    if config["image"]["resize"] not in RESIZES:
+        raise BundleError(f"{path}: field image.resize is none of {', '.join(RESIZES)}", fix=GET_ANOTHER)
     vocab = config["vocab"]
     if len(vocab) < 2 or len(set(map(str, vocab))) != len(vocab) or vocab_hash(vocab) != config["vocab_sha256"]:
         raise BundleError(f"{path}: field vocab does not fit its hash", fix=GET_ANOTHER)
