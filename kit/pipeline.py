@@ -3,6 +3,7 @@
 run = kit.fine_tune("pets/images", label=kit.is_cat, arch="resnet34", epochs=1)
 """
 
+import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from fastai.vision.all import Learner
 
 from kit import bundle, data, evaluate, model, train
 from kit.console import say
@@ -28,22 +30,23 @@ def fine_tune(
     batch_tfms: Sequence | None = None,
     cbs: list | None = None,
     examples: bool = True,
-    learner_options: dict[str, Any] | None = None,
-    **changes: Any,
+    **options: Any,
 ) -> Run:
     """Fine-tune a pretrained network on a folder of labelled images; returns the `Run`, whose folder holds everything.
 
-    source: a folder, a DataFrame with path and label, or a named data set. changes: fields of `Recipe`. out: a new
-    folder, by default below runs/. item_tfms, batch_tfms, cbs: fastai's. learner_options: what else fastai's Learner
-    takes (metrics, loss_func, opt_func, splitter, wd, ...). Raises `KitError`, as early as it can be known.
+    source: a folder, a DataFrame with path and label, or a named data set. out: a new folder, by default below runs/.
+    item_tfms, batch_tfms, cbs: fastai's. options: fields of `Recipe`, and whatever fastai's Learner takes (metrics,
+    loss_func, opt_func, splitter, wd, moms, ...). Raises `KitError`, as early as it can be known.
     """
-    recipe, started = with_changes(recipe or Recipe(), changes), time.perf_counter()
+    started = time.perf_counter()
+    changes, learner_options = divide(options)
+    recipe = replace(recipe or Recipe(), **changes)
     folder = can_be_made(Path(out) if out else free_name(source, recipe))
     train.seed_everything(recipe.seed)
     table = checked_table(source, recipe)
     new_folder(folder)
     dls = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms).dataloaders(table)
-    learn = model.learner(dls, recipe, **(learner_options or {}))
+    learn = model.learner(dls, recipe, **learner_options)
     bundle.check_preparation(learn)
     history = train.fine_tune(learn, recipe, cbs=cbs)
     result = evaluate.evaluate(learn)
@@ -55,14 +58,17 @@ def fine_tune(
     return run
 
 
-def with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """A recipe with some fields changed; an unknown field is refused with "did you mean"."""
-    known = [field.name for field in fields(Recipe)]
-    for name in changes:
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise RecipeError(f"fine_tune has no argument {name!r}.{hint}", fix=f"fields are: {', '.join(known)}")
-    return replace(recipe, **changes)
+def divide(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options that are fields of `Recipe`, and those that are fastai's Learner's; others get "did you mean"."""
+    ours = {field.name for field in fields(Recipe)}
+    theirs = set(inspect.signature(Learner.__init__).parameters) - {"self", "dls", "model", "cbs"}
+    for name in options:
+        if name not in ours | theirs:
+            hint = did_you_mean(name, ours | theirs)
+            fix = f"fields of Recipe: {', '.join(sorted(ours))}; of fastai's Learner: {', '.join(sorted(theirs))}"
+            raise RecipeError(f"fine_tune has no argument {name!r}.{hint}", fix=fix)
+    changes = {name: value for name, value in options.items() if name in ours}
+    return changes, {name: value for name, value in options.items() if name not in ours}
 
 
 def checked_table(source: str | Path | pd.DataFrame, recipe: Recipe) -> pd.DataFrame:

@@ -97,3 +97,30 @@ def test_step_by_step_gives_what_the_one_call_gives(run, shapes, tiny):
     train.fine_tune(learn, tiny)
     result = evaluate.evaluate(learn)
     assert result.predictions.equals(run.evaluation.predictions)
+
+
+def test_fastais_own_arguments_pass_through(shapes, tiny, tmp_path):
+    from fastai.vision.all import SGD, Callback, F1Score, LabelSmoothingCrossEntropy
+
+    class Count(Callback):
+        batches = 0
+
+        def after_batch(self):
+            Count.batches += self.training
+
+    run = kit.fine_tune(
+        shapes,
+        tiny,
+        out=tmp_path / "run",
+        cbs=[Count()],
+        metrics=[F1Score(average="macro")],
+        opt_func=SGD,
+        loss_func=LabelSmoothingCrossEntropy(),
+        moms=(0.9, 0.8, 0.9),
+        wd=0.2,
+    )
+    assert Count.batches == 4
+    assert "f1_score" in run.history.rows[0]
+    assert run.learner.opt_func is SGD
+    assert (run.learner.wd, run.learner.moms) == (0.2, (0.9, 0.8, 0.9))
+    assert run.error_rate.n == 6
