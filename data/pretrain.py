@@ -25,12 +25,34 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import resnet18
 
-STAGES = ((3, 32), (10, 48), (8, 64), (1, 96))  # (epochs, pixels a side)
 BATCH = 128
-PEAK_RATE = 0.2
 WEIGHT_DECAY = 5e-4
 LABEL_SMOOTHING = 0.1
 AVERAGE_DECAY = 0.999
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One rise and fall of the learning rate to `peak` and back, over stages of (epochs, pixels a side).
+
+    strength: how far the augmentation goes, from 0 (not at all) to 1.
+    """
+
+    peak: float
+    strength: float
+    stages: tuple[tuple[int, int], ...]
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the cycle has."""
+        return sum(epochs for epochs, _ in self.stages)
+
+
+# First learn much from hard images, then settle on gentler ones, which look more like those that are to be told apart.
+CYCLES = (
+    Cycle(peak=0.2, strength=1.0, stages=((3, 32), (10, 48), (8, 64), (1, 96))),
+    Cycle(peak=0.04, strength=0.5, stages=((3, 64), (1, 96))),
+)
 
 
 @dataclass(frozen=True)
@@ -50,13 +72,13 @@ def read_photos(folder: Path) -> Photos:
     return Photos(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor([label for _, label in files]), classes)
 
 
-def random_warp(images: Tensor, size: int) -> Tensor:
+def random_warp(images: Tensor, size: int, strength: float) -> Tensor:
     """Crop, zoom, turn and mirror each image of (n, 3, h, w) by its own random affine map, to (n, 3, size, size)."""
     n = len(images)
-    area = torch.empty(n).uniform_(0.3, 1.2)
+    area = torch.empty(n).uniform_(1 - 0.7 * strength, 1 + 0.2 * strength)
     ratio = torch.empty(n).uniform_(math.log(3 / 4), math.log(4 / 3)).exp()
     wide, high = (area * ratio).sqrt(), (area / ratio).sqrt()
-    angle = torch.empty(n).uniform_(-math.pi / 12, math.pi / 12)
+    angle = torch.empty(n).uniform_(-math.pi / 12, math.pi / 12) * strength
     mirror = torch.randint(0, 2, (n,)) * 2 - 1
     room_x, room_y = (1 - wide).clamp(min=0), (1 - high).clamp(min=0)
     shift_x, shift_y = (torch.empty(n).uniform_(-1, 1) * room for room in (room_x, room_y))
@@ -67,11 +89,12 @@ def random_warp(images: Tensor, size: int) -> Tensor:
     return F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
 
 
-def random_light(images: Tensor) -> Tensor:
+def random_light(images: Tensor, strength: float) -> Tensor:
     """Change brightness, contrast and saturation of each image of (n, 3, h, w); values stay within 0 and 1."""
     n = len(images)
-    bright, contrast, saturation = (torch.empty(n, 1, 1, 1).uniform_(1 - width, 1 + width) for width in (0.3, 0.3, 0.4))
-    grey_only = torch.rand(n, 1, 1, 1) < 0.05
+    widths = (0.3 * strength, 0.3 * strength, 0.4 * strength)
+    bright, contrast, saturation = (torch.empty(n, 1, 1, 1).uniform_(1 - width, 1 + width) for width in widths)
+    grey_only = torch.rand(n, 1, 1, 1) < 0.05 * strength
     saturation = torch.where(grey_only, 0.0, saturation)
     images = images * bright
     images = images.mean((1, 2, 3), keepdim=True).lerp(images, contrast)
@@ -88,7 +111,7 @@ class Pretraining:
         self.model = resnet18(num_classes=len(train.classes)).to(memory_format=torch.channels_last)
         self.average = resnet18(num_classes=len(train.classes)).to(memory_format=torch.channels_last)
         self.average.load_state_dict(self.model.state_dict())
-        self.optimizer = torch.optim.SGD(self._groups(), lr=PEAK_RATE, momentum=0.9, nesterov=True, fused=True)
+        self.optimizer = torch.optim.SGD(self._groups(), lr=CYCLES[0].peak, momentum=0.9, nesterov=True, fused=True)
         self.steps_an_epoch = len(train.labels) // BATCH
         self.history: list[dict] = []
 
@@ -98,24 +121,23 @@ class Pretraining:
         plain = [p for p in self.model.parameters() if p.ndim == 1]
         return [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
 
-    def rate(self, step: int) -> float:
-        """A linear rise over the first tenth of the steps, then half a cosine down to zero."""
-        total = sum(epochs for epochs, _ in STAGES) * self.steps_an_epoch
-        rise = total // 10
-        if step < rise:
-            return PEAK_RATE * (step + 1) / rise
-        return PEAK_RATE * 0.5 * (1 + math.cos(math.pi * (step - rise) / (total - rise)))
+    def rate(self, cycle: Cycle, progress: float) -> float:
+        """The rate at `progress` (0 to 1) of a cycle: up for the first tenth, then down half a cosine to zero."""
+        if progress < 0.1:
+            return cycle.peak * progress / 0.1
+        return cycle.peak * 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
 
-    def epoch(self, size: int) -> float:
-        """Train once through the photos at `size` pixels; returns the mean loss."""
+    def epoch(self, cycle: Cycle, size: int, done: int) -> float:
+        """Train once through the photos at `size` pixels, `done` epochs into the cycle; returns the mean loss."""
         self.model.train()
         order, losses = torch.randperm(len(self.train.labels)), []
         for index in range(self.steps_an_epoch):
             chosen = order[index * BATCH : (index + 1) * BATCH]
-            images = random_light(random_warp(self.train.images[chosen].float().div(255), size))
-            loss = self._loss(images, self.train.labels[chosen])
+            images = random_warp(self.train.images[chosen].float().div(255), size, cycle.strength)
+            loss = self._loss(random_light(images, cycle.strength), self.train.labels[chosen])
+            progress = (done + index / self.steps_an_epoch) / cycle.epochs
             for group in self.optimizer.param_groups:
-                group["lr"] = self.rate(len(self.history) * self.steps_an_epoch + index)
+                group["lr"] = self.rate(cycle, progress)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -171,13 +193,17 @@ class Pretraining:
 
     def run(self) -> None:
         """All the epochs that are still to do, one printed line each."""
-        sizes = [size for epochs, size in STAGES for _ in range(epochs)]
-        for number, size in enumerate(sizes[len(self.history) :], len(self.history) + 1):
+        plan = [
+            (cycle, size, done)
+            for cycle in CYCLES
+            for done, size in enumerate(size for epochs, size in cycle.stages for _ in range(epochs))
+        ]
+        for number, (cycle, size, done) in enumerate(plan[len(self.history) :], len(self.history) + 1):
             start = time.perf_counter()
-            loss = self.epoch(size)
-            seconds = time.perf_counter() - start
+            loss = self.epoch(cycle, size, done)
+            seconds = round(time.perf_counter() - start)
             row = {"epoch": number, "size": size, "loss": round(loss, 4), "test_accuracy": self.accuracy(size)}
-            self.history.append(row | {"seconds": round(seconds)})
+            self.history.append(row | {"seconds": seconds})
             print(json.dumps(self.history[-1]), flush=True)
             self.save()
 
@@ -195,6 +221,7 @@ class Pretraining:
             name: tensor.half() if tensor.is_floating_point() else tensor
             for name, tensor in self.average.state_dict().items()
         }
+        out.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out, metadata=facts)
         with out.with_suffix(".csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, self.history[0].keys())
