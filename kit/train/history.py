@@ -39,7 +39,7 @@ class History(Callback):
         """Keep a training step's loss and highest rate."""
         if self.training:
             rate = self.opt.hypers[-1]["lr"]
-            self.steps.append({"step": len(self.steps) + 1, "loss": float(self.loss), "rate": float(rate)})
+            self.steps.append({"step": len(self.steps) + 1, "loss": float(self.loss.detach()), "rate": float(rate)})
 
     def after_epoch(self) -> None:
         """Keep, and say, the epoch's figures: the recorder has computed them."""
