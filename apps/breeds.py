@@ -11,9 +11,9 @@ from kit import data, fine_tune
 from kit.cli.script import script
 
 
-def main(images: str = "pets", arch: str = "resnet50", epochs: int = 1):
+def main(images: str = "pets", arch: str = "resnet50", epochs: int = 1, batch: int = 64):
     breed = data.pattern(r"^(.+)_\d+\.jpg$")
-    run = fine_tune(images, label=breed, presize=460, size=224, arch=arch, epochs=epochs)
+    run = fine_tune(images, label=breed, presize=460, size=224, arch=arch, epochs=epochs, batch=batch)
     print(f"error_rate {run.error_rate}")
     for breed, taken_for, times in run.evaluation.most_confused()[:5]:
         print(f"{times} x {breed} taken for {taken_for}")

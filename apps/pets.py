@@ -11,8 +11,8 @@ from kit import fine_tune, is_cat
 from kit.cli.script import script
 
 
-def main(images: str = "pets", arch: str = "resnet34", epochs: int = 1):
-    run = fine_tune(images, label=is_cat, split="random", valid=0.2, seed=42, arch=arch, epochs=epochs)
+def main(images: str = "pets", arch: str = "resnet34", epochs: int = 1, batch: int = 64):
+    run = fine_tune(images, label=is_cat, split="random", valid=0.2, seed=42, arch=arch, epochs=epochs, batch=batch)
     print(f"error_rate {run.error_rate}")
 
 

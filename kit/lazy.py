@@ -3,6 +3,7 @@
 __getattr__, __dir__, __all__ = lazy(__name__, {"table": "kit.data.sources"})
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -15,6 +16,10 @@ def lazy(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], 
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home = names[name]
-        return import_module(home) if home == f"{package}.{name}" else getattr(import_module(home), name)
+        with warnings.catch_warnings():
+            # fastai's imports make torch warn about torch.jit: nothing that a user of kit could mend.
+            warnings.simplefilter("ignore", FutureWarning)
+            module = import_module(home)
+        return module if home == f"{package}.{name}" else getattr(module, name)
 
     return get, lambda: sorted(names), sorted(names)

@@ -15,6 +15,7 @@ from kit.errors import some_of
 from kit.intervals import too_small
 
 IMBALANCE = 10
+FEW_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,10 @@ def _about_size(table: pd.DataFrame, batch: int | None) -> list[Finding]:
     if batch and train < batch:
         text = f"{train} training images do not fill one batch of {batch}: say --batch {max(2, train // 4)}"
         findings.append(Finding("error", text))
+    elif batch and train // batch < FEW_STEPS:
+        steps = f"{train // batch} steps" if train // batch > 1 else "1 step"
+        text = f"only {steps} an epoch with batches of {batch}: try --batch {max(2, min(16, train // FEW_STEPS))}"
+        findings.append(Finding("warning", f"{text}, and more --epochs"))
     if not held:
         findings.append(Finding("error", "no validation image: nothing would measure the error"))
     elif small := too_small(held):

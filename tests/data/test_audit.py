@@ -81,3 +81,10 @@ def test_one_class_from_several_folders_is_a_warning():
     assert "class 'black' is made up of 2 folders of that name: cat/black, dog/black" in texts(
         data.check(made), "warning"
     )
+
+
+def test_few_steps_an_epoch_are_a_warning_with_a_smaller_batch():
+    assert texts(data.check(table(["a", "b"] * 200), batch=64), "warning") == [
+        "only 5 steps an epoch with batches of 64: try --batch 16, and more --epochs"
+    ]
+    assert data.check(table(["a", "b"] * 200), batch=16).findings == []
