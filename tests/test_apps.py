@@ -79,7 +79,7 @@ def test_the_demo_reaches_its_result_and_names_three_commands(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     result = json.loads((tmp_path / "demo" / "result.json").read_text())
     assert result["n"] >= 100
-    assert result["error_rate"] < 0.1
+    assert result["error_rate"] < 0.15
     assert (tmp_path / "demo" / "pictures" / "predictions.png").exists()
     assert len([line for line in done.stderr.splitlines() if line.startswith("  kit ")]) == 3
 
