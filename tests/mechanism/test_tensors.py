@@ -1,0 +1,115 @@
+"""Tensors: what the axes are called, how batches are cut, and broadcasting by hand, judged by torch's."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from kit.mechanism import tensors
+from kit.mechanism.tensors import AXES, add, broadcast, broadcast_shapes, mini_batches, named_shape, with_ones
+
+SHAPES = [(), (1,), (3,), (4,), (1, 3), (4, 1), (4, 3), (2, 1, 3), (2, 4, 1), (0, 3), (1, 1, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "names"),
+    [
+        ("tabular", (64, 5), {"n": 64, "features": 5}),
+        ("text", (64, 20, 300), {"n": 64, "words": 20, "features": 300}),
+        ("grey", (64, 28, 30), {"n": 64, "h": 28, "w": 30}),
+        ("colour", (64, 3, 28, 30), {"n": 64, "channels": 3, "h": 28, "w": 30}),
+        ("video", (8, 16, 3, 28, 30), {"n": 8, "frames": 16, "channels": 3, "h": 28, "w": 30}),
+    ],
+)
+def test_each_kind_of_data_has_its_axes_and_the_first_counts_the_samples(kind, shape, names):
+    assert named_shape(torch.zeros(shape), kind) == names
+    assert AXES[kind][0] == "n"
+
+
+def test_a_wrong_number_of_axes_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"colour data has the axes \(n, channels, h, w\), got shape \(28, 28, 3\)"):
+        named_shape(torch.zeros(28, 28, 3), "colour")
+
+
+def test_channels_at_the_end_are_noticed():
+    with pytest.raises(ValueError, match=r"\(8, 28, 28, 3\) has its channels last.*use permute\(0, 3, 1, 2\)"):
+        named_shape(torch.zeros(8, 28, 28, 3), "colour")
+    assert named_shape(torch.zeros(8, 28, 28, 3).permute(0, 3, 1, 2), "colour")["channels"] == 3
+
+
+def test_an_unknown_kind_is_refused_with_those_that_are_known():
+    with pytest.raises(ValueError, match='kind is "sound": expected one of tabular, text, grey, colour, video'):
+        named_shape(torch.zeros(3), "sound")
+
+
+@pytest.mark.parametrize("shape", [(10, 5), (10, 20, 5), (10, 8, 8), (10, 3, 8, 8)])
+def test_a_mini_batch_differs_from_the_whole_in_its_first_axis_only(shape):
+    x = torch.rand(shape)
+    batches = list(mini_batches(x, 4))
+    assert [batch.shape for batch in batches] == [(4, *shape[1:]), (4, *shape[1:]), (2, *shape[1:])]
+    assert torch.equal(torch.cat(batches), x)
+
+
+def test_a_mini_batch_is_a_view_and_no_copy():
+    x = torch.zeros(10, 5)
+    next(mini_batches(x, 4))[0, 0] = 1
+    assert x[0, 0] == 1
+
+
+def test_a_batch_size_of_zero_is_refused():
+    with pytest.raises(ValueError, match="batch size is 0: expected 1 or more"):
+        list(mini_batches(torch.zeros(3), 0))
+
+
+@pytest.mark.parametrize(("a", "b"), list(product(SHAPES, SHAPES)))
+def test_our_rule_of_broadcasting_accepts_refuses_and_gives_what_torchs_does(a, b):
+    try:
+        judge = tuple(torch.broadcast_shapes(a, b))
+    except RuntimeError:
+        with pytest.raises(ValueError):
+            broadcast_shapes(a, b)
+    else:
+        assert broadcast_shapes(a, b) == judge
+        x, y = torch.rand(a), torch.rand(b)
+        assert torch.equal(add(x, y), x + y)
+
+
+def test_shapes_that_cannot_be_joined_are_both_named():
+    with pytest.raises(ValueError, match=r"shapes \(5, 3\) and \(5,\) cannot be joined: 3 meets 5; .* or a 1"):
+        add(torch.zeros(5, 3), torch.zeros(5))
+
+
+def test_a_stretched_tensor_is_torchs_expand_and_holds_nothing_twice():
+    x = torch.rand(4, 1)
+    stretched = broadcast(x, (2, 4, 3))
+    assert torch.equal(stretched, x.expand(2, 4, 3))
+    assert stretched.stride() == (0, 1, 0)
+    assert stretched.data_ptr() == x.data_ptr()
+
+
+def test_stretching_works_on_a_slice_of_a_larger_tensor():
+    x = torch.arange(12.0).reshape(3, 4)[1:, 2:3]
+    assert torch.equal(broadcast(x, (2, 5)), x.expand(2, 5))
+
+
+def test_only_an_axis_of_size_one_can_grow():
+    with pytest.raises(ValueError, match=r"shape \(4, 3\) cannot stretch to \(1, 3\)"):
+        broadcast(torch.zeros(4, 3), (1, 3))
+    with pytest.raises(ValueError, match=r"shapes \(3,\) and \(4,\) cannot be joined"):
+        broadcast(torch.zeros(3), (4,))
+
+
+def test_a_bias_is_the_weight_of_a_constant_input_of_one():
+    x, weight, bias = torch.rand(5, 3), torch.rand(3, 2), torch.rand(1, 2)
+    torch.testing.assert_close(with_ones(x) @ torch.cat([weight, bias]), x @ weight + bias)
+
+
+def test_ones_are_added_to_a_table_only():
+    assert with_ones(torch.zeros(2, 3, dtype=torch.float64)).dtype == torch.float64
+    with pytest.raises(ValueError, match=r"x has shape \(3,\): expected \(n, features\)"):
+        with_ones(torch.zeros(3))
+
+
+def test_the_lines_it_prints_end_with_a_refusal(capsys):
+    tensors.main()
+    assert capsys.readouterr().out.splitlines()[-1].startswith("refused: shapes (5, 3) and (5,)")
