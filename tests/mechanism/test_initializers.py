@@ -1,0 +1,148 @@
+"""Initialisers: the spread each promises, and what becomes of a signal, or of learning, that starts with it."""
+
+import math
+
+import pytest
+import torch
+
+from kit.mechanism import initializers
+from kit.mechanism.activations import relu, sigmoid, tanh
+from kit.mechanism.initializers import activations_by_layer, bars, fan_in, he, normal, train_two_layers, xavier, zeros
+
+
+def dice(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("make", "std"),
+    [
+        (lambda g: normal((300, 400), 1.0, generator=g), 1.0),
+        (lambda g: normal((300, 400), 0.01, generator=g), 0.01),
+        (lambda g: xavier((300, 400), generator=g), 1 / math.sqrt(400)),
+        (lambda g: he((300, 400), generator=g), math.sqrt(2 / 400)),
+        (lambda g: he((256, 8, 5, 5), generator=g), math.sqrt(2 / 200)),
+    ],
+)
+def test_the_weights_have_the_spread_that_is_promised(make, std):
+    weight = make(dice())
+    assert weight.std().item() == pytest.approx(std, rel=0.02)
+    assert abs(weight.mean().item()) < 0.02 * std
+
+
+def test_he_for_a_linear_layer_is_torchs_kaiming():
+    weight = torch.empty(300, 400)
+    torch.nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=dice(1))
+    assert he((300, 400), generator=dice()).std().item() == pytest.approx(weight.std().item(), rel=0.02)
+
+
+def test_xavier_of_a_square_layer_is_glorots():
+    weight = torch.empty(300, 300)
+    torch.nn.init.xavier_normal_(weight, generator=dice(1))
+    assert xavier((300, 300), generator=dice()).std().item() == pytest.approx(weight.std().item(), rel=0.02)
+
+
+def test_the_same_generator_gives_the_same_weights_and_leaves_torchs_own_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    assert torch.equal(he((4, 4), generator=dice()), he((4, 4), generator=dice()))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_fan_in_counts_all_that_flows_into_one_unit():
+    assert fan_in((10, 784)) == 784
+    assert fan_in((16, 3, 5, 5)) == 75
+
+
+@pytest.mark.parametrize("shape", [(), (10,), (0, 3), (3, 0)])
+def test_a_shape_without_fan_in_is_refused(shape):
+    with pytest.raises(ValueError, match=r"has no fan-in: expected \(outputs, inputs, ...\)"):
+        he(shape)
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, math.nan])
+def test_a_spread_that_is_not_positive_is_refused(std):
+    with pytest.raises(ValueError, match="expected a positive number"):
+        normal((2, 2), std)
+
+
+def outputs_of(initial, activation, layers=5):
+    x = torch.randn(1000, 100, generator=dice(7))
+    generator = dice(8)
+    return activations_by_layer(x, lambda shape: initial(shape, generator=generator), activation, layers)
+
+
+def test_normal_1_drives_sigmoids_to_both_ends_where_the_slope_is_nothing():
+    last = outputs_of(lambda shape, generator: normal(shape, 1.0, generator=generator), sigmoid)[-1]
+    assert ((last < 0.1) | (last > 0.9)).double().mean() > 0.6
+    assert (last * (1 - last)).median() < 0.05
+
+
+def test_normal_001_holds_all_sigmoids_at_one_half_so_that_many_units_say_the_same():
+    last = outputs_of(lambda shape, generator: normal(shape, 0.01, generator=generator), sigmoid)[-1]
+    assert last.std(dim=0).max() < 0.001
+    assert (last - 0.5).abs().max() < 0.2
+
+
+def test_xavier_keeps_sigmoids_spread_out_and_away_from_the_ends():
+    last = outputs_of(xavier, sigmoid)[-1]
+    assert last.std() > 0.1
+    assert ((last < 0.1) | (last > 0.9)).double().mean() < 0.05
+
+
+def test_xavier_keeps_the_signal_of_tanh_alive_through_many_layers():
+    spreads = [output.std().item() for output in outputs_of(xavier, tanh, layers=10)]
+    small = outputs_of(lambda shape, generator: normal(shape, 0.01, generator=generator), tanh, layers=10)[-1].std()
+    assert spreads[-1] > 0.2
+    assert small < 1e-8
+
+
+def power(output):
+    return output.square().mean().item()
+
+
+def test_with_relu_he_keeps_the_power_of_the_signal_and_xavier_halves_it_in_every_layer():
+    he_powers = [power(output) for output in outputs_of(he, relu, layers=10)]
+    xavier_powers = [power(output) for output in outputs_of(xavier, relu, layers=10)]
+    assert 0.3 < he_powers[-1] / he_powers[0] < 3
+    assert xavier_powers[-1] / xavier_powers[0] == pytest.approx(0.5**9, rel=0.9)
+    assert xavier_powers[-1] < 0.01 < he_powers[-1]
+
+
+def hidden_after_training(initial):
+    """The hidden weights (4, 3) after 20 steps, learned from 12 samples."""
+    x = torch.randn(12, 3, generator=dice(1), dtype=torch.float64)
+    target = x[:, :1] * x[:, 1:2]
+    hidden, output = initial((4, 3)).double(), initial((1, 4)).double()
+    return train_two_layers(hidden, output, x, target, lr=1.0, steps=20)
+
+
+def test_units_that_start_at_zero_learn_and_yet_stay_alike_for_ever():
+    hidden = hidden_after_training(zeros)
+    assert hidden.abs().max() > 0
+    assert all(torch.allclose(unit, hidden[0], rtol=0, atol=1e-9) for unit in hidden)
+
+
+def test_units_that_start_at_random_become_different():
+    generator = dice(2)
+    hidden = hidden_after_training(lambda shape: xavier(shape, generator=generator))
+    assert torch.linalg.matrix_rank(hidden, rtol=1e-3) == 3
+
+
+def test_training_leaves_the_weights_it_was_given_as_they_were():
+    hidden, output, x = (torch.ones(shape, dtype=torch.float64) for shape in [(2, 2), (1, 2), (3, 2)])
+    train_two_layers(hidden, output, x, torch.zeros(3, 1, dtype=torch.float64), lr=1.0, steps=1)
+    assert torch.equal(hidden, torch.ones_like(hidden))
+
+
+def test_a_histogram_in_text_is_highest_where_most_values_are():
+    assert bars(torch.tensor([0.1, 0.1, 0.1, 0.1, 0.6]), 0, 1, bins=2) == "█▂"
+    assert bars(torch.zeros(0), 0, 1, bins=3) == "   "
+
+
+def test_the_lines_it_prints_name_every_way_to_begin(capsys):
+    initializers.main()
+    printed = capsys.readouterr().out
+    for name in ("normal(1)", "normal(0.01)", "xavier", "he"):
+        assert printed.count(f"\n{name:13}") == 2
