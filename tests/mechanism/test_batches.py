@@ -1,0 +1,74 @@
+"""Datasets and mini-batches: every example once an epoch, in a new order, and bad data refused."""
+
+import random
+
+import pytest
+import torch
+
+from kit.mechanism.batches import DataLoader, Dataset
+
+
+def numbered(n):
+    return Dataset(torch.arange(float(n)), torch.arange(n))
+
+
+def test_an_epoch_has_every_example_once():
+    batches = DataLoader(numbered(10), 4, shuffle=True, rng=random.Random(0))
+    seen = torch.cat([y for _, y in batches])
+    assert sorted(seen.tolist()) == list(range(10))
+
+
+def test_iterations_an_epoch_are_examples_over_batch_size():
+    assert [len(x) for x, _ in DataLoader(numbered(10), 4)] == [4, 4, 2]
+    assert [len(x) for x, _ in DataLoader(numbered(10), 4, drop_last=True)] == [4, 4]
+    assert (len(DataLoader(numbered(10), 4)), len(DataLoader(numbered(10), 4, drop_last=True))) == (3, 2)
+
+
+def test_every_epoch_has_its_own_order_and_a_seed_repeats_them_all():
+    first, second = (DataLoader(numbered(50), 50, shuffle=True, rng=random.Random(3)) for _ in range(2))
+    orders = [[next(iter(loader))[1].tolist() for _ in range(3)] for loader in (first, second)]
+    assert orders[0] == orders[1]
+    assert orders[0][0] != orders[0][1] != orders[0][2]
+
+
+def test_targets_stay_with_their_examples():
+    for x, y in DataLoader(numbered(20), 3, shuffle=True):
+        assert torch.equal(x.long(), y)
+
+
+def test_a_batch_stands_for_the_whole_the_better_the_larger_it_is():
+    """The spread of batch means falls with the square root of the size: 100 times the examples, a tenth."""
+    values = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+    spread = {}
+    for size in (10, 1000):
+        loader = DataLoader(Dataset(values, values), size, shuffle=True, rng=random.Random(0))
+        spread[size] = torch.stack([x.mean() for x, _ in loader]).std().item()
+    assert spread[10] / spread[1000] == pytest.approx(10, rel=0.5)
+
+
+def test_a_split_holds_examples_out_and_loses_none():
+    train, valid = numbered(100).split(0.2, torch.Generator().manual_seed(0))
+    assert (len(train), len(valid)) == (80, 20)
+    assert sorted([*train.y.tolist(), *valid.y.tolist()]) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Dataset(torch.zeros(3), torch.zeros(2)), "3 examples and 2 targets; every example needs one target"),
+        (lambda: Dataset(torch.zeros(0), torch.zeros(0)), "the dataset is empty; it needs at least one example"),
+        (
+            lambda: Dataset(torch.tensor([[0.0], [float("nan")]]), torch.zeros(2)),
+            r"example 1 holds a value that is not finite \(NaN or infinity\); leave it out or mend it",
+        ),
+        (lambda: DataLoader(numbered(4), 0), "batch size 0: a batch has at least one example"),
+        (
+            lambda: DataLoader(numbered(4), 5, drop_last=True),
+            "batch size 5 with drop_last leaves no batch of 4 examples; take a batch size of at most 4",
+        ),
+        (lambda: numbered(4).split(0.1), "share 0.1 of 4 examples leaves one part empty"),
+    ],
+)
+def test_bad_data_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
