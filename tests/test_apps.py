@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,15 @@ def test_without_network_pets_says_in_three_lines_what_is_missing_and_which_file
     assert "s3.amazonaws.com" in said[1]
     assert "www.robots.ox.ac.uk" in said[1]
     assert said[2].endswith(f"put it at {tmp_path / 'oxford-pets.tar.gz'}")
+
+
+@pytest.mark.slow
+def test_digits_by_hand_ends_above_97_percent_on_held_out_digits(tmp_path):
+    said = app("digits_by_hand.py", cwd=tmp_path).stdout
+    rates = [float(rate) for rate in re.findall(r"error rate (0\.\d+) \(n=449", said)]
+    assert len(rates) == 4
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.03
 
 
 @pytest.mark.shared

@@ -1,0 +1,171 @@
+"""Plots: what each picture holds, read back from its axes and its pixels."""
+
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+
+from kit.mechanism import plots
+from kit.mechanism.gradient import bowl, gradient_descent, saddle, valley
+from kit.mechanism.plots import at_each_point, curves, histograms, images, paths
+
+
+def pixels(figure):
+    """The picture as numbers from 0 to 1: (h, w, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3] / 255
+
+
+def share_of(figure, colour):
+    """The share of the picture's pixels that have this colour, nearly."""
+    return (np.abs(pixels(figure) - to_rgb(colour)).max(axis=2) < 0.1).mean()
+
+
+def test_curves_holds_one_line_for_each_name_with_its_values():
+    figure = curves({"train": [3, 2, 1], "valid": [3.0, 2.5, 2.4, 2.6]}, "epoch", "loss")
+    (axes,) = figure.axes
+    assert {line.get_label(): list(line.get_ydata()) for line in axes.lines} == {
+        "train": [3, 2, 1],
+        "valid": [3.0, 2.5, 2.4, 2.6],
+    }
+    assert list(axes.lines[1].get_xdata()) == [0, 1, 2, 3]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "loss")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["train", "valid"]
+    assert share_of(figure, "C0") > 0.001 and share_of(figure, "C1") > 0.001
+
+
+def test_curves_takes_tensors_and_powers_of_ten():
+    figure = curves({"height": torch.tensor([1.0, 0.1, 0.01])}, "step", "height", log=True)
+    assert figure.axes[0].get_yscale() == "log"
+    assert pixels(figure).min() < 1
+
+
+def test_histograms_share_one_range_and_count_every_value():
+    figure = histograms({"narrow": torch.rand(50, 20), "wide": 10 * torch.rand(100)}, bins=10)
+    assert [axes.get_title() for axes in figure.axes] == ["narrow", "wide"]
+    for axes, count in zip(figure.axes, (1000, 100), strict=True):
+        assert sum(bar.get_height() for bar in axes.patches) == count
+    edges = [(axes.patches[0].get_x(), axes.patches[-1].get_x()) for axes in figure.axes]
+    assert edges[0] == pytest.approx(edges[1])
+    assert figure.axes[0].patches[0].get_height() > 900
+    assert share_of(figure, "C0") > 0.05
+
+
+def test_histograms_leave_out_what_is_not_finite_and_say_so():
+    figure = histograms({"diverged": torch.tensor([1.0, 2.0, torch.nan, torch.inf])}, bounds=(0, 4))
+    (axes,) = figure.axes
+    assert axes.get_title() == "diverged (2 not finite)"
+    assert sum(bar.get_height() for bar in axes.patches) == 2
+    pixels(histograms({"lost": torch.tensor([torch.nan])}))
+
+
+def test_paths_holds_the_walks_in_their_order_over_contours():
+    walks = {"slow": [(-7, 2), (-6, 1), (-5, 0.5)], "fast": gradient_descent(valley, torch.ones(2).double(), 0.5, 3)}
+    figure = paths(valley, walks, (-8, 8, -4, 4))
+    (axes,) = figure.axes
+    drawn = {line.get_label(): line for line in axes.lines}
+    assert list(zip(*drawn["slow"].get_data(), strict=True)) == [(-7, 2), (-6, 1), (-5, 0.5)]
+    assert len(drawn["fast"].get_xdata()) == 4
+    assert (axes.get_xlim(), axes.get_ylim()) == ((-8, 8), (-4, 4))
+    assert share_of(figure, "C0") > 0.0005 and share_of(figure, "C1") > 0.0005
+
+
+def test_the_contours_are_where_the_function_has_their_height():
+    (axes,) = paths(valley, {}, (-8, 4, -4, 2)).axes
+    (contours,) = axes.collections
+    assert len(contours.levels) > 10
+    assert (axes.dataLim.x0, axes.dataLim.x1, axes.dataLim.y0, axes.dataLim.y1) == pytest.approx((-8, 4, -4, 2))
+    for level, path in zip(contours.levels, contours.get_paths(), strict=True):
+        on_line = torch.tensor(path.vertices).T
+        assert (valley(on_line) - level).abs().max() < 0.01
+
+
+def test_a_walk_that_runs_away_is_cut_and_spoils_no_picture():
+    runaway = [(1.0, 1.0), (-1e300, 1e300), (float("inf"), 0.0), (0.0, 0.0)]
+    figure = paths(saddle, {"runaway": runaway}, (-2, 2, -2, 2))
+    (axes,) = figure.axes
+    assert len(axes.lines[0].get_xdata()) == 2
+    assert axes.get_xlim() == (-2, 2)
+    assert share_of(figure, "white") > 0.5
+
+
+def test_a_function_of_one_point_can_be_drawn_too():
+    def one(point):
+        assert point.shape == (2,)
+        return float(valley(point))
+
+    grid = torch.rand(2, 5, 7, dtype=torch.float64)
+    assert torch.equal(at_each_point(one)(grid), valley(grid))
+
+
+def test_images_shows_grey_pictures_row_by_row_with_titles():
+    pictures = torch.arange(12.0).reshape(3, 2, 2) / 12
+    figure = images(pictures, titles=[7, "b", "c"], columns=2)
+    assert [axes.get_title() for axes in figure.axes] == ["7", "b", "c"]
+    for axes, picture in zip(figure.axes, pictures, strict=True):
+        assert np.array_equal(axes.images[0].get_array(), picture)
+    corners = [axes.get_position() for axes in figure.axes]
+    pixels(figure)
+    assert corners[0].y0 == corners[1].y0 > corners[2].y0
+
+
+def test_images_puts_the_right_colour_on_the_paper():
+    red_and_blue = torch.zeros(2, 3, 4, 4)
+    red_and_blue[0, 0] = 1
+    red_and_blue[1, 2] = 1
+    figure = images(red_and_blue)
+    assert share_of(figure, (1, 0, 0)) > 0.3 and share_of(figure, (0, 0, 1)) > 0.3
+    assert share_of(figure, (0, 1, 0)) == 0
+
+
+def test_bytes_are_divided_and_weights_are_stretched_one_picture_at_a_time():
+    assert np.allclose(images(torch.full((1, 2, 2), 51, dtype=torch.uint8)).axes[0].images[0].get_array(), 0.2)
+    weights = torch.tensor([[[-1.0, 1.0]], [[-10.0, 10.0]]])
+    for axes in images(weights).axes:
+        assert axes.images[0].get_array().tolist() == [[0.0, 1.0]]
+    assert images(torch.full((1, 2, 2), 5.0)).axes[0].images[0].get_array().tolist() == [[0.0, 0.0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: curves({}, "x", "y"), "no lines to draw"),
+        (lambda: histograms({}), "no tensors to draw"),
+        (lambda: images(torch.zeros(2, 4, 5, 5)), r"shape \(2, 4, 5, 5\): expected \(n, h, w\) or \(n, 3, h, w\)"),
+        (lambda: images(torch.zeros(0, 5, 5)), r"shape \(0, 5, 5\)"),
+        (lambda: images(torch.zeros(2, 5, 5), titles=["a"]), "1 titles for 2 pictures: expected one for each"),
+        (
+            lambda: paths(bowl, {}, (1, -1, -1, 1)),
+            r"bounds are \(1, -1, -1, 1\): expected \(left, right",
+        ),
+        (lambda: paths(bowl, {"lost": [(float("nan"), 0)]}, (-1, 1, -1, 1)), "no finite point to begin at"),
+        (lambda: paths(torch.sum, {}, (-1, 1, -1, 1)), r"gave shape \(\) .* in at_each_point"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+def test_drawing_touches_no_global_state_of_matplotlib():
+    code = (
+        "import sys, torch; from kit.mechanism.plots import curves; curves({'a': [1, 2]}, 'x', 'y');"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_command_draws_one_picture_of_each_kind(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["plots", "--out", str(tmp_path)])
+    plots.main()
+    names = ["curves", "histograms", "paths", "images"]
+    assert capsys.readouterr().out.split() == [str(tmp_path / f"{name}.png") for name in names]
+    for name in names:
+        assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.05
