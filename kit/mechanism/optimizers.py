@@ -7,12 +7,16 @@ every bit agrees where theirs agree: `p.add_(g, alpha=-lr)` rounds once, `p -= l
     python -m kit.mechanism.optimizers
 """
 
+import argparse
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from kit.mechanism.landscapes import LANDSCAPES, Landscape
 
 Group = dict[str, Any]
 State = dict[str, Any]
@@ -172,25 +176,41 @@ def set_momentum(group: Group, value: float) -> None:
         group["momentum"] = value
 
 
+ON_THE_VALLEY: dict[str, Callable[[list[Tensor]], Optimizer]] = {
+    "SGD": lambda params: SGD(params, lr=0.95),
+    "momentum": lambda params: SGD(params, lr=0.1, momentum=0.9),
+    "Nesterov": lambda params: SGD(params, lr=0.1, momentum=0.9, nesterov=True),
+    "AdaGrad": lambda params: AdaGrad(params, lr=1.5),
+    "RMSprop": lambda params: RMSprop(params, lr=0.3, alpha=0.9),
+    "Adam": lambda params: Adam(params, lr=0.3),
+    "AdamW": lambda params: AdamW(params, lr=0.3),
+}
+
+
+def walk(make: Callable[[list[Tensor]], Optimizer], landscape: Landscape, steps: int) -> Tensor:
+    """The path (steps + 1, 2) of an optimiser down a landscape, from its start."""
+    point = torch.tensor(landscape.start, dtype=torch.float64)
+    optimizer, path = make([point]), [point.clone()]
+    for _ in range(steps):
+        point.grad = landscape.gradient(point)
+        optimizer.step()
+        path.append(point.clone())
+    return torch.stack(path)
+
+
 def main() -> None:
-    """All of them from (-7, 2) down the stretched valley x^2 / 20 + y^2, thirty steps each."""
-    choices = {
-        "SGD": lambda p: SGD(p, lr=0.95),
-        "momentum": lambda p: SGD(p, lr=0.1, momentum=0.9),
-        "Nesterov": lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True),
-        "AdaGrad": lambda p: AdaGrad(p, lr=1.5),
-        "RMSprop": lambda p: RMSprop(p, lr=0.3, alpha=0.9),
-        "Adam": lambda p: Adam(p, lr=0.3),
-        "AdamW": lambda p: AdamW(p, lr=0.3),
-    }
-    slope = torch.tensor([0.1, 2.0])
-    for name, make in choices.items():
-        point = torch.tensor([-7.0, 2.0])
-        optimizer = make([point])
-        for _ in range(30):
-            point.grad = slope * point
-            optimizer.step()
-        print(f"{name:<9} ends at ({point[0]:6.2f}, {point[1]:6.2f}), value {point[0] ** 2 / 20 + point[1] ** 2:.4f}")
+    """All of them from (-7, 2) down the stretched valley x^2 / 20 + y^2, thirty steps each; --out draws the paths."""
+    parser = argparse.ArgumentParser(description="the paths of all optimisers down the stretched valley")
+    parser.add_argument("--out", type=Path, help="a folder for the picture")
+    out, valley = parser.parse_args().out, LANDSCAPES["stretched valley"]
+    walks = {name: walk(make, valley, 30) for name, make in ON_THE_VALLEY.items()}
+    for name, path in walks.items():
+        print(f"{name:<9} ends at ({path[-1, 0]:6.2f}, {path[-1, 1]:6.2f}), height {valley.function(path[-1]):.4f}")
+    if out:
+        from kit.mechanism.plots import paths
+
+        paths(valley.function, walks, (-8, 4, -3, 3)).savefig(out / "optimizers.png", dpi=120)
+        print(out / "optimizers.png")
 
 
 if __name__ == "__main__":

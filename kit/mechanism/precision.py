@@ -4,7 +4,8 @@ A floating point number is a sign, a few significant bits and an exponent. Half 
 and much faster to multiply; what is left is a float16 with fine steps and a short reach, or a bfloat16 with coarse
 steps and the reach of float32. A network hardly notices when it predicts. Training does: gradients are small enough to
 become 0 (so the loss is scaled up), and steps are too small to move a weight (so a master copy is kept in float32).
-Source of both: Micikevicius et al., "Mixed precision training", 2018.
+Source of both: Micikevicius et al., "Mixed precision training", 2018. In `under_autocast` the casts made by hand are
+swapped for PyTorch's autocast, and are equal to them.
 
     python -m kit.mechanism.precision
 """

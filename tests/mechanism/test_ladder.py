@@ -1,0 +1,72 @@
+"""The room as a whole: what it may import, that every file is a rung, and that every rung runs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kit.mechanism import __main__ as ladder
+
+ROOM = Path(ladder.__file__).parent
+FILES = sorted(ROOM.glob("*.py"))
+SWAPPED = {"precision", "transfer"}
+"""The files that say they now swap a hand-made piece for the library's."""
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Every module named in an import outside `main`, which may bring data."""
+    found = set()
+    for node in ast.walk(ast.Module([part for part in tree.body if getattr(part, "name", "") != "main"], [])):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_room_imports_torch_and_the_standard_library_only(path):
+    allowed = {"torch", "kit"} | ({"matplotlib"} if path.stem == "plots" else set()) | set(sys.stdlib_module_names)
+    data = {"sklearn"} if path.stem == "networks" else set()
+    assert {name.split(".")[0] for name in imported(ast.parse(path.read_text()))} <= allowed | data
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_layers_gradients_and_steps_are_made_by_hand_unless_a_file_says_so(path):
+    source = path.read_text()
+    borrowed = [name for name in ("torch.nn", "torch.optim", "torch.autograd", "autocast(") if name in code(source)]
+    borrowed += ["nn"] if "torch.nn" in imported(ast.parse(source)) else []
+    assert (path.stem in SWAPPED) if borrowed else True
+    if path.stem in SWAPPED:
+        assert "swapped for" in source or "swaps" in source
+
+
+def code(source: str) -> str:
+    """A file without its docstrings and comments."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            node.body[0] = ast.Pass()
+    return ast.unparse(tree)
+
+
+def test_every_file_is_a_rung():
+    assert {path.stem for path in FILES} - {"__init__", "__main__", "plots"} == set(ladder.RUNGS)
+
+
+def test_the_ladder_has_a_line_a_rung(capsys):
+    ladder.main()
+    lines = capsys.readouterr().out.strip().splitlines()[2:]
+    assert [line.split()[1] for line in lines] == list(ladder.RUNGS)
+    assert all(20 < len(ladder.idea(rung)) < 120 for rung in ladder.RUNGS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rung", ladder.RUNGS)
+def test_every_rung_runs_and_shows_its_idea(rung, tmp_path):
+    done = subprocess.run([sys.executable, "-m", f"kit.mechanism.{rung}"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 1 <= len(done.stdout.strip().splitlines()) <= 40
+    assert list(tmp_path.iterdir()) == []
