@@ -18,7 +18,7 @@ from kit.files import sha256
 from kit.recipe import RESIZES
 
 FORMAT, VERSION = "kit-bundle", 1
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, ONNX, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
 EXAMPLES, TRAINED_ON = "examples", "trained_on.txt"
 FROM_TABLE = "table"
 MOST_CONFIG_BYTES = 20_000_000

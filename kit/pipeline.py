@@ -30,13 +30,15 @@ def fine_tune(
     batch_tfms: Sequence | None = None,
     cbs: list | None = None,
     examples: bool = True,
+    onnx: bool = True,
     **options: Any,
 ) -> Run:
     """Fine-tune a pretrained network on a folder of labelled images; returns the `Run`, whose folder holds everything.
 
     source: a folder, a DataFrame with path and label, or a named data set. out: a new folder, by default below runs/.
-    item_tfms, batch_tfms, cbs: fastai's. options: fields of `Recipe`, and whatever fastai's Learner takes (metrics,
-    loss_func, opt_func, splitter, wd, moms, ...). Raises `KitError`, as early as it can be known.
+    item_tfms, batch_tfms, cbs: fastai's. examples, onnx: what goes into the bundle. options: fields of `Recipe`, and
+    whatever fastai's Learner takes (metrics, loss_func, opt_func, splitter, wd, moms, ...). Raises `KitError`, as
+    early as it can be known.
     """
     started = time.perf_counter()
     changes, learner_options = divide(options)
@@ -52,7 +54,7 @@ def fine_tune(
     result = evaluate.evaluate(learn)
     held_out = table[table["split"] == "test"]
     test = evaluate.evaluate(learn, held_out) if len(held_out) else None
-    saved = bundle.save(learn, result, folder / "bundle", examples=examples)
+    saved = bundle.save(learn, result, folder / "bundle", examples=examples, onnx=onnx)
     run = Run(source, folder, table, learn, history, result, test, saved, time.perf_counter() - started)
     write_run(run)
     return run

@@ -5,7 +5,7 @@ predictor = kit.bundle.load("runs/pets"); predictor.predict(["cat.jpg"]).table()
 Imports numpy and Pillow only; what computes the network is passed in, and pandas is imported by `table()` alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from kit.bundle.engines import Engine
 from kit.data.images import Source, open_image, square, without_warnings
 from kit.errors import ImageError
 
-Engine = Callable[[np.ndarray], np.ndarray]
 THREADS = 4
 
 
@@ -59,18 +59,12 @@ class Predictions(list):
 
 
 def prepare_image(source: Source, rules: Mapping[str, Any]) -> np.ndarray:
-    """An image as the rules of a bundle's config want it: float32 (3, size, size), normalised. Raises `ImageError`."""
-    image = square(open_image(source, rules["at_least"]), rules["size"], rules["resize"])
-    pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
-    mean, std = (np.array(rules[name], np.float32).reshape(3, 1, 1) for name in ("mean", "std"))
-    return (pixels - mean) / std
+    """An image as the rules of a bundle's config want it: uint8 (size, size, 3), RGB. Raises `ImageError`."""
+    return np.array(square(open_image(source, rules["at_least"]), rules["size"], rules["resize"]), dtype=np.uint8)
 
 
 class Predictor:
-    """A network with all that it needs to turn files into predictions: `config` of its bundle, and an engine.
-
-    The engine takes float32 images (n, 3, size, size), normalised, and gives logits (n, classes).
-    """
+    """A network with all that it needs to turn files into predictions: `config` of its bundle, and an engine."""
 
     def __init__(self, config: dict[str, Any], engine: Engine, folder: Path):
         self.config, self.engine, self.folder = config, engine, folder
@@ -80,14 +74,22 @@ class Predictor:
         return f"Predictor({self.config['architecture']['name']}, {len(self.vocab)} classes, from {self.folder})"
 
     def prepare(self, source: Source) -> np.ndarray:
-        """One image as the network sees it: float32 (3, size, size), normalised. Raises `ImageError`."""
+        """One image as the network is given it: uint8 (size, size, 3). Raises `ImageError`."""
         return prepare_image(source, self.config["image"])
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Prepared images (n, 3, size, size) to probabilities (n, classes)."""
-        logits = self.engine(images).astype(np.float64) / self.config["temperature"]
-        powers = np.exp(logits - logits.max(1, keepdims=True))
-        return powers / powers.sum(1, keepdims=True)
+        """Prepared images (n, size, size, 3) to probabilities (n, classes)."""
+        return self.engine(images).probabilities.astype(np.float64)
+
+    def explain(self, source: Source) -> tuple[Prediction, np.ndarray | None]:
+        """The prediction of one image, and a heat map of each class (classes, h, w), over the square it was cut to.
+
+        A map is 0 where a place did not speak for the class; there are none where the network has no feature maps.
+        Raises `ImageError`.
+        """
+        prepared = self.prepare(source)
+        maps = self.engine(prepared[None]).maps
+        return next(self._predict_batch([source], [prepared])), None if maps is None else maps[0]
 
     def predict(self, images: Source | Iterable[Source], batch: int = 32) -> Predictions:
         """Predict one image or several: paths, bytes, open files or Pillow images, `batch` at a time.

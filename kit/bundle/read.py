@@ -6,27 +6,51 @@ predictor = load("runs/pets"); learn = learner("runs/pets", dls)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from kit.bundle.predictor import Engine, Predictor
+from kit.bundle.engines import onnx_engine, torch_engine
+from kit.bundle.predictor import Predictor
+from kit.console import say
 from kit.errors import BundleError
-from kit.manifest import GET_ANOTHER, WEIGHTS, find_bundle, read_config
+from kit.manifest import GET_ANOTHER, ONNX, WEIGHTS, find_bundle, read_config
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
+ENGINES = ("auto", "onnx", "torch")
 
-def load(path: str | Path, device: str = "auto") -> Predictor:
+
+def load(path: str | Path, device: str = "auto", engine: str = "auto", many: bool = True) -> Predictor:
     """A `Predictor` from a bundle or a run folder; it needs neither the training images nor the script.
 
-    Every file is checked against its SHA-256 first. Raises `BundleError` for anything that is not as it was saved.
+    engine: "onnx" (ONNX Runtime, on the CPU), "torch", or "auto", which takes ONNX where the bundle has it and no other
+    device is asked for. many: whether many images will follow, so that a longer start pays. Every file is checked
+    against its SHA-256 first. Raises `BundleError` for anything that is not as it was saved.
     """
+    folder = find_bundle(path)
+    config = read_config(folder)
+    if choose_engine(config, device, engine) == "onnx":
+        return Predictor(config, onnx_engine(folder / ONNX, config, many), folder)
     from kit.data.datablock import device as find_device
 
-    folder, place = find_bundle(path), find_device(device)
-    config = read_config(folder)
-    return Predictor(config, _torch_engine(load_network(folder, config), place), folder)
+    network = load_network(folder, config)
+    return Predictor(config, torch_engine(network, config["image"], find_device(device)), folder)
+
+
+def choose_engine(config: dict[str, Any], device: str, engine: str) -> str:
+    """ "onnx" or "torch". Says so where a bundle without model.onnx falls back to torch, which starts slower."""
+    if engine not in ENGINES:
+        raise BundleError(f"engine {engine!r}", fix=f"choose one of {', '.join(ENGINES)}")
+    there = ONNX in config["files"]
+    if engine == "onnx" and not there:
+        raise BundleError(f"this bundle holds no {ONNX}", fix="write it with kit export, or take --engine torch")
+    if engine == "onnx" and device not in ("auto", "cpu"):
+        raise BundleError(
+            f"the ONNX engine computes on the CPU, not on {device}", fix="--engine torch, or --device cpu"
+        )
+    if engine != "auto":
+        return engine
+    if not there:
+        say(f"note: this bundle holds no {ONNX}; torch predicts (kit export writes it)")
+    return "onnx" if there and device in ("auto", "cpu") else "torch"
 
 
 def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
@@ -52,21 +76,6 @@ def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
         name = config["architecture"]["name"]
         raise BundleError(f"{path} does not fit the network {name}", fix=GET_ANOTHER) from error
     return network.eval()
-
-
-def _torch_engine(network: "nn.Module", device: "torch.device") -> Engine:
-    import torch
-
-    from kit.evaluate.evaluation import exact_convolutions
-
-    network = network.to(device)
-
-    @torch.inference_mode()
-    def engine(images: np.ndarray) -> np.ndarray:
-        with exact_convolutions():
-            return network(torch.from_numpy(images).to(device)).cpu().numpy()
-
-    return engine
 
 
 def learner(path: str | Path, dls: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ import hashlib
 import platform
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,30 +19,33 @@ import torch
 from safetensors.torch import save_file
 
 from kit.bundle.card import card_text
+from kit.bundle.onnx import export, probabilities
 from kit.bundle.predictor import prepare_image
 from kit.bundle.read import load
+from kit.console import say
 from kit.data.datablock import image_path
 from kit.data.images import open_image
 from kit.errors import BundleError
 from kit.evaluate.evaluation import Evaluation
 from kit.files import atomic_path, new_folder, sha256, write_json, write_text
-from kit.manifest import CARD, CONFIG, EXAMPLES, FORMAT, TRAINED_ON, VERSION, WEIGHTS, vocab_hash
+from kit.manifest import CARD, CONFIG, EXAMPLES, FORMAT, ONNX, TRAINED_ON, VERSION, WEIGHTS, vocab_hash
 from kit.model.build import Origin, origin_of
 
-PACKAGES = ("fastai", "torch", "torchvision", "timm", "pillow", "numpy", "safetensors")
+PACKAGES = ("fastai", "torch", "torchvision", "timm", "pillow", "numpy", "safetensors", "onnx", "onnxruntime")
 PROOF_IMAGES = 16
 TOLERANCE = 1e-4
 EXAMPLE_SIZE = 480
 MOST_EXAMPLES = 6
 
 
-def save(learn: Any, evaluation: Evaluation, folder: str | Path, *, examples: bool = True) -> Path:
+def save(learn: Any, evaluation: Evaluation, folder: str | Path, *, examples: bool = True, onnx: bool = True) -> Path:
     """Write a bundle into the new folder `folder`, and return it.
 
     learn: a Learner of `model.learner`; evaluation: its own, on validation images. examples: whether a few validation
-    images go along, small and without metadata. The bundle is first written beside its place, loaded, and must predict
-    what the evaluation says, to 1e-4; config.json records that proof. Raises `BundleError` where it does not, or
-    `OutputError`; then nothing is left.
+    images go along, small and without metadata. onnx: whether model.onnx goes along; where the network cannot be
+    written as ONNX, a line says so. The bundle is first written beside its place, loaded, and must predict what the
+    evaluation says, to 1e-4; config.json records that proof. Raises `BundleError` where it does not, or `OutputError`;
+    then nothing is left.
     """
     folder = Path(folder)
     new_folder(folder).rmdir()
@@ -51,6 +54,8 @@ def save(learn: Any, evaluation: Evaluation, folder: str | Path, *, examples: bo
         config = _write_files(learn, evaluation, partial, examples)
         write_json(partial / CONFIG, config)
         write_json(partial / CONFIG, config | {"proof": _prove(partial, evaluation)})
+        if onnx:
+            _add_onnx(partial, evaluation)
         return partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -76,13 +81,19 @@ def check_preparation(learn: Any) -> None:
 
     To be asked before training: with transforms of one's own the learner may be fine and a bundle impossible.
     """
-    path = image_path(first_of(learn.dls.valid_ds.items))
+    path, rules = image_path(first_of(learn.dls.valid_ds.items)), image_rules(origin_of(learn))
     with _random_state_kept():
         seen = learn.dls.valid.new(bs=1, num_workers=0).one_batch()[0][0].cpu().numpy()
-    ours = prepare_image(path, image_rules(origin_of(learn)))
+    ours = normalised(prepare_image(path, rules), rules)
     if seen.shape != ours.shape or np.abs(seen - ours).max() > TOLERANCE:
         fix = "leave validation images to size, resize and presize; or train step by step and export through fastai"
         raise BundleError("validation images are not prepared as a bundle would prepare them", fix=fix)
+
+
+def normalised(pixels: np.ndarray, rules: Mapping[str, Any]) -> np.ndarray:
+    """uint8 (size, size, 3) to float32 (3, size, size), with the mean and std of the rules: what a network sees."""
+    mean, std = (np.array(rules[name], np.float32).reshape(3, 1, 1) for name in ("mean", "std"))
+    return (pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255) - mean) / std
 
 
 @contextmanager
@@ -169,14 +180,27 @@ def _write_examples(evaluation: Evaluation, folder: Path) -> None:
         image.save(folder / f"example_{number}.jpg", quality=88)
 
 
+def _proof_rows(evaluation: Evaluation) -> np.ndarray:
+    """Which of the evaluation's images prove a bundle: a few, from the first to the last."""
+    return np.unique(np.linspace(0, evaluation.n - 1, min(PROOF_IMAGES, evaluation.n)).round().astype(int))
+
+
 def _prove(folder: Path, evaluation: Evaluation) -> dict[str, Any]:
     """Load what was written and predict held-out images anew; the largest difference of a probability is the proof."""
-    rows = np.unique(np.linspace(0, evaluation.n - 1, min(PROOF_IMAGES, evaluation.n)).round().astype(int))
-    predictions = load(folder).predict([evaluation.predictions["path"].iloc[row] for row in rows])
-    ours = np.array([[one.probabilities.get(name, np.nan) for name in evaluation.vocab] for one in predictions])
+    rows = _proof_rows(evaluation)
+    ours = probabilities(load(folder, engine="torch"), evaluation.predictions["path"].iloc[rows].tolist())
     difference = float(np.abs(ours - evaluation.probabilities[rows]).max())
     if not difference <= TOLERANCE:
         problem = f"the bundle does not predict what the learner did: a probability differs by {difference:.2g}"
         fix = "prepare images as the recipe says; with item_tfms or batch_tfms of your own, export through fastai"
         raise BundleError(problem, fix=fix)
     return {"images": len(rows), "largest_difference": difference}
+
+
+def _add_onnx(folder: Path, evaluation: Evaluation) -> None:
+    """model.onnx, proven on the same images; a network that has no such form keeps its bundle, which torch predicts."""
+    rows = _proof_rows(evaluation)
+    try:
+        export(folder, evaluation.predictions["path"].iloc[rows].tolist(), evaluation.probabilities[rows])
+    except BundleError as error:
+        say(f"note: the bundle goes without {ONNX}: {error.problem}")

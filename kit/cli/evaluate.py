@@ -21,6 +21,7 @@ Labels = Annotated[str | None, typer.Option(help="a CSV file with the columns pa
 Out = Annotated[Path | None, typer.Option(help="write the predictions here (CSV)")]
 Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
 Device = Annotated[str, typer.Option(help="where to compute: auto, cpu, cuda, ...")]
+Engine = Annotated[str, typer.Option(help="what computes: auto, onnx (quick to start, on the CPU) or torch")]
 
 
 def evaluate(
@@ -30,6 +31,7 @@ def evaluate(
     labels: Labels = None,
     out: Out = None,
     device: Device = "auto",
+    engine: Engine = "auto",
     as_json: Json = False,
 ) -> None:
     """Measure BUNDLE on all labelled images of FOLDER: error rate with its interval, per class, what is confused."""
@@ -40,7 +42,7 @@ def evaluate(
 
     if out:
         check_parent(out)
-    predictor = load(bundle, device)
+    predictor = load(bundle, device, engine)
     rule = label or ("folder" if labels else label_of_bundle(predictor.config["label"]))
     rows = without_trained(labelled_images(folder, label=rule, labels=labels), predictor.folder)
     check_labels(rows["label"].tolist(), predictor.vocab)

@@ -14,16 +14,22 @@ Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a n
 Out = Annotated[Path | None, typer.Option(help="the run folder to write, new; by default runs/NAME")]
 Json = Annotated[bool, typer.Option("--json", help="print result.json to standard output")]
 Examples = Annotated[bool, typer.Option(help="put a few validation images, small, into the bundle")]
+Onnx = Annotated[bool, typer.Option(help="write model.onnx into the bundle, which predicts without torch")]
 
 
 @with_recipe
 def fine_tune(
-    folder: Folder, recipe: Recipe, out: Out = None, examples: Examples = True, as_json: Json = False
+    folder: Folder,
+    recipe: Recipe,
+    out: Out = None,
+    examples: Examples = True,
+    onnx: Onnx = True,
+    as_json: Json = False,
 ) -> None:
     """Fine-tune a pretrained network on FOLDER, measure its error, and write a run folder with a bundle."""
     from kit.pipeline import fine_tune as run_pipeline
 
-    run = run_pipeline(folder, recipe, out=out, examples=examples)
+    run = run_pipeline(folder, recipe, out=out, examples=examples, onnx=onnx)
     say("\n".join(["", *run.lines()]))
     if as_json:
         print(json.dumps(json.loads((run.folder / "result.json").read_text(encoding="utf-8"))))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from kit.cli import check, demo, evaluate, fine_tune, predict
+from kit.cli import check, demo, evaluate, export, fine_tune, predict
 from kit.cli.script import guarded
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable] = {
     "fine-tune": fine_tune.fine_tune,
     "evaluate": evaluate.evaluate,
     "predict": predict.predict,
+    "export": export.export,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

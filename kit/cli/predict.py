@@ -21,10 +21,18 @@ Out = Annotated[
 Top = Annotated[int, typer.Option(min=1, help="how many classes to print for each image")]
 Batch = Annotated[int, typer.Option(min=1, help="images at a time")]
 Device = Annotated[str, typer.Option(help="where to compute: auto, cpu, cuda, ...")]
+Engine = Annotated[str, typer.Option(help="what computes: auto, onnx (quick to start, on the CPU) or torch")]
+FEW = 64
 
 
 def predict(
-    bundle: Bundle, images: Images, out: Out = None, top: Top = 3, batch: Batch = 32, device: Device = "auto"
+    bundle: Bundle,
+    images: Images,
+    out: Out = None,
+    top: Top = 3,
+    batch: Batch = 32,
+    device: Device = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Predict IMAGES with BUNDLE; without --out, one line an image is printed."""
     from kit.bundle.read import load
@@ -32,7 +40,7 @@ def predict(
     paths = list(find_images(images))
     if out:
         check_parent(out)
-    predictor = load(bundle, device)
+    predictor = load(bundle, device, engine, many=len(paths) > FEW)
     failed = 0
     with _writer(out, predictor.vocab, top) as write:
         for one in progress(predictor.predict_each(paths, batch), "predict", total=len(paths)):

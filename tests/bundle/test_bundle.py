@@ -38,7 +38,7 @@ def rehash(folder: Path) -> None:
 def test_a_bundle_holds_data_and_nothing_executable(run):
     names = sorted(path.relative_to(run.bundle).as_posix() for path in run.bundle.rglob("*") if path.is_file())
     assert [name for name in names if not name.startswith("examples/")] == [
-        "README.md", "config.json", "model.safetensors", "trained_on.txt",
+        "README.md", "config.json", "model.onnx", "model.safetensors", "trained_on.txt",
     ]  # fmt: skip
     config = json.loads((run.bundle / "config.json").read_text())
     assert set(config["files"]) == set(names) - {"config.json"}

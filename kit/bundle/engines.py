@@ -1,0 +1,75 @@
+"""What computes the network of a bundle: ONNX Runtime, or torch where there is no model.onnx.
+
+engine = onnx_engine(Path("bundle/model.onnx")); engine(pixels).probabilities
+
+Both take uint8 pixels and give the same answers: that is proven on real images when model.onnx is written.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kit.errors import BundleError
+from kit.manifest import GET_ANOTHER
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network says of n images, in float32: probabilities (n, classes), features (n, f), and a heat map of each
+    class (n, classes, h, w), which is None for networks without feature maps."""
+
+    probabilities: np.ndarray
+    features: np.ndarray
+    maps: np.ndarray | None = None
+
+
+Engine = Callable[[np.ndarray], Answers]
+"""uint8 pixels (n, size, size, 3), RGB -> `Answers`."""
+
+
+def onnx_engine(path: Path, config: Mapping[str, Any], many: bool = True) -> Engine:
+    """The engine of a model.onnx on the CPU. many: take longer to start and less for each image, as for a folder.
+
+    config: its bundle's. Raises `BundleError` for a file that is not ONNX, or was written for other classes.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if many else levels.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BundleError(f"{path} cannot be run by ONNX Runtime ({_first_line(error)})", fix=GET_ANOTHER) from error
+    if session.get_modelmeta().custom_metadata_map.get("vocab_sha256") != config["vocab_sha256"]:
+        raise BundleError(f"{path} was written for other classes, or in another order", fix=GET_ANOTHER)
+    return lambda pixels: Answers(*session.run(None, {"pixels": pixels}))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def torch_engine(network: "nn.Module", rules: Mapping[str, Any], device: "torch.device") -> Engine:
+    """The engine of a network of body and head, with the bundle's image rules, on a device; in fp32."""
+    import torch
+
+    from kit.bundle.served import Served
+    from kit.evaluate.evaluation import exact_convolutions
+
+    served = Served(network, rules).to(device)
+
+    @torch.inference_mode()
+    def engine(pixels: np.ndarray) -> Answers:
+        with exact_convolutions():
+            return Answers(*(output.cpu().numpy() for output in served(torch.from_numpy(pixels).to(device))))
+
+    return engine

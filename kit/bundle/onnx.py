@@ -1,0 +1,111 @@
+"""model.onnx: the network of a bundle as a file that ONNX Runtime runs, proven to answer as the learner did.
+
+kit export runs/pets        # for a bundle that has none yet; kit fine-tune writes it by itself
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kit.bundle.engines import onnx_engine
+from kit.bundle.predictor import Predictor
+from kit.bundle.read import load, load_network
+from kit.bundle.served import Served
+from kit.data.images import Source
+from kit.errors import BundleError
+from kit.files import atomic_path, sha256, write_json
+from kit.manifest import CONFIG, ONNX, find_bundle, read_config
+
+OUTPUTS = ("probabilities", "features", "maps")
+TOLERANCE = 1e-4
+
+
+def export(path: str | Path, images: Sequence[Source], expected: np.ndarray | None = None) -> dict[str, Any]:
+    """Add model.onnx to a bundle, or write it anew; returns its proof, which config.json then holds.
+
+    images: real ones, on which ONNX Runtime must give the probabilities `expected` (images, classes), by default those
+    that torch gives. Raises `BundleError`, by how much it differs, and leaves the bundle as it was.
+    """
+    folder = find_bundle(path)
+    config = read_config(folder)
+    expected = probabilities(load(folder, "cpu", "torch"), images) if expected is None else expected
+    with atomic_path(folder / ONNX) as partial:
+        write_onnx(load_network(folder, config), config, partial)
+        proof = {"images": len(images), "largest_difference": prove(folder, config, partial, images, expected)}
+    files = dict(sorted((config["files"] | {ONNX: sha256(folder / ONNX)}).items()))
+    write_json(folder / CONFIG, config | {"onnx": proof, "files": files})
+    return proof
+
+
+def probabilities(predictor: Predictor, images: Sequence[Source]) -> np.ndarray:
+    """What a predictor's engine says of images: (images, classes)."""
+    if not images:
+        raise BundleError("there is no image to prove the ONNX file on", fix="give some: --images FOLDER")
+    return np.concatenate([predictor.probabilities(predictor.prepare(image)[None]) for image in images])
+
+
+def prove(folder: Path, config: dict[str, Any], path: Path, images: Sequence[Source], expected: np.ndarray) -> float:
+    """The largest difference of a probability between the ONNX file at `path` and what is expected.
+
+    Raises `BundleError` where it is above 1e-4, or another class comes first.
+    """
+    found = probabilities(Predictor(config, onnx_engine(path, config), folder), images)
+    difference = float(np.abs(found - expected).max())
+    changed = int((found.argmax(1) != expected.argmax(1)).sum())
+    if not difference <= TOLERANCE or changed:
+        problem = f"as ONNX the network answers differently: a probability by {difference:.2g}"
+        problem += f", and another class comes first for {changed} of {len(images)} images" if changed else ""
+        raise BundleError(problem, fix="leave it out (--no-onnx); the bundle then predicts with torch")
+    return difference
+
+
+def write_onnx(network: nn.Module, config: Mapping[str, Any], path: Path) -> None:
+    """Write a network of body and head, with the image rules of its bundle, to `path`; any number of images a batch.
+
+    The file is whole (weights inside) and takes uint8 pixels (n, size, size, 3). Raises `BundleError` where the
+    network holds an operation that cannot be written.
+    """
+    served, size = Served(network, config["image"]), config["image"]["size"]
+    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    names = OUTPUTS[: len(served(pixels))]
+    shapes = {"pixels": {0: "batch"}}
+    try:
+        with _silence(), torch.no_grad():
+            program = torch.onnx.export(
+                served,
+                (pixels,),
+                dynamo=True,
+                dynamic_shapes=shapes,
+                input_names=["pixels"],
+                output_names=names,
+                verbose=False,
+            )
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        problem = f"this network cannot be written as ONNX ({reason})"
+        raise BundleError(problem, fix="leave it out (--no-onnx); the bundle then predicts with torch") from error
+    program.model.metadata_props["vocab_sha256"] = config["vocab_sha256"]
+    program.save(path, external_data=False)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """The exporter tells of its own steps; they mean nothing to who only wants the file."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

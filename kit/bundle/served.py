@@ -1,0 +1,69 @@
+"""The network as it is served: pixels in; probabilities, features and heat maps out, in one forward pass.
+
+The same module answers in torch and becomes model.onnx, so that both say the same. A heat map needs the gradient of a
+class with respect to the body's last feature maps (Grad-CAM: Selvaraju et al., 2017). The head behind them is short
+enough that its chain rule is written here as a formula of the forward pass: nothing is left to differentiate later.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from fastai.vision.all import AdaptiveConcatPool2d
+from torch import Tensor, nn
+
+
+class Served(nn.Module):
+    """A body with fastai's head, in eval mode, with normalisation before it and everything that is asked behind it.
+
+    network: body and head, as `with_head` makes them. rules: `image` of a bundle's config (mean and std are used).
+    """
+
+    def __init__(self, network: nn.Module, rules: Mapping[str, Any]):
+        super().__init__()
+        self.body, head = network[0], list(network[1])
+        pooled = isinstance(head[0], AdaptiveConcatPool2d)
+        self.pool, self.classifier = (nn.Sequential(*head[:2]), head[2:]) if pooled else (None, head)
+        self.norm1, self.linear1, self.norm2, self.linear2 = _layers(self.classifier)
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(rules[name], dtype=torch.float32).reshape(1, 3, 1, 1))
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """uint8 (n, size, size, 3) -> probabilities (n, classes), features (n, f), and maps (n, classes, h, w).
+
+        The maps are there where the body ends in feature maps; 0 says that a place did not speak for the class.
+        """
+        x = (pixels.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
+        activations = self.body(x)
+        features = self.pool(activations) if self.pool else activations.flatten(1)
+        hidden = self.linear1(self.norm1(features))
+        probabilities = self.linear2(self.norm2(hidden.relu())).softmax(1)
+        if self.pool is None:
+            return probabilities, features
+        return probabilities, features, self.maps(activations, hidden)
+
+    def maps(self, activations: Tensor, hidden: Tensor) -> Tensor:
+        """Grad-CAM of every class: activations (n, k, h, w), hidden (n, 512) before its ReLU -> (n, classes, h, w).
+
+        A channel's weight is the mean gradient over its places. Through the average it is the gradient / (h w) at each
+        of them, through the maximum the gradient at one of them: both means are the gradient / (h w).
+        """
+        alive = (hidden > 0).to(hidden.dtype)
+        to_hidden = (self.linear2.weight * _scale(self.norm2))[None] * alive[:, None]  # (n, classes, 512)
+        to_features = to_hidden @ (self.linear1.weight * _scale(self.norm1))  # (n, classes, 2k): maximum, average
+        channels = activations.shape[1]
+        weights = to_features[..., :channels] + to_features[..., channels:]
+        places = activations.shape[2] * activations.shape[3]
+        return (weights @ activations.flatten(2) / places).relu().unflatten(2, activations.shape[2:])
+
+
+def _layers(classifier: list[nn.Module]) -> tuple[nn.Module, nn.Linear, nn.Module, nn.Linear]:
+    """Of norm, dropout, linear, ReLU, norm, dropout, linear: those that do something when predicting."""
+    norm1, _, linear1, _, norm2, _, linear2 = classifier
+    return norm1, linear1, norm2, linear2
+
+
+def _scale(norm: nn.BatchNorm1d) -> Tensor:
+    """What a batch norm multiplies by when predicting."""
+    return norm.weight / (norm.running_var + norm.eps).sqrt()

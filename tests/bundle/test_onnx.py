@@ -1,0 +1,201 @@
+"""model.onnx answers as the learner did, proven on real images, and needs no torch."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kit import bundle
+from kit.bundle.onnx import export
+from kit.bundle.read import load_network
+from kit.bundle.served import Served
+from kit.errors import BundleError, ImageError
+from kit.manifest import read_config
+
+HEAVY = ("torch", "fastai", "pandas", "gradio", "onnx", "onnxscript", "torchvision", "timm")
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return Path(shutil.copytree(run.bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def paths(shapes):
+    return sorted(shapes.rglob("*.png"))
+
+
+def values(predictions):
+    return np.array([list(one.probabilities.values()) for one in predictions])
+
+
+def test_fine_tuning_writes_it_with_its_proof(run):
+    config = read_config(run.bundle)
+    assert "model.onnx" in config["files"]
+    assert config["onnx"]["images"] == 6
+    assert 0 <= config["onnx"]["largest_difference"] <= 1e-4
+
+
+def test_both_engines_give_the_same_answers_for_any_number_of_images(run, paths):
+    by_onnx, by_torch = (bundle.load(run.bundle, engine=engine) for engine in ("onnx", "torch"))
+    for count in (1, 2, 7):
+        pixels = np.stack([by_onnx.prepare(path) for path in paths[:count]])
+        ours, theirs = by_onnx.engine(pixels), by_torch.engine(pixels)
+        for name in ("probabilities", "features", "maps"):
+            np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=1e-4)
+    np.testing.assert_allclose(values(by_onnx.predict(paths)), values(by_torch.predict(paths)), atol=1e-5)
+
+
+def test_it_predicts_what_the_learner_did(run):
+    predictions = bundle.load(run.bundle, engine="onnx").predict(run.evaluation.predictions["path"].tolist())
+    assert np.abs(values(predictions) - run.evaluation.probabilities).max() < 1e-5
+
+
+def test_the_heat_maps_are_grad_cam_as_autograd_finds_it(run, paths):
+    """The gradient of a class's logit with respect to the last feature maps, averaged, weighs the maps."""
+    predictor, config = bundle.load(run.bundle, engine="torch"), read_config(run.bundle)
+    network = load_network(run.bundle, config)
+    served = Served(network, config["image"])
+    pixels = torch.from_numpy(np.stack([predictor.prepare(path) for path in paths[:4]]))
+    x = (pixels.permute(0, 3, 1, 2).float() / 255 - served.mean) / served.std
+    activations = network[0](x).detach().requires_grad_()
+    logits = network[1](activations)
+    maps = predictor.engine(pixels.numpy()).maps
+    for index in range(3):
+        (gradient,) = torch.autograd.grad(logits[:, index].sum(), activations, retain_graph=True)
+        expected = (gradient.mean((2, 3), keepdim=True) * activations).sum(1).relu()
+        torch.testing.assert_close(torch.from_numpy(maps[:, index]), expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_explanation_is_the_prediction_with_a_map_of_each_class(run, paths):
+    predictor = bundle.load(run.bundle)
+    prediction, maps = predictor.explain(paths[0])
+    assert prediction.label == predictor.predict(paths[0])[0].label
+    assert maps.shape[0] == 3
+    assert (maps >= 0).all()
+    with pytest.raises(ImageError, match="not an image"):
+        predictor.explain(b"text")
+
+
+def test_predicting_loads_neither_torch_nor_fastai_nor_pandas(run, paths):
+    code = f"""
+import sys
+from kit import bundle
+print(bundle.load({str(run.bundle)!r}).predict({str(paths[0])!r})[0].label)
+print(*(set(sys.modules) & set({HEAVY!r})))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    label, loaded = done.stdout.splitlines()
+    assert label in ("circle", "square", "triangle")
+    assert loaded == ""
+
+
+def test_a_bundle_without_it_predicts_with_torch_and_says_so(copy, paths, capsys):
+    drop_onnx(copy)
+    assert bundle.load(copy).predict(paths[0])[0].label
+    assert "note: this bundle holds no model.onnx; torch predicts (kit export writes it)" in capsys.readouterr().err
+    with pytest.raises(BundleError, match="this bundle holds no model.onnx.*\n.*kit export"):
+        bundle.load(copy, engine="onnx")
+
+
+def drop_onnx(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["files"]["model.onnx"], config["onnx"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.onnx").unlink()
+
+
+def test_export_adds_it_to_a_bundle_that_has_none(copy, paths):
+    drop_onnx(copy)
+    proof = export(copy, paths[:5])
+    assert proof["images"] == 5
+    assert read_config(copy)["onnx"] == proof
+    assert bundle.load(copy, engine="onnx").predict(paths[0])[0].label
+
+
+def test_a_file_that_answers_differently_is_refused_by_how_much_and_the_bundle_stays(copy, paths):
+    drop_onnx(copy)
+    before = (copy / "config.json").read_bytes()
+    wrong = np.full((2, 3), 1 / 3)
+    with pytest.raises(BundleError, match=r"as ONNX the network answers differently: a probability by 0\.\d+"):
+        export(copy, paths[:2], wrong)
+    assert (copy / "config.json").read_bytes() == before
+    assert not (copy / "model.onnx").exists()
+
+
+def test_no_image_is_no_proof(copy):
+    with pytest.raises(BundleError, match="there is no image to prove the ONNX file on"):
+        export(copy, [])
+
+
+def test_one_flipped_bit_is_refused(copy):
+    content = bytearray((copy / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "model.onnx").write_bytes(content)
+    with pytest.raises(BundleError, match=r"model\.onnx is not the file that was saved"):
+        bundle.load(copy)
+
+
+@pytest.mark.parametrize(("engine", "device", "problem"), [
+    ("tensorrt", "auto", "engine 'tensorrt'"),
+    ("onnx", "cuda", "the ONNX engine computes on the CPU, not on cuda"),
+])  # fmt: skip
+def test_an_engine_that_cannot_be_is_refused(run, engine, device, problem):
+    with pytest.raises(BundleError, match=problem):
+        bundle.load(run.bundle, device, engine)
+
+
+def test_the_weights_lie_inside_the_file(run):
+    assert (run.bundle / "model.onnx").stat().st_size > 40e6
+    assert not list(run.bundle.glob("*.data"))
+
+
+def test_an_overwritten_file_does_not_change_a_loaded_model(copy, paths):
+    predictor = bundle.load(copy, engine="onnx")
+    before = values(predictor.predict(paths[:3]))
+    (copy / "model.onnx").write_bytes(b"\0" * (copy / "model.onnx").stat().st_size)
+    assert np.array_equal(values(predictor.predict(paths[:3])), before)
+
+
+def test_the_file_of_other_classes_is_refused(copy):
+    import onnx
+
+    model = onnx.load(copy / "model.onnx")
+    model.metadata_props[0].value = "another"
+    onnx.save(model, copy / "model.onnx")
+    config = json.loads((copy / "config.json").read_text())
+    config["files"] = {"model.safetensors": config["files"]["model.safetensors"]}
+    (copy / "config.json").write_text(json.dumps(config | {"files": config["files"] | {"model.onnx": hash_of(copy)}}))
+    with pytest.raises(BundleError, match=r"model\.onnx was written for other classes, or in another order"):
+        bundle.load(copy)
+
+
+def hash_of(folder):
+    from kit.files import sha256
+
+    return sha256(folder / "model.onnx")
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_370_photos_of_pets_get_the_same_answers_from_both_engines(pets, run):
+    """The probabilities of an untrained head would all be alike; the shapes' own network has opinions on pets."""
+    paths = sorted(pets.glob("*.jpg"))
+    ours, theirs = (values(bundle.load(run.bundle, engine=engine).predict(paths)) for engine in ("onnx", "torch"))
+    assert len(paths) == 370
+    assert np.abs(ours - theirs).max() < 1e-4
+    assert (ours.argmax(1) == theirs.argmax(1)).all()
+
+
+def test_an_image_is_given_as_pixels(run):
+    predictor = bundle.load(run.bundle)
+    pixels = predictor.prepare(Image.new("RGB", (50, 40), (255, 0, 0)))
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (32, 32, 3)
+    assert pixels[16, 16].tolist() == [255, 0, 0]
