@@ -106,9 +106,9 @@ def test_equal_to_fastai_in_every_bit(name):
 def test_adam_differs_from_pytorchs_by_rounding_alone(ours, theirs):
     """PyTorch moves its mean by lerp and divides the square root, not what is under it: other roundings of one formula.
 
-    In float32 the parameters, about 1, end some millionths apart.
+    In float32 the parameters, about 1, end 3e-7 apart.
     """
-    assert 0 < largest_difference(ours, theirs) < 5e-6
+    assert 0 < largest_difference(ours, theirs) < 2e-6
 
 
 def test_coupled_and_decoupled_decay_are_one_for_plain_sgd_and_two_for_adam():
