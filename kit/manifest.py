@@ -19,7 +19,7 @@ from kit.recipe import RESIZES
 
 FORMAT, VERSION = "kit-bundle", 1
 CONFIG, WEIGHTS, ONNX, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
-EXAMPLES, TRAINED_ON = "examples", "trained_on.txt"
+EXAMPLES, TRAINED_ON, UNKNOWN = "examples", "trained_on.txt", "unknown.safetensors"
 FROM_TABLE = "table"
 MOST_CONFIG_BYTES = 20_000_000
 GET_ANOTHER = "get the bundle again from where it was made"

@@ -7,10 +7,12 @@ from typing import Any
 
 from kit.evaluate.evaluation import Evaluation
 
-LIMITS = """- It knows only the classes above, and will name one of them for any image whatsoever.
+LIMITS = """- It knows only the classes above, and will name one of them for any image whatsoever.{unlike}
 - The error rate holds for images like the validation images; for others (another camera, place, season) measure anew:
   `kit evaluate BUNDLE FOLDER`.
-- A probability is the model's own opinion, not a measured frequency."""
+- {probability}"""
+UNLIKE = """ It flags images that are not like its
+  training images, and about {share:.0%} of those that are; it does not notice all others."""
 
 
 def card_text(config: dict[str, Any], evaluation: Evaluation) -> str:
@@ -45,8 +47,21 @@ Images in `examples/`, if any, are validation images, made small and without met
 
 ## Limits
 
-{LIMITS}
+{_limits(config)}
 """
+
+
+def _limits(config: dict[str, Any]) -> str:
+    flagged, calibration = config["unknown"].get("flagged"), config["calibration"]
+    probability = "A probability is the model's own opinion, not a measured frequency."
+    if config["temperature"] != 1:
+        probability = (
+            f"Probabilities are calibrated (temperature {config['temperature']:.2f}): the expected calibration error\n"
+            f"  is {calibration['error_after']:.3f} (cross-fitted, n={calibration['n']}), without that "
+            f"{calibration['error_before']:.3f}."
+        )
+    unlike = "" if flagged is None else UNLIKE.format(share=flagged)
+    return LIMITS.format(unlike=unlike, probability=probability)
 
 
 def _class_table(evaluation: Evaluation) -> str:

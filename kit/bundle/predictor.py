@@ -7,7 +7,7 @@ Imports numpy and Pillow only; what computes the network is passed in, and panda
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kit.bundle.engines import Engine
+from kit.bundle.engines import Answers, Engine
 from kit.data.images import Source, open_image, square, without_warnings
 from kit.errors import ImageError
+from kit.evaluate.calibration import calibrated
+from kit.evaluate.unknown import Unknown
 
 THREADS = 4
 
@@ -27,7 +29,9 @@ THREADS = 4
 class Prediction:
     """What the model says of one image: its best class and that class's probability, and those of all classes.
 
-    Where the image cannot be opened, `error` says why, and the other fields are None and empty.
+    The probabilities are calibrated: of all images called 80 % sure, about 80 % are right; `plain` holds the network's
+    own. `unlike` says whether the image is not like the training images; None where the bundle cannot tell. Where the
+    image cannot be opened, `error` says why, and the other fields are None and empty.
     """
 
     path: str
@@ -35,6 +39,8 @@ class Prediction:
     probability: float | None
     probabilities: dict[str, float]
     error: str | None = None
+    plain: dict[str, float] = field(default_factory=dict)
+    unlike: bool | None = None
 
     def top(self, count: int = 3) -> list[tuple[str, float]]:
         """The `count` likeliest classes with their probabilities, likeliest first."""
@@ -45,17 +51,18 @@ class Predictions(list):
     """A list of `Prediction`, in the order of the images."""
 
     def table(self) -> Any:
-        """A pandas DataFrame: path, prediction, probability, p_CLASS for each class, error."""
+        """A pandas DataFrame: path, prediction, probability, p_CLASS for each class, unlike, error."""
         import pandas as pd
 
         rows = [
             {"path": one.path, "prediction": one.label, "probability": one.probability}
             | {f"p_{name}": value for name, value in one.probabilities.items()}
-            | {"error": one.error}
+            | {"unlike": one.unlike, "error": one.error}
             for one in self
         ]
         table = pd.DataFrame(rows)
-        return table[[name for name in table if name != "error"] + ["error"]] if len(table) else table
+        last = ["unlike", "error"]
+        return table[[name for name in table if name not in last] + last] if len(table) else table
 
 
 def prepare_image(source: Source, rules: Mapping[str, Any]) -> np.ndarray:
@@ -66,8 +73,8 @@ def prepare_image(source: Source, rules: Mapping[str, Any]) -> np.ndarray:
 class Predictor:
     """A network with all that it needs to turn files into predictions: `config` of its bundle, and an engine."""
 
-    def __init__(self, config: dict[str, Any], engine: Engine, folder: Path):
-        self.config, self.engine, self.folder = config, engine, folder
+    def __init__(self, config: dict[str, Any], engine: Engine, folder: Path, unknown: Unknown | None = None):
+        self.config, self.engine, self.folder, self.unknown = config, engine, folder, unknown
         self.vocab: list[str] = list(config["vocab"])
 
     def __repr__(self) -> str:
@@ -78,7 +85,7 @@ class Predictor:
         return prepare_image(source, self.config["image"])
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Prepared images (n, size, size, 3) to probabilities (n, classes)."""
+        """Prepared images (n, size, size, 3) to the network's own probabilities (n, classes), not calibrated."""
         return self.engine(images).probabilities.astype(np.float64)
 
     def explain(self, source: Source) -> tuple[Prediction, np.ndarray | None]:
@@ -87,9 +94,9 @@ class Predictor:
         A map is 0 where a place did not speak for the class; there are none where the network has no feature maps.
         Raises `ImageError`.
         """
-        prepared = self.prepare(source)
-        maps = self.engine(prepared[None]).maps
-        return next(self._predict_batch([source], [prepared])), None if maps is None else maps[0]
+        answers = self.engine(self.prepare(source)[None])
+        (prediction,) = self._predictions(answers, [_name(source)])
+        return prediction, None if answers.maps is None else answers.maps[0]
 
     def predict(self, images: Source | Iterable[Source], batch: int = 32) -> Predictions:
         """Predict one image or several: paths, bytes, open files or Pillow images, `batch` at a time.
@@ -114,14 +121,29 @@ class Predictor:
             return error.problem
 
     def _predict_batch(self, sources: list[Source], prepared: list[np.ndarray | str]) -> Iterator[Prediction]:
-        good = [image for image in prepared if not isinstance(image, str)]
-        rows = iter(self.probabilities(np.stack(good)) if good else ())
+        good = [(_name(source), image) for source, image in zip(sources, prepared, strict=True) if is_image(image)]
+        answers = self.engine(np.stack([image for _, image in good])) if good else None
+        ready = self._predictions(answers, [name for name, _ in good]) if good else iter(())
         for source, image in zip(sources, prepared, strict=True):
-            name = str(source) if isinstance(source, str | PathLike) else ""
-            if isinstance(image, str):
-                yield Prediction(name, None, None, {}, image.removeprefix(f"{name}: "))
-                continue
-            row = next(rows)
+            if is_image(image):
+                yield next(ready)
+            else:
+                yield Prediction(_name(source), None, None, {}, image.removeprefix(f"{_name(source)}: "))
+
+    def _predictions(self, answers: Answers, names: list[str]) -> Iterator[Prediction]:
+        plain, temperature = answers.probabilities.astype(np.float64), self.config["temperature"]
+        probabilities = plain if temperature == 1 else calibrated(plain, temperature)
+        unlike = self.unknown.flags(answers.features).tolist() if self.unknown else [None] * len(names)
+        for name, row, own, other in zip(names, probabilities, plain, unlike, strict=True):
             best = int(row.argmax())
-            probabilities = dict(zip(self.vocab, row.tolist(), strict=True))
-            yield Prediction(name, self.vocab[best], float(row[best]), probabilities)
+            by_class, own = (dict(zip(self.vocab, values.tolist(), strict=True)) for values in (row, own))
+            yield Prediction(name, self.vocab[best], float(row[best]), by_class, None, own, other)
+
+
+def is_image(prepared: np.ndarray | str) -> bool:
+    """Whether an image could be prepared; otherwise there is the reason."""
+    return not isinstance(prepared, str)
+
+
+def _name(source: Source) -> str:
+    return str(source) if isinstance(source, str | PathLike) else ""

@@ -10,7 +10,8 @@ from kit.bundle.engines import onnx_engine, torch_engine
 from kit.bundle.predictor import Predictor
 from kit.console import say
 from kit.errors import BundleError
-from kit.manifest import GET_ANOTHER, ONNX, WEIGHTS, find_bundle, read_config
+from kit.evaluate.unknown import Unknown
+from kit.manifest import GET_ANOTHER, ONNX, UNKNOWN, WEIGHTS, find_bundle, read_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,12 +28,20 @@ def load(path: str | Path, device: str = "auto", engine: str = "auto", many: boo
     """
     folder = find_bundle(path)
     config = read_config(folder)
+    unknown = load_unknown(folder) if UNKNOWN in config["files"] else None
     if choose_engine(config, device, engine) == "onnx":
-        return Predictor(config, onnx_engine(folder / ONNX, config, many), folder)
+        return Predictor(config, onnx_engine(folder / ONNX, config, many), folder, unknown)
     from kit.data.datablock import device as find_device
 
     network = load_network(folder, config)
-    return Predictor(config, torch_engine(network, config["image"], find_device(device)), folder)
+    return Predictor(config, torch_engine(network, config["image"], find_device(device)), folder, unknown)
+
+
+def load_unknown(folder: Path) -> Unknown:
+    """What tells images that are not like the training images, from a bundle that has it."""
+    from safetensors.numpy import load as load_arrays
+
+    return Unknown.from_arrays(load_arrays((folder / UNKNOWN).read_bytes()))
 
 
 def choose_engine(config: dict[str, Any], device: str, engine: str) -> str:

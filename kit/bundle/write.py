@@ -9,6 +9,7 @@ import random
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 
 from kit.bundle.card import card_text
+from kit.bundle.knowledge import calibration_of, unknown_of
 from kit.bundle.onnx import export, probabilities
 from kit.bundle.predictor import prepare_image
 from kit.bundle.read import load
@@ -28,7 +31,7 @@ from kit.data.images import open_image
 from kit.errors import BundleError
 from kit.evaluate.evaluation import Evaluation
 from kit.files import atomic_path, new_folder, sha256, write_json, write_text
-from kit.manifest import CARD, CONFIG, EXAMPLES, FORMAT, ONNX, TRAINED_ON, VERSION, WEIGHTS, vocab_hash
+from kit.manifest import CARD, CONFIG, EXAMPLES, FORMAT, ONNX, TRAINED_ON, UNKNOWN, VERSION, WEIGHTS, vocab_hash
 from kit.model.build import Origin, origin_of
 
 PACKAGES = ("fastai", "torch", "torchvision", "timm", "pillow", "numpy", "safetensors", "onnx", "onnxruntime")
@@ -67,7 +70,12 @@ def _write_files(learn: Any, evaluation: Evaluation, folder: Path, examples: boo
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in learn.model.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as partial:
         save_file(tensors, partial, metadata={"vocab_sha256": vocab_hash(vocab)})
-    config = _config(learn, evaluation, vocab)
+    calibration = calibration_of(evaluation)
+    unknown, figures = unknown_of(learn, evaluation, image_rules(origin_of(learn)))
+    if unknown is not None:
+        (folder / UNKNOWN).write_bytes(save_arrays(unknown.arrays()))
+    config = _config(learn, evaluation, vocab) | {"temperature": calibration.temperature}
+    config |= {"calibration": asdict(calibration), "unknown": figures}
     if examples:
         _write_examples(evaluation, folder / EXAMPLES)
     write_text(folder / CARD, card_text(config, evaluation))

@@ -16,7 +16,7 @@ from kit.files import atomic_path, check_parent
 Bundle = Annotated[Path, typer.Argument(help="a bundle's folder, or a run folder")]
 Images = Annotated[list[str], typer.Argument(help="image files, folders, and globs like 'photos/*.jpg'")]
 Out = Annotated[
-    Path | None, typer.Option(help="write CSV here: path, prediction, probability, a column a class, error")
+    Path | None, typer.Option(help="write CSV here: path, prediction, probability, a column a class, unlike, error")
 ]
 Top = Annotated[int, typer.Option(min=1, help="how many classes to print for each image")]
 Batch = Annotated[int, typer.Option(min=1, help="images at a time")]
@@ -79,17 +79,22 @@ def _writer(out: Path | None, vocab: list[str], top: int) -> Iterator[Callable[[
         return
     with atomic_path(out) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(["path", "prediction", "probability", *(f"p_{name}" for name in vocab), "error"])
+        rows.writerow(["path", "prediction", "probability", *(f"p_{name}" for name in vocab), "unlike", "error"])
         yield lambda one: rows.writerow(_row(one, vocab))
 
 
 def _row(one: Any, vocab: list[str]) -> list[str]:
     values = [f"{one.probabilities[name]:.6f}" if one.probabilities else "" for name in vocab]
     best = "" if one.probability is None else f"{one.probability:.6f}"
-    return [one.path, one.label or "", best, *values, one.error or ""]
+    unlike = "" if one.unlike is None else str(one.unlike).lower()
+    return [one.path, one.label or "", best, *values, unlike, one.error or ""]
 
 
 def _line(one: Any, top: int) -> str:
     if one.error:
         return f"{one.path}: error: {one.error}"
-    return f"{one.path}: " + ", ".join(f"{name} {value:.1%}" for name, value in one.top(top))
+    return (
+        f"{one.path}: "
+        + ", ".join(f"{name} {value:.1%}" for name, value in one.top(top))
+        + ("  (not like the training images)" if one.unlike else "")
+    )

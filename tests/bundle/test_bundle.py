@@ -38,7 +38,7 @@ def rehash(folder: Path) -> None:
 def test_a_bundle_holds_data_and_nothing_executable(run):
     names = sorted(path.relative_to(run.bundle).as_posix() for path in run.bundle.rglob("*") if path.is_file())
     assert [name for name in names if not name.startswith("examples/")] == [
-        "README.md", "config.json", "model.onnx", "model.safetensors", "trained_on.txt",
+        "README.md", "config.json", "model.onnx", "model.safetensors", "trained_on.txt", "unknown.safetensors",
     ]  # fmt: skip
     config = json.loads((run.bundle / "config.json").read_text())
     assert set(config["files"]) == set(names) - {"config.json"}
@@ -198,7 +198,8 @@ def test_a_bundle_that_could_not_predict_as_the_learner_is_refused_before_traini
 
 
 def test_a_bundle_that_does_not_predict_as_the_learner_did_is_not_made(run, tmp_path):
-    wrong = Evaluation(run.evaluation.predictions.assign(p_circle=0.123), run.evaluation.vocab)
+    told = run.evaluation.predictions
+    wrong = Evaluation(told.assign(p_circle=told["p_square"], p_square=told["p_circle"]), run.evaluation.vocab)
     with pytest.raises(BundleError, match="the bundle does not predict what the learner did: a probability differs by"):
         bundle.save(run.learner, wrong, tmp_path / "bad")
     assert list(tmp_path.iterdir()) == []

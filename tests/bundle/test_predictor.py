@@ -45,7 +45,7 @@ def test_the_batch_size_does_not_change_the_answers(predictor, shapes):
 def test_the_table_has_a_column_for_each_class_and_one_for_the_error(predictor, shapes, tmp_path):
     table = predictor.predict([shapes / "circle" / "00.png", tmp_path / "nowhere.png"]).table()
     assert isinstance(table, pd.DataFrame)
-    assert list(table) == ["path", "prediction", "probability", "p_circle", "p_square", "p_triangle", "error"]
+    assert list(table) == ["path", "prediction", "probability", "p_circle", "p_square", "p_triangle", "unlike", "error"]
     assert table["error"].isna().tolist() == [True, False]
 
 

@@ -79,7 +79,16 @@ def test_predict_writes_csv_for_folders_and_globs(run, shapes, tmp_path):
     done = kit("predict", run.bundle, shapes / "square", f"{shapes}/circle/*0.png", "--out", tmp_path / "p.csv")
     rows = list(csv.DictReader((tmp_path / "p.csv").open()))
     assert len(rows) == 9
-    assert list(rows[0]) == ["path", "prediction", "probability", "p_circle", "p_square", "p_triangle", "error"]
+    assert list(rows[0]) == [
+        "path",
+        "prediction",
+        "probability",
+        "p_circle",
+        "p_square",
+        "p_triangle",
+        "unlike",
+        "error",
+    ]
     assert done.stdout == ""
     assert "\r" not in done.stderr
     assert "no file matches" in kit("predict", run.bundle, f"{shapes}/*.gif", expect=1).stderr

@@ -1,0 +1,59 @@
+"""A bundle knows how sure it may be, and which images are not like those it was trained on."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import kit
+from kit import bundle
+from kit.bundle.predictor import Predictor
+from kit.manifest import read_config
+
+
+@pytest.fixture(scope="module")
+def paths(shapes):
+    return sorted(shapes.rglob("*.png"))
+
+
+def test_the_config_tells_both_with_their_figures(run):
+    config = read_config(run.bundle)
+    assert config["calibration"]["n"] == 6
+    assert config["temperature"] == config["calibration"]["temperature"] == 1.0
+    assert config["unknown"]["train"] == 18
+    assert config["unknown"]["valid"] == 6
+    assert "unknown.safetensors" in config["files"]
+
+
+def test_a_temperature_changes_how_sure_it_is_and_never_what_it_says(run, paths):
+    cold = bundle.load(run.bundle)
+    warm = Predictor(cold.config | {"temperature": 2.0}, cold.engine, cold.folder, cold.unknown)
+    for before, after in zip(cold.predict(paths), warm.predict(paths), strict=True):
+        assert after.label == before.label
+        assert after.plain == pytest.approx(before.probabilities)
+        assert after.probability < before.probability
+        assert sum(after.probabilities.values()) == pytest.approx(1)
+
+
+def test_without_a_temperature_the_probabilities_are_the_networks_own(run, paths):
+    for one in bundle.load(run.bundle).predict(paths[:3]):
+        assert one.plain == one.probabilities
+
+
+def test_images_are_flagged_by_the_features_that_the_network_gives(run, paths):
+    predictor = bundle.load(run.bundle)
+    pixels = np.stack([predictor.prepare(path) for path in paths])
+    flags = predictor.unknown.flags(predictor.engine(pixels).features)
+    assert [one.unlike for one in predictor.predict(paths)] == flags.tolist()
+    nothing = predictor.unknown.flags(np.full((1, predictor.engine(pixels).features.shape[1]), np.nan))
+    assert nothing.tolist() == [True]
+
+
+def test_too_few_images_to_know_are_said_to_be(tiny, shapes, tmp_path):
+    for name in ("circle", "square"):
+        shutil.copytree(shapes / name, tmp_path / "few" / name)
+    few = kit.fine_tune(tmp_path / "few", tiny, out=tmp_path / "run", onnx=False)
+    config = read_config(few.bundle)
+    assert "validation images are too few to know what is unlike them; it takes 5" in config["unknown"]["reason"]
+    assert "unknown.safetensors" not in config["files"]
+    assert bundle.load(few.bundle).predict(few.table["path"].iloc[0])[0].unlike is None
