@@ -36,22 +36,32 @@ class Cycle:
     """One rise and fall of the learning rate to `peak` and back, over stages of (epochs, pixels a side).
 
     strength: how far the augmentation goes, from 0 (not at all) to 1.
+    smallest: where given, each batch has its own size, from `smallest` to the stage's in steps of 16.
     """
 
     peak: float
     strength: float
     stages: tuple[tuple[int, int], ...]
+    smallest: int | None = None
 
     @property
     def epochs(self) -> int:
         """How many epochs the cycle has."""
         return sum(epochs for epochs, _ in self.stages)
 
+    def draw_size(self, size: int) -> int:
+        """The pixels a side of the next batch in a stage of `size`."""
+        if self.smallest is None:
+            return size
+        return self.smallest + 16 * int(torch.randint(0, (size - self.smallest) // 16 + 1, ()))
 
-# First learn much from hard images, then settle on gentler ones, which look more like those that are to be told apart.
+
+# First learn much from hard images, then settle on gentler ones, which look more like those that are to be told apart;
+# then learn to see the same thing at many sizes, for whoever fine-tunes may bring images of any sharpness.
 CYCLES = (
     Cycle(peak=0.2, strength=1.0, stages=((3, 32), (10, 48), (8, 64), (1, 96))),
     Cycle(peak=0.04, strength=0.5, stages=((3, 64), (1, 96))),
+    Cycle(peak=0.1, strength=0.6, stages=((5, 64), (8, 112)), smallest=48),
 )
 
 
@@ -133,7 +143,8 @@ class Pretraining:
         order, losses = torch.randperm(len(self.train.labels)), []
         for index in range(self.steps_an_epoch):
             chosen = order[index * BATCH : (index + 1) * BATCH]
-            images = random_warp(self.train.images[chosen].float().div(255), size, cycle.strength)
+            pixels = self.train.images[chosen].float().div(255)
+            images = random_warp(pixels, cycle.draw_size(size), cycle.strength)
             loss = self._loss(random_light(images, cycle.strength), self.train.labels[chosen])
             progress = (done + index / self.steps_an_epoch) / cycle.epochs
             for group in self.optimizer.param_groups:

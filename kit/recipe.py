@@ -42,11 +42,11 @@ class Recipe:
     freeze_epochs: int = 1
     """Passes before that with the pretrained body frozen, so that the new head learns first."""
 
-    rate: float = 2e-3
-    """The highest learning rate of the frozen phase; fastai's fine_tune derives all others from it."""
+    rate: float | None = None
+    """The highest learning rate of the frozen phase; by default 2e-3 (fastai's), from the bundled weights 5e-3."""
 
-    lr_mult: float = 100.0
-    """How many times lower than the head's the rate of the first layers is, once all are awake."""
+    lr_mult: float | None = None
+    """How many times lower the first layers' rate is, once all are awake; by default 100, from bundled weights 10."""
 
     size: int = 224
     """Pixels a side that the network sees."""
@@ -125,7 +125,7 @@ _RANGES = (
 
 def _check_number(name: str, value: Any, lowest: float, highest: float) -> None:
     """`value` must be a number of the field's own kind within both bounds; None is fine where the field allows it."""
-    if value is None and name in ("presize", "workers"):
+    if value is None and name in ("rate", "lr_mult", "presize", "workers"):
         return
     kinds = (int, float) if name in ("rate", "lr_mult", "valid") else (int,)
     if isinstance(value, bool) or not isinstance(value, kinds) or not lowest <= value <= highest:

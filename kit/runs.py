@@ -21,7 +21,7 @@ from kit.files import write_json, write_text
 from kit.intervals import Estimate
 from kit.recipe import Recipe
 from kit.train.history import History, draw_curves
-from kit.train.phases import precision_for
+from kit.train.phases import precision_for, rates_for
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,14 @@ def result_json(run: Run) -> dict[str, Any]:
 def chosen_json(run: Run) -> dict[str, Any]:
     """Every choice that was made for the user: device, arithmetic, threads, workers, normalisation, versions."""
     precision, dls = precision_for(run.learner, run.recipe), run.learner.dls
+    rate, lr_mult = rates_for(run.learner, run.recipe)
     source = run.source if isinstance(run.source, str | Path) else type(run.source).__name__
     return {
         "source": str(source),
         "folder": str(Path.cwd()),
         "split": run.table.attrs.get("split"),
+        "rate": rate,
+        "lr_mult": lr_mult,
         "device": str(dls.device),
         "precision": precision.name,
         "channels_last": precision.channels_last,

@@ -36,6 +36,7 @@ def test_every_choice_made_for_the_user_is_written_down(run):
     assert written["chosen"]["precision"] in ("fp32", "bf16")
     assert written["chosen"]["precision_because"]
     assert written["chosen"]["workers"] == 0
+    assert (written["chosen"]["rate"], written["chosen"]["lr_mult"]) == (2e-3, 100)
     assert written["chosen"]["threads"] >= 1
     assert len(written["chosen"]["mean"]) == 3
 

@@ -10,10 +10,7 @@ from kit.console import say
 from kit.recipe import Recipe
 
 Out = Annotated[Path | None, typer.Option(help="the run folder to write, new; by default runs/NAME")]
-# Weights learned on small photos must move further than ImageNet's: higher rates, for the early layers too.
-RECIPE = Recipe(
-    label="is_cat", weights="bundled", size=96, batch=16, epochs=8, rate=5e-3, lr_mult=10, valid=0.25, workers=0
-)
+RECIPE = Recipe(label="is_cat", weights="bundled", size=96, batch=16, epochs=8, valid=0.25, workers=0)
 
 
 def demo(out: Out = None) -> None:

@@ -40,8 +40,8 @@ def main(
     weights: Annotated[list[str], typer.Option()] = ["bundled", "none"],  # noqa: B006 (typer copies it)
     folds: int = 5,
     seeds: Annotated[list[int], typer.Option()] = [1, 2, 3],  # noqa: B006
-    rate: float = RECIPE.rate,
-    lr_mult: float = RECIPE.lr_mult,
+    rate: float | None = None,
+    lr_mult: float | None = None,
 ):
     """Print a line a repetition and the mean of each start."""
     table = data.table(folder, label=label)

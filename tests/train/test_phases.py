@@ -10,6 +10,7 @@ from fastai.vision.all import Callback, ProgressCallback
 from kit import data, model, train
 from kit.data.images import open_image
 from kit.train.history import draw_curves
+from kit.train.phases import rates_for
 
 
 def trained(shapes, recipe, **kwargs):
@@ -30,7 +31,7 @@ def test_the_same_seed_gives_the_same_weights_in_every_bit(shapes, tiny, precisi
 
 
 def test_it_is_fastais_fine_tune_in_every_bit(shapes, tiny):
-    recipe = replace(tiny, weights="bundled", freeze_epochs=1, precision="fp32")
+    recipe = replace(tiny, weights="bundled", freeze_epochs=1, precision="fp32", rate=2e-3, lr_mult=100)
     ours, _ = trained(shapes, recipe)
     train.seed_everything(recipe.seed)
     theirs = model.learner(data.blocks(recipe).dataloaders(data.table(shapes)), recipe)
@@ -39,6 +40,15 @@ def test_it_is_fastais_fine_tune_in_every_bit(shapes, tiny):
         theirs.fine_tune(1, 2e-3, cbs=[ChannelsLast()])
     state = theirs.model.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in ours.model.state_dict().items())
+
+
+@pytest.mark.parametrize(("weights", "expected"), [("bundled", (5e-3, 10)), ("none", (2e-3, 100))])
+def test_the_rates_suit_what_was_started_from_unless_the_recipe_says_otherwise(shapes, tiny, weights, expected):
+    recipe = replace(tiny, weights=weights)
+    learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes)), recipe)
+    assert rates_for(learn, recipe) == expected
+    assert rates_for(learn, replace(recipe, rate=1e-4)) == (1e-4, expected[1])
+    assert rates_for(learn, replace(recipe, lr_mult=3)) == (expected[0], 3)
 
 
 class ChannelsLast(Callback):
