@@ -2,10 +2,10 @@
 
     python data/pretrain.py --images cifar10 --out data/weights/resnet18-cifar10.safetensors
 
-FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg (CIFAR-10 as JPEG files; about 90 minutes on two cores).
-Images grow while the network learns (32, 48, 64, then 96 pixels), every batch is augmented at once by one affine
-warp, the weights that are kept are the running average of those that were trained, and the choice between two runs
-is made by the test photos of CIFAR-10 alone. It may be stopped at any time: the same command goes on.
+FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg (CIFAR-10 as JPEG files; about three hours on two cores).
+Images grow while the network learns (32 to 96 pixels, at last any size from 48 to 112), every batch is augmented at
+once by one affine warp, the weights that are kept are the running average of those that were trained, and the choice
+between two runs is made by the test photos of CIFAR-10 alone. It may be stopped at any time: the same command goes on.
 """
 
 import csv
