@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from kit.cli import check, demo, evaluate, export, fine_tune, predict
+from kit.cli import check, demo, evaluate, export, fine_tune, predict, serve
 from kit.cli.script import guarded
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable] = {
     "evaluate": evaluate.evaluate,
     "predict": predict.predict,
     "export": export.export,
+    "serve": serve.serve,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

@@ -1,0 +1,75 @@
+"""kit serve BUNDLE: a page and a REST API for a bundle."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kit.errors import KitError
+
+Bundle = Annotated[Path, typer.Argument(help="a bundle's folder, or a run folder")]
+Host = Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0 for all of this machine's")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="the port; 0 takes any free one")]
+Auth = Annotated[str | None, typer.Option(help="a user who has to sign in; the password is asked, or KIT_PASSWORD")]
+AllowHost = Annotated[list[str] | None, typer.Option(help="a further name by which this server may be called")]
+Share = Annotated[bool, typer.Option("--share", help="a public address through Gradio's tunnel; see --auth")]
+Public = Annotated[bool, typer.Option("--public", help="let everybody in who can reach it, without a login")]
+MaxUpload = Annotated[str, typer.Option(help="the most that one request may bring, like 10mb")]
+Concurrency = Annotated[int, typer.Option(min=1, help="predictions at a time; ten more may wait")]
+Metrics = Annotated[bool, typer.Option("--metrics", help="answer /metrics, for Prometheus")]
+Docs = Annotated[bool, typer.Option("--docs", help="answer /v1/docs and /v1/openapi.json")]
+Device = Annotated[str, typer.Option(help="where to compute: auto, cpu, cuda, ...")]
+Engine = Annotated[str, typer.Option(help="what computes: auto, onnx (quick to start, on the CPU) or torch")]
+UNITS = {"": 1, "b": 1, "kb": 1_000, "mb": 1_000_000, "gb": 1_000_000_000}
+PASSWORD = "KIT_PASSWORD"
+
+
+def serve(
+    bundle: Bundle,
+    host: Host = "127.0.0.1",
+    port: Port = 7860,
+    auth: Auth = None,
+    allow_host: AllowHost = None,
+    share: Share = False,
+    public: Public = False,
+    max_upload: MaxUpload = "10mb",
+    concurrency: Concurrency = 2,
+    metrics: Metrics = False,
+    docs: Docs = False,
+    device: Device = "auto",
+    engine: Engine = "auto",
+) -> None:
+    """Serve BUNDLE: a page for people and a REST API for programs, on one port."""
+    from kit.serve import Settings, run
+
+    settings = Settings(
+        host=host,
+        port=port,
+        auth=auth,
+        password=ask_password(auth) if auth else None,
+        allow_host=tuple(allow_host or ()),
+        share=share,
+        public=public,
+        max_upload=parse_size(max_upload),
+        concurrency=concurrency,
+        metrics=metrics,
+        docs=docs,
+        device=device,
+        engine=engine,
+    )
+    run(bundle, settings)
+
+
+def parse_size(text: str) -> int:
+    """Bytes from "10mb". Raises `KitError`."""
+    found = re.fullmatch(r"(\d{1,12})\s*([kmg]?b?)", text.strip().lower())
+    if not found or found[2] not in UNITS:
+        raise KitError(f"--max-upload {text!r} is no size", fix="write it like 10mb or 500kb")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def ask_password(user: str) -> str:
+    """The password from the environment, or from a prompt: on a command line, others could read it."""
+    return os.environ.get(PASSWORD) or typer.prompt(f"password for {user}", hide_input=True)

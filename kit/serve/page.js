@@ -1,0 +1,55 @@
+// The heat map's strength and class, tables that sort, and uploads one by one: all in the browser.
+(() => {
+  let strength = 70
+  const show = () => document.querySelectorAll('.result').forEach(result => {
+    const slider = result.querySelector('.strength input')
+    if (!slider) return
+    slider.value = strength
+    result.style.setProperty('--strength', strength / 100)
+  })
+  document.addEventListener('input', event => {
+    if (!event.target.matches('.strength input')) return
+    strength = event.target.value
+    show()
+  })
+  document.addEventListener('change', event => {
+    if (!event.target.matches('.classes input')) return
+    event.target.closest('.result').querySelectorAll('.heat').forEach(heat => {
+      heat.hidden = heat.dataset.place !== event.target.value
+    })
+  })
+  new MutationObserver(show).observe(document, {childList: true, subtree: true})
+
+  const value = cell => cell.dataset.value === undefined ? cell.textContent.toLowerCase() : Number(cell.dataset.value)
+  document.addEventListener('click', event => {
+    const head = event.target.closest('.rows th button')?.parentElement
+    if (!head) return
+    const falls = head.getAttribute('aria-sort') === 'ascending', column = head.cellIndex
+    for (const other of head.parentElement.cells) other.removeAttribute('aria-sort')
+    head.setAttribute('aria-sort', falls ? 'descending' : 'ascending')
+    const body = head.closest('table').tBodies[0]
+    body.append(...[...body.rows].sort((one, other) => {
+      const a = value(one.cells[column]), b = value(other.cells[column])
+      return (a < b ? -1 : a > b ? 1 : 0) * (falls ? -1 : 1)
+    }))
+  })
+
+  // The server limits a request; many photos are sent one after another, and a refusal is said in words.
+  const plain = window.fetch
+  window.fetch = async (address, options) => {
+    if (!String(address?.url ?? address).includes('/gradio_api/upload') || !(options?.body instanceof FormData))
+      return plain(address, options)
+    const stored = []
+    for (const file of options.body.getAll('files')) {
+      const form = new FormData()
+      form.append('files', file)
+      const answer = await plain(address, {...options, body: form})
+      if (!answer.ok) {
+        const said = await answer.json().catch(() => ({error: 'refused'}))
+        return new Response(`${file.name}: ${said.error}${said.fix ? `; ${said.fix}` : ''}`, {status: answer.status})
+      }
+      stored.push(...await answer.json())
+    }
+    return new Response(JSON.stringify(stored), {headers: {'content-type': 'application/json'}})
+  }
+})()

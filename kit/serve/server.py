@@ -1,0 +1,198 @@
+"""One process, one port: the page and the API behind the guard, a line when it is ready, and a stop that drops nobody.
+
+run("runs/pets", Settings(port=7860))
+
+Binding comes first, so that a taken port is said at once; the model loads while Gradio is imported.
+"""
+
+import logging
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kit.console import say
+from kit.errors import KitError
+from kit.serve.guard import LOOPBACK, Guard, Hosts, Limits
+from kit.serve.reply import LOG, State
+
+if TYPE_CHECKING:
+    from kit.bundle.predictor import Predictor
+
+QUEUE = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a bundle is served.
+
+    auth and password: the user who may sign in; none: everybody may. allow_host: further names of this server.
+    share: a public address by Gradio's tunnel. public: everybody may, and that is meant. max_upload: bytes of a
+    request. concurrency: predictions at once. metrics, docs: whether /metrics and /v1/docs answer. patience: seconds
+    that a request may be silent while it arrives.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    auth: str | None = None
+    password: str | None = None
+    allow_host: tuple[str, ...] = ()
+    share: bool = False
+    public: bool = False
+    max_upload: int = 10_000_000
+    concurrency: int = 2
+    metrics: bool = False
+    docs: bool = False
+    patience: float = 10.0
+    engine: str = "auto"
+    device: str = "auto"
+
+    def __post_init__(self):
+        if self.auth and not self.password:
+            raise KitError("a login without a password", fix="type one when asked, or set KIT_PASSWORD")
+        if not (self.auth or self.public):
+            if self.share:
+                raise KitError("--share opens this page to everybody", fix="--auth USER, or --public if you mean it")
+            if self.host not in LOOPBACK:
+                problem = f"--host {self.host} opens this page to other machines"
+                raise KitError(problem, fix="--auth USER, or --public if you mean it")
+
+    @property
+    def hosts(self) -> Hosts:
+        """The names that a request may call this server by."""
+        everywhere = self.host in ("0.0.0.0", "::")
+        own = {socket.gethostname().lower()} if everywhere else {self.host.lower()}
+        return Hosts({*LOOPBACK, *own, *(name.lower() for name in self.allow_host)}, any_address=everywhere)
+
+
+def run(bundle: str | Path, settings: Settings | None = None) -> None:
+    """Serve a bundle or a run folder until SIGTERM or Ctrl-C. Raises `KitError` before it listens, or never."""
+    begun, settings = time.perf_counter(), settings or Settings()
+    log_to_stderr()
+    with bind(settings.host, settings.port) as listener, private_cache() as cache:
+        port = listener.getsockname()[1]
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(load, bundle, settings)
+            from kit.serve import webpage  # noqa: F401 (Gradio is imported while the model loads)
+            from kit.serve.process import Process
+
+            predictor = loading.result()
+        state, hosts = State(), settings.hosts
+        app = build(predictor, settings, state, hosts, cache, port)
+        name = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"http://{name}:{port}"
+        Process(app, state, lambda: announce(address, begun, settings, hosts)).run(sockets=[listener])
+    say("stopped")
+
+
+def load(bundle: str | Path, settings: Settings) -> "Predictor":
+    """The bundle's predictor, after a first prediction: the first visitor does not wait for it."""
+    from kit.bundle.read import load as load_bundle
+
+    predictor = load_bundle(bundle, settings.device, settings.engine)
+    size = predictor.config["image"]["size"]
+    predictor.probabilities(np.zeros((1, size, size, 3), np.uint8))
+    return predictor
+
+
+def build(
+    predictor: "Predictor", settings: Settings, state: State, hosts: Hosts, cache: Path, port: int = 7860
+) -> Guard:
+    """The ASGI app: the API, the login, the page, and the guard before all of them."""
+    from fastapi import FastAPI
+
+    from kit.serve import rest, uploads, webpage
+    from kit.serve.gate import Gate
+    from kit.serve.login import Login
+
+    paths = ("/v1/docs", "/v1/openapi.json") if settings.docs else (None, None)
+    app = FastAPI(title="kit", docs_url=paths[0], openapi_url=paths[1], redoc_url=None)
+    login = Login(settings.auth, settings.password, f"kit_session_{port}") if settings.auth else None
+    if login:
+        app.include_router(login.routes())
+    rest.handlers(app)
+    app.include_router(rest.routes(predictor, Gate(settings.concurrency, QUEUE), state, settings.metrics))
+    blocks = webpage.page(predictor)
+    app.include_router(uploads.routes(blocks, cache))
+    webpage.mount(app, blocks, settings.max_upload, QUEUE, settings.concurrency)
+    limits = Limits(upload=settings.max_upload, silence=settings.patience)
+    return Guard(uploads.Events(app, blocks, cache), hosts=hosts, login=login, limits=limits, state=state)
+
+
+@contextmanager
+def bind(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket bound to the address, not listening yet."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise KitError(f"{host}:{port} cannot be used: {error}", fix="choose another: --port 7861") from error
+        yield listener
+    finally:
+        listener.close()
+
+
+@contextmanager
+def private_cache() -> Iterator[Path]:
+    """A folder for uploads that only this user can read, gone when the server stops; Gradio is told to use it.
+
+    Gradio's other settings in the environment would open what is closed here: they are set aside.
+    """
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("GRADIO_")}
+    cache = Path(tempfile.mkdtemp(prefix="kit-serve-")).resolve()
+    os.environ |= {"GRADIO_TEMP_DIR": str(cache), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    try:
+        yield cache
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+        for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
+            os.environ.pop(name, None)
+        os.environ |= kept
+
+
+def announce(address: str, begun: float, settings: Settings, hosts: Hosts) -> None:
+    """Say where it is ready; and open the tunnel, where one is wanted."""
+    print(f"ready: {address} (after {time.perf_counter() - begun:.1f} s; stop with Ctrl-C)", flush=True)
+    if settings.share:
+        try:
+            hosts.names.add(open_tunnel(int(address.rpartition(":")[2])))
+        except KitError as error:
+            say(f"error: {error}")
+
+
+def open_tunnel(port: int) -> str:
+    """Open Gradio's tunnel and return its host name. Raises `KitError` where that fails."""
+    import secrets
+    from urllib.parse import urlsplit
+
+    from gradio.networking import setup_tunnel
+
+    say("note: --share downloads Gradio's tunnel program (frpc), and sends all traffic through gradio.live")
+    try:
+        address = setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None)
+    except BaseException as error:
+        problem = f"the public address could not be had: {error or type(error).__name__}"
+        raise KitError(problem, fix="try again with a network; the local address goes on working") from error
+    print(f"ready: {address} (public)", flush=True)
+    return urlsplit(address).hostname or ""
+
+
+def log_to_stderr() -> None:
+    """The numbers that clients are told lead to lines here."""
+    if not LOG.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        LOG.addHandler(handler)
+        LOG.propagate = False

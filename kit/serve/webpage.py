@@ -1,0 +1,263 @@
+"""The page: one image with what speaks for its class, many images at once, and what is known of the model.
+
+page(kit.bundle.load("runs/pets")).launch()
+
+`kit serve` mounts the same page beside the REST API, behind its guard.
+"""
+
+import csv
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from kit.bundle.predictor import Prediction, Predictor
+from kit.data.images import open_image, square, without_warnings
+from kit.errors import ImageError, KitError
+from kit.serve import archive, render
+from kit.serve.reply import Refusal, failed
+from kit.serve.rest import row
+from kit.serve.uploads import inside
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+HERE = Path(__file__).parent
+DROP = "Drop a photo, paste one, take one, or choose an example."
+DROP_MANY = "Drop several photos, or a zip of them. Each becomes a row; a file that cannot be opened says why."
+SHOWN_MEANWHILE, TELL_SECONDS = 200, 0.5
+CACHE_SECONDS = 3600
+FONT = [gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"]
+LOOKS = {
+    "theme": gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="lg", font=FONT),
+    "css_paths": HERE / "page.css",
+    "head": f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+    "footer_links": [],
+}
+# Gradio's own defaults tell errors to the visitor, keep every visitor's pictures in the browser, and watch.
+SAFE = {"show_error": False, "enable_monitoring": False, "run_history": False, "mcp_server": False, "ssr_mode": False}
+
+
+class Page(gr.Blocks):
+    """Gradio's Blocks, launched with this page's looks and with settings that keep it to itself."""
+
+    def launch(self, *args: Any, **kwargs: Any) -> Any:
+        """Gradio's `launch`; whatever is given here goes first."""
+        return super().launch(*args, **(LOOKS | SAFE | {"share": False, "max_file_size": "10mb"} | kwargs))
+
+
+def uploaded(value: Any) -> list[str]:
+    """The paths in what the browser sent for an image or for files. Raises `Refusal` for any that was not uploaded.
+
+    The events of this page take Gradio's raw values: kit alone decides how a file becomes an image, where Gradio would
+    open it before, with formats that kit never opens, and turn it as it likes.
+    """
+    files = value if isinstance(value, list) else [value] if value else []
+    cache = Path(gr.utils.get_upload_folder()).resolve()
+    paths = [str(file.get("path")) for file in files if isinstance(file, dict)]
+    if len(paths) < len(files) or not all(inside(cache, path) for path in paths):
+        raise Refusal(422, "a file was not uploaded here", fix="upload it first")
+    return paths
+
+
+def page(predictor: Predictor) -> Page:
+    """The page of a bundle: a Gradio Blocks, to `launch()` or to mount. It keeps nothing about its visitors."""
+    config = predictor.config
+    with Page(
+        title=render.title_of(config["vocab"]), analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)
+    ) as blocks:
+        figures = config["metrics"]
+        text = f"Wrong on {render.percent(figures['error_rate'])} of {figures['n']} images it had never seen"
+        heading = f"<h1>{render.escape(blocks.title)}</h1><p>{config['architecture']['name']}. {text}.</p>"
+        gr.HTML(heading, elem_classes="title")
+        with gr.Tabs():
+            with gr.Tab("Classify"):
+                _classify_tab(predictor)
+            with gr.Tab("Many"):
+                _many_tab(predictor)
+            with gr.Tab("About"):
+                _html(render.about(config))
+    return blocks
+
+
+def _html(value: str) -> gr.HTML:
+    return gr.HTML(value, apply_default_css=False)
+
+
+def _classify_tab(predictor: Predictor) -> None:
+    with gr.Row(elem_classes="desk"):
+        with gr.Column(scale=2, min_width=300):
+            photo = gr.Image(
+                sources=["upload", "clipboard", "webcam"],
+                label="Photo",
+                buttons=[],
+                height=340,
+                elem_classes="photo",
+                alt_text="The photo to classify",
+            )
+            if examples := sorted(map(str, (predictor.folder / "examples").glob("*.jpg"))):
+                gr.Examples(examples, photo, label="Examples", api_visibility="private", examples_per_page=6)
+        with gr.Column(scale=3, min_width=300):
+            seen = _html(render.hint(DROP))
+    show = careful(lambda value: classify(predictor, next(iter(uploaded(value)), None)))
+    quiet = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
+    photo.change(show, photo, seen, trigger_mode="always_last", **quiet)
+    hidden = gr.Button(visible=False), gr.JSON(visible=False)
+    tell = careful_for_programs(lambda value: answer(predictor, *uploaded(value)))
+    hidden[0].click(tell, photo, hidden[1], api_name="predict", preprocess=False)
+
+
+def _many_tab(predictor: Predictor) -> None:
+    files = gr.File(file_count="multiple", label="Photos or zips", height=180, elem_classes="files")
+    download = gr.DownloadButton("Download as CSV", variant="primary", visible=False, elem_classes="csv")
+    seen = _html(render.hint(DROP_MANY))
+    run = files.upload(
+        careful_each(lambda value: classify_many(predictor, uploaded(value))),
+        files,
+        [seen, download],
+        show_progress="hidden",
+        api_visibility="private",
+        preprocess=False,
+        concurrency_limit=1,
+    )
+    nothing = (render.hint(DROP_MANY), gr.DownloadButton(visible=False))
+    files.clear(lambda: nothing, None, [seen, download], cancels=run, queue=False, api_visibility="private")
+
+
+def careful(function: Callable) -> Callable:
+    """The function, whose unforeseen errors become a number for the log and nothing else."""
+
+    @wraps(function)
+    def run(*values: Any) -> Any:
+        try:
+            return function(*values)
+        except Exception as error:
+            return _tell(error)
+
+    return run
+
+
+def careful_each(function: Callable) -> Callable:
+    """The same for a function that yields what is seen, and a button."""
+
+    @wraps(function)
+    def run(*values: Any) -> Iterator[Any]:
+        try:
+            yield from function(*values)
+        except Exception as error:
+            yield _tell(error), gr.skip()
+
+    return run
+
+
+def careful_for_programs(function: Callable) -> Callable:
+    """The same for a function that programs call: they are told by an error of Gradio's."""
+
+    @wraps(function)
+    def run(*values: Any) -> Any:
+        try:
+            return function(*values)
+        except Exception as error:
+            raise gr.Error(_told(error).problem, print_exception=False) from None
+
+    return run
+
+
+def _told(error: Exception) -> KitError:
+    return error if isinstance(error, KitError) else failed(error)
+
+
+def _tell(error: Exception) -> str:
+    told = _told(error)
+    return render.trouble(f"{told.problem[0].upper()}{told.problem[1:]}; {told.fix}.")
+
+
+def classify(predictor: Predictor, path: str | None) -> str:
+    """What is seen of one uploaded file."""
+    if path is None:
+        return render.hint(DROP)
+    begun = time.perf_counter()
+    try:
+        with without_warnings():
+            one, maps = predictor.explain(path)
+            took = time.perf_counter() - begun
+            image = open_image(path, at_least=render.PICTURE)
+    except ImageError as error:
+        return render.trouble(reason(error, path))
+    picture = square(image, render.PICTURE, predictor.config["image"]["resize"])
+    return render.verdict(one, maps, predictor.vocab, picture, took)
+
+
+def answer(predictor: Predictor, path: str) -> dict[str, Any]:
+    """The same for programs (`gradio_client`), as the REST API gives it."""
+    return row(Path(path).name, _without_path(predictor.predict(path)[0], path))
+
+
+def reason(error: ImageError, path: str) -> str:
+    """Why a file cannot be opened, without saying where it lies."""
+    return error.problem.removeprefix(f"{path}: ").replace(path, Path(path).name)
+
+
+def _without_path(one: Prediction, path: str, name: str | None = None) -> Prediction:
+    from dataclasses import replace
+
+    error = one.error and one.error.replace(path, Path(path).name)
+    return replace(one, path=name or Path(path).name, error=error)
+
+
+def classify_many(predictor: Predictor, paths: list[str]) -> Iterator[tuple[Any, Any]]:
+    """What is seen of many uploaded files, again and again until all are done, and the button with the CSV."""
+    total = sum(archive.count(path) if archive.is_zip(path) else 1 for path in paths)
+    rows: list[Prediction] = []
+    told = time.monotonic()
+    yield render.table(rows, 0, total), gr.DownloadButton(visible=False)
+    for one in predict_all(predictor, paths):
+        rows.append(one)
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            yield render.table(rows, len(rows), max(total, len(rows) + 1), SHOWN_MEANWHILE), gr.skip()
+    with tempfile.TemporaryDirectory() as folder:
+        # Gradio copies the file while this generator waits.
+        path = write_csv(rows, predictor.vocab, Path(folder))
+        yield render.table(rows, len(rows), len(rows)), gr.DownloadButton(value=path, visible=True)
+
+
+def predict_all(predictor: Predictor, paths: list[str]) -> Iterator[Prediction]:
+    """A prediction, or an error, for each file and for each file of each zip."""
+    for path in paths:
+        if not archive.is_zip(path):
+            yield _without_path(predictor.predict(path)[0], path)
+            continue
+        for name, data in archive.images(path):
+            if isinstance(data, archive.Refused):
+                yield Prediction(name, None, None, {}, str(data))
+            else:
+                yield _without_path(predictor.predict(data)[0], path, name)
+
+
+def write_csv(rows: list[Prediction], vocab: list[str], folder: Path) -> str:
+    """The predictions as a CSV file in `folder`, and its path."""
+    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["path", "prediction", "probability", *(f"p_{name}" for name in vocab), "unlike", "error"])
+        for one in rows:
+            values = row(one.path, one)
+            shares = [values["probabilities"].get(name, "") for name in vocab]
+            line = [one.path, one.label, values["probability"], *shares, values["unlike"], one.error]
+            writer.writerow([harmless(value) for value in line])
+    return str(folder / "predictions.csv")
+
+
+def harmless(value: Any) -> Any:
+    """A text that no spreadsheet takes for a formula; everything else as it is."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def mount(app: "FastAPI", blocks: gr.Blocks, max_upload: int, queue: int, concurrency: int) -> None:
+    """Put the page at / of a FastAPI app."""
+    blocks.queue(max_size=queue, default_concurrency_limit=concurrency, api_open=False)
+    gr.mount_gradio_app(app, blocks, "/", max_file_size=max_upload, root_path="", pwa=False, **LOOKS, **SAFE)

@@ -1,0 +1,243 @@
+"""The page's parts without a browser: what is seen of one image and of many, and the programs around it."""
+
+import csv
+import io
+import os
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kit import bundle
+from kit.bundle.predictor import Prediction
+from kit.cli.serve import ask_password, parse_size
+from kit.errors import KitError
+from kit.serve import render, server, webpage
+
+APP = Path(__file__).parents[2] / "apps" / "pets_demo.py"
+
+
+@pytest.fixture(scope="module")
+def predictor(run):
+    return bundle.load(run.bundle)
+
+
+@pytest.fixture(scope="module")
+def photo(shapes):
+    return str(shapes / "circle" / "00.png")
+
+
+def test_one_image_gives_its_class_a_heat_map_of_each_class_and_the_time(predictor, photo):
+    seen = webpage.classify(predictor, photo)
+    assert f"<b>{predictor.predict(photo)[0].label}</b>" in seen
+    assert seen.count('type="radio"') == 3
+    assert seen.count('class="heat"') >= 1
+    assert 'type="range"' in seen
+    assert " ms" in seen
+    assert (render.UNLIKE in seen) == bool(predictor.predict(photo)[0].unlike)
+
+
+def test_an_image_unlike_the_training_images_is_said_to_be_so():
+    one = Prediction("", "cat", 0.9, {"cat": 0.9, "dog": 0.1}, unlike=True)
+    seen = render.verdict(one, None, ["cat", "dog"], Image.new("RGB", (8, 8)), 0.01)
+    assert "This does not look like the training images" in seen
+    assert "1 unlike the training images" in render.table([one], 1, 1)
+
+
+def test_a_file_that_is_no_image_says_why_and_not_where_it_lies(predictor, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no image")
+    seen = webpage.classify(predictor, str(bad))
+    assert "not an image of the formats JPEG" in seen
+    assert str(tmp_path) not in seen
+    assert webpage.classify(predictor, None) == render.hint(webpage.DROP)
+
+
+def test_an_unforeseen_error_is_a_number(caplog):
+    def broken(value):
+        raise RuntimeError("/secret")
+
+    for seen in (webpage.careful(broken)(1), next(webpage.careful_each(broken)(1))[0]):
+        assert "number " in seen
+        assert "secret" not in seen
+
+
+def test_names_of_classes_and_files_are_text_and_never_html():
+    evil = "<script>alert(1)</script>"
+    one = Prediction(evil, evil, 1.0, {evil: 1.0, "b": 0.0})
+    bad = Prediction(evil, None, None, {}, evil)
+    picture = Image.new("RGB", (8, 8))
+    for seen in (
+        render.verdict(one, None, [evil, "b"], picture, 1),
+        render.table([one, bad], 2, 2),
+        render.trouble(evil),
+    ):
+        assert "<script" not in seen
+        assert "&lt;script" in seen
+
+
+def test_about_says_the_error_rate_with_its_interval_and_every_class(predictor):
+    seen = render.about(predictor.config)
+    figures = predictor.config["metrics"]
+    for text in (
+        render.percent(figures["low"]),
+        render.percent(figures["high"]),
+        f"{figures['n']} images",
+        *predictor.vocab,
+    ):
+        assert text in seen
+    assert "95 % interval" in seen
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (0.5, "50.0 %"),
+        (1.0, "100.0 %"),
+        (0.9999, "over 99.9 %"),
+        (0.0, "0.0 %"),
+        (0.0001, "under 0.1 %"),
+        (0.0278, "2.8 %"),
+    ],
+)
+def test_what_is_not_quite_all_or_nothing_is_not_shown_as_that(value, text):
+    assert render.percent(value) == text
+
+
+def test_a_map_in_which_nothing_spoke_for_a_class_has_no_picture():
+    assert render.heat_picture(np.zeros((3, 3))) is None
+    assert render.heat_picture(np.full((3, 3), np.nan)) is None
+    assert render.heat_picture(np.eye(3)).size == (render.HEAT, render.HEAT)
+
+
+@pytest.fixture
+def files(tmp_path, photo):
+    bad, formula, archive = tmp_path / "bad.jpg", tmp_path / "=1+1.png", tmp_path / "some.zip"
+    bad.write_text("no image")
+    formula.write_bytes(Path(photo).read_bytes())
+    with zipfile.ZipFile(archive, "w") as members:
+        members.write(photo, "in/one.png")
+        members.writestr("../out.png", b"x")
+    return [photo, str(bad), str(formula), str(archive)]
+
+
+def test_many_files_are_rows_in_their_order_with_the_reason_of_the_bad_ones(predictor, files, tmp_path):
+    rows = list(webpage.predict_all(predictor, files))
+    assert [one.path for one in rows] == ["00.png", "bad.jpg", "=1+1.png", "in/one.png", "../out.png"]
+    assert [one.error is None for one in rows] == [True, False, True, True, False]
+    assert rows[4].error == "its path leads out of the zip"
+    assert str(tmp_path) not in str(rows)
+    assert rows[0].probabilities == pytest.approx(rows[3].probabilities)
+
+
+def test_the_csv_has_a_column_a_class_and_no_formula(predictor, files, tmp_path):
+    path = webpage.write_csv(list(webpage.predict_all(predictor, files)), predictor.vocab, tmp_path)
+    rows = list(csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8"))))
+    assert [row["path"] for row in rows] == ["00.png", "bad.jpg", "'=1+1.png", "in/one.png", "../out.png"]
+    assert list(rows[0]) == [
+        "path",
+        "prediction",
+        "probability",
+        "p_circle",
+        "p_square",
+        "p_triangle",
+        "unlike",
+        "error",
+    ]
+    assert float(rows[0]["p_circle"]) + float(rows[0]["p_square"]) + float(rows[0]["p_triangle"]) == pytest.approx(
+        1, abs=1e-5
+    )
+    assert rows[1]["error"].startswith("not an image")
+
+
+def test_many_tell_how_far_they_are_and_give_the_csv_at_the_end(predictor, files, monkeypatch):
+    monkeypatch.setattr(webpage, "TELL_SECONDS", 0)
+    seen = list(webpage.classify_many(predictor, files))
+    assert "0 of 5 done" in seen[0][0]
+    assert "1 of 5 done" in seen[1][0]
+    assert "3 of 5 classified, 2 could not be opened" in seen[-1][0]
+    assert "<progress" not in seen[-1][0]
+    assert seen[-1][1].value["path"].endswith("predictions.csv")
+
+
+def test_only_what_was_uploaded_is_opened(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "a.png").write_bytes(b"x")
+    assert webpage.uploaded([{"path": str(tmp_path / "a.png")}]) == [str(tmp_path / "a.png")]
+    assert webpage.uploaded(None) == []
+    for value in ({"path": "/etc/passwd"}, {"path": f"{tmp_path}/../x"}, "/etc/passwd", {"url": "http://x"}, [1]):
+        with pytest.raises(KitError, match="was not uploaded here"):
+            webpage.uploaded(value)
+
+
+def test_the_page_is_a_gradio_blocks_that_writes_nothing_beside_its_source(predictor):
+    import gradio as gr
+
+    assert isinstance(webpage.page(predictor), gr.Blocks)
+    assert not list(Path(webpage.__file__).parent.glob("*.pyi"))
+
+
+@pytest.mark.parametrize("text, size", [("10mb", 10_000_000), ("500 KB", 500_000), ("7", 7), ("1g", None), ("x", None)])
+def test_sizes_are_read_or_refused(text, size):
+    if size:
+        assert parse_size(text) == size
+    else:
+        with pytest.raises(KitError, match="is no size"):
+            parse_size(text)
+
+
+def test_the_password_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("KIT_PASSWORD", "secret")
+    assert ask_password("anna") == "secret"
+
+
+def test_a_taken_port_is_said_at_once(run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(KitError, match=f"127.0.0.1:{port} cannot be used"):
+            server.run(run.bundle, server.Settings(port=port))
+
+
+def test_a_tunnel_that_cannot_be_had_is_one_clear_line(monkeypatch):
+    monkeypatch.setattr("gradio.networking.GRADIO_API_SERVER", "http://127.0.0.1:9/")
+    with pytest.raises(KitError, match="the public address could not be had: Could not get share link"):
+        server.open_tunnel(7860)
+
+
+def test_gradios_settings_in_the_environment_are_set_aside_and_put_back(monkeypatch):
+    monkeypatch.setenv("GRADIO_ALLOWED_PATHS", "/")
+    with server.private_cache() as cache:
+        assert "GRADIO_ALLOWED_PATHS" not in os.environ
+        assert cache.stat().st_mode & 0o077 == 0
+    assert os.environ["GRADIO_ALLOWED_PATHS"] == "/"
+    assert not cache.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["serve", "demo"])
+def test_gradio_client_gets_the_answer_of_the_predictor(program, run, predictor, photo, tmp_path):
+    from gradio_client import Client, handle_file
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    code = (
+        f"from kit.serve import Settings, run; run({str(run.bundle)!r}, Settings(port={port}, auth='a', password='b'))"
+    )
+    command = ["-c", code] if program == "serve" else [APP, str(run.bundle), "--port", str(port)]
+    if program == "demo":
+        command = [APP, "--folder", str(run.bundle), "--port", str(port)]
+    running = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        assert any(f":{port}" in line for line in running.stdout)
+        auth = ("a", "b") if program == "serve" else None
+        client = Client(f"http://127.0.0.1:{port}", verbose=False, auth=auth, download_files=tmp_path)
+        answer = client.predict(handle_file(photo), api_name="/predict")
+        assert answer["label"] == predictor.predict(photo)[0].label
+    finally:
+        running.terminate()
+        running.wait(30)

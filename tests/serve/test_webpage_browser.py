@@ -1,0 +1,220 @@
+"""The page as a person meets it: in Chromium, on a phone and on a laptop, with a mouse, a keyboard and a camera."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.browser
+PHONE, LAPTOP, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}, {"width": 1800, "height": 1000}
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+
+
+@contextmanager
+def served(folder, **settings):
+    code = f"from kit.serve import Settings, run; run({str(folder)!r}, Settings(port=0, **{settings!r}))"
+    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        yield server.stdout.readline().split()[1]
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def address(run):
+    with served(run.bundle) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", *CAMERA])
+        yield browser
+        browser.close()
+
+
+def visit(chromium, address, viewport, **options):
+    context = chromium.new_context(viewport=viewport, **options)
+    page = context.new_page()
+    page.set_default_timeout(5_000)
+    page.asked, page.wrong = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.goto(address)
+    page.locator("h1").wait_for()
+    return page
+
+
+@pytest.fixture(params=[PHONE, LAPTOP], ids=["phone", "laptop"])
+def page(request, chromium, address):
+    page = visit(chromium, address, request.param)
+    yield page
+    page.context.close()
+
+
+@pytest.fixture
+def files(shapes, tmp_path):
+    bad, archive = tmp_path / "bad.jpg", tmp_path / "some.zip"
+    bad.write_text("no image")
+    with zipfile.ZipFile(archive, "w") as members:
+        members.write(shapes / "square" / "00.png", "in/one.png")
+        members.writestr("../out.png", b"x")
+    return [shapes / "circle" / "00.png", bad, archive]
+
+
+def drop(page, file):
+    page.locator("input[type=file]").first.set_input_files(file)
+
+
+def clear(page):
+    page.locator(".photo .icon-button-wrapper button").first.click()
+
+
+def test_a_photo_is_classified_and_each_classs_heat_map_can_be_seen(page, shapes, tmp_path):
+    drop(page, shapes / "circle" / "00.png")
+    page.locator(".result h2").wait_for()
+    assert re.search(r"\d %", page.locator(".result h2").inner_text())
+    page.locator(".strength input").fill("30")
+    assert page.locator(".result").evaluate("one => one.style.getPropertyValue('--strength')") == "0.3"
+    for place in range(3):
+        page.locator(".classes input").nth(place).check()
+        shown = page.locator(".heat:visible").evaluate_all("all => all.map(one => one.dataset.place)")
+        assert shown in ([str(place)], [])
+    page.screenshot(path=tmp_path / "classify.png", full_page=True)
+    clear(page)
+    page.get_by_text("Drop a photo, paste one").wait_for()
+    drop(page, shapes / "square" / "01.png")
+    page.locator('.classes input[value="0"]:checked').wait_for()
+    assert page.locator(".strength input").input_value() == "30"
+
+
+def test_a_file_that_is_no_image_says_why_and_the_next_photo_works(page, files, shapes):
+    drop(page, files[1])
+    page.get_by_text("not an image of the formats").wait_for()
+    clear(page)
+    drop(page, shapes / "circle" / "00.png")
+    page.locator(".result h2").wait_for()
+
+
+def test_an_example_is_chosen_by_keyboard_alone(page):
+    example = page.locator(".gallery-item, .gallery button").first
+    example.focus()
+    page.keyboard.press("Enter")
+    page.locator(".result h2").wait_for()
+    page.locator(".classes input").first.focus()
+    page.keyboard.press("ArrowDown")
+    assert page.locator(".classes input").nth(1).is_checked()
+    page.locator(".strength input").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".strength input").input_value() == "69"
+
+
+def test_a_camera_takes_a_photo(chromium, address):
+    page = visit(chromium, address, LAPTOP, permissions=["camera"])
+    page.get_by_role("button", name="Capture from camera").click()
+    page.get_by_text(re.compile("Click to Access Webcam", re.I)).click()
+    page.wait_for_function("document.querySelector('.photo video')?.videoWidth > 0")
+    page.locator(".photo button[aria-label='capture photo']").click()
+    page.locator(".result h2").wait_for()
+    page.context.close()
+
+
+def test_a_photo_is_pasted(chromium, address):
+    page = visit(chromium, address, LAPTOP, permissions=["clipboard-read", "clipboard-write"])
+    page.evaluate("""async () => {
+        const canvas = Object.assign(document.createElement('canvas'), {width: 40, height: 40})
+        const image = await new Promise(done => canvas.toBlob(done, 'image/png'))
+        await navigator.clipboard.write([new ClipboardItem({'image/png': image})])
+    }""")
+    page.get_by_role("button", name="Paste from clipboard").click()
+    page.locator(".result h2").wait_for()
+    page.context.close()
+
+
+def test_many_files_become_a_table_that_sorts_and_a_csv(page, files, tmp_path):
+    page.get_by_role("tab", name="Many").click()
+    page.locator("input[type=file][multiple]").set_input_files(files)
+    page.get_by_text("2 of 4 classified, 2 could not be opened").wait_for()
+    names = page.locator(".rows tbody th")
+    page.get_by_role("button", name="probability").click()
+    assert {text.split("\n")[0] for text in names.all_inner_texts()[:2]} == {"bad.jpg", "../out.png"}
+    page.get_by_role("button", name="probability").press("Enter")
+    assert {text.split("\n")[0] for text in names.all_inner_texts()[2:]} == {"bad.jpg", "../out.png"}
+    page.screenshot(path=tmp_path / "many.png", full_page=True)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as CSV").or_(page.get_by_text("Download as CSV")).first.click()
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+    assert [row["path"] for row in rows] == ["00.png", "bad.jpg", "in/one.png", "../out.png"]
+
+
+def test_a_file_over_the_limit_says_so(chromium, address, tmp_path):
+    large = tmp_path / "large.jpg"
+    large.write_bytes(bytes(11_000_000))
+    page = visit(chromium, address, LAPTOP)
+    page.get_by_role("tab", name="Many").click()
+    page.locator("input[type=file][multiple]").set_input_files(large)
+    page.get_by_text(re.compile("exceed the maximum allowed size")).first.wait_for()
+    page.context.close()
+
+
+def test_about_is_the_card_made_readable(page, tmp_path):
+    page.get_by_role("tab", name="About").click()
+    for heading in ("How often it is wrong", "What it is", "Class by class", "Limits"):
+        page.get_by_role("heading", name=heading).wait_for()
+    page.screenshot(path=tmp_path / "about.png", full_page=True)
+
+
+def test_nothing_is_asked_of_another_machine_nor_kept_in_the_browser_and_nothing_sticks_out(page, address, files):
+    drop(page, files[0])
+    page.locator(".result h2").wait_for()
+    for tab in ("Many", "About", "Classify"):
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.get_by_role("tab", name=tab).click()
+    assert [url for url in page.asked if not url.startswith((address, "data:", "blob:"))] == []
+    assert page.wrong == []
+    assert page.evaluate("localStorage.length") == 0
+    assert page.evaluate("indexedDB.databases().then(all => all.length)") == 0
+
+
+def test_the_page_is_seen_in_light_and_dark_and_wide(chromium, address, files, tmp_path):
+    colours = set()
+    for scheme in ("light", "dark"):
+        page = visit(chromium, address, WIDE, color_scheme=scheme)
+        drop(page, files[0])
+        page.locator(".result h2").wait_for()
+        colours.add(page.locator(".result h2 span").evaluate("one => getComputedStyle(one).color"))
+        page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
+        page.context.close()
+    assert len(colours) == 2
+
+
+def test_a_login_stands_before_the_page(chromium, run, files):
+    with served(run.bundle, auth="anna", password="right") as address:
+        context = chromium.new_context(viewport=PHONE)
+        page = context.new_page()
+        page.set_default_timeout(5_000)
+        page.goto(address)
+        page.get_by_label("User").fill("anna")
+        page.get_by_label("Password").fill("wrong")
+        page.keyboard.press("Enter")
+        page.get_by_text("wrong user or password").wait_for()
+        page.get_by_label("User").fill("anna")
+        page.get_by_label("Password").fill("right")
+        page.keyboard.press("Enter")
+        page.locator("h1", has_text="circle").wait_for()
+        drop(page, files[0])
+        page.locator(".result h2").wait_for()
+        context.close()
