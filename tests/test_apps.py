@@ -79,7 +79,7 @@ def test_a_loaded_bundle_predicts_as_the_learner_did_on_real_photos(pets, tmp_pa
     with run.learner.no_bar():
         theirs, _ = run.learner.get_preds()
     predictions = bundle.load(run.bundle).predict(run.evaluation.predictions["path"].tolist())
-    ours = np.array([[one.probabilities[name] for name in run.evaluation.vocab] for one in predictions])
+    ours = np.array([[one.plain[name] for name in run.evaluation.vocab] for one in predictions])
     assert np.abs(ours - theirs.numpy()).max() < 1e-5
 
 

@@ -57,7 +57,7 @@ def check_contract(run):
     predictions = bundle.load(run.folder).predict(run.evaluation.predictions["path"].tolist())
     for one, row in zip(predictions, run.evaluation.probabilities, strict=True):
         assert sum(one.probabilities.values()) == pytest.approx(1)
-        assert list(one.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-5)
+        assert list(one.plain.values()) == pytest.approx(row.tolist(), abs=1e-5)
     for name in ("recipe.json", "table.csv", "result.json", "history.csv", "predictions.csv"):
         assert (run.folder / name).stat().st_size > 20
 

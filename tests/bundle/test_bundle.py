@@ -50,7 +50,7 @@ def test_a_bundle_holds_data_and_nothing_executable(run):
 
 def test_a_loaded_bundle_predicts_what_the_learner_did(run):
     predictions = bundle.load(run.bundle).predict(run.evaluation.predictions["path"].tolist())
-    ours = np.array([[one.probabilities[name] for name in run.evaluation.vocab] for one in predictions])
+    ours = np.array([[one.plain[name] for name in run.evaluation.vocab] for one in predictions])
     assert np.abs(ours - run.evaluation.probabilities).max() < 1e-5
     assert [one.label for one in predictions] == run.evaluation.predictions["prediction"].tolist()
 

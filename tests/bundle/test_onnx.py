@@ -32,7 +32,7 @@ def paths(shapes):
 
 
 def values(predictions):
-    return np.array([list(one.probabilities.values()) for one in predictions])
+    return np.array([list(one.plain.values()) for one in predictions])
 
 
 def test_fine_tuning_writes_it_with_its_proof(run):
