@@ -48,14 +48,15 @@ def onnx_engine(path: Path, config: Mapping[str, Any], many: bool = True) -> Eng
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise BundleError(f"{path} cannot be run by ONNX Runtime ({_first_line(error)})", fix=GET_ANOTHER) from error
+        raise BundleError(f"{path} cannot be run by ONNX Runtime ({first_line(error)})", fix=GET_ANOTHER) from error
     if session.get_modelmeta().custom_metadata_map.get("vocab_sha256") != config["vocab_sha256"]:
         raise BundleError(f"{path} was written for other classes, or in another order", fix=GET_ANOTHER)
     return lambda pixels: Answers(*session.run(None, {"pixels": pixels}))
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in one line; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def torch_engine(network: "nn.Module", rules: Mapping[str, Any], device: "torch.device") -> Engine:

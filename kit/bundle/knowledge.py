@@ -34,8 +34,8 @@ def unknown_of(learn: Any, evaluation: Evaluation, rules: Mapping[str, Any]) -> 
     items = learn.dls.train_ds.items
     if not isinstance(items, pd.DataFrame) or not {"path", "label"} <= set(items):
         return None, {"reason": "the DataLoaders hold no table of paths and labels"}
-    train = items.iloc[_evenly(len(items), MOST_TRAIN)]
-    valid = evaluation.predictions["path"].iloc[_evenly(evaluation.n, MOST_VALID)]
+    train = items.iloc[evenly(len(items), MOST_TRAIN)]
+    valid = evaluation.predictions["path"].iloc[evenly(evaluation.n, MOST_VALID)]
     if reason := too_few(len(train), len(valid)):
         return None, {"reason": reason}
     engine = torch_engine(learn.model, rules, learn.dls.device)
@@ -58,6 +58,6 @@ def features(engine: Engine, paths: Sequence[str], rules: Mapping[str, Any]) -> 
     return np.concatenate(parts)
 
 
-def _evenly(count: int, most: int) -> np.ndarray:
+def evenly(count: int, most: int) -> np.ndarray:
     """The numbers of at most `most` of `count` rows, from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))

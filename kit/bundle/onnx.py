@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kit.bundle.engines import onnx_engine
+from kit.bundle.engines import first_line, onnx_engine
 from kit.bundle.predictor import Predictor
 from kit.bundle.read import load, load_network
 from kit.bundle.served import Served
@@ -88,8 +88,7 @@ def write_onnx(network: nn.Module, config: Mapping[str, Any], path: Path) -> Non
                 verbose=False,
             )
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        problem = f"this network cannot be written as ONNX ({reason})"
+        problem = f"this network cannot be written as ONNX ({first_line(error)})"
         raise BundleError(problem, fix="leave it out (--no-onnx); the bundle then predicts with torch") from error
     program.model.metadata_props["vocab_sha256"] = config["vocab_sha256"]
     program.save(path, external_data=False)

@@ -21,8 +21,8 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 
 from kit.bundle.card import card_text
-from kit.bundle.knowledge import calibration_of, unknown_of
-from kit.bundle.onnx import export, probabilities
+from kit.bundle.knowledge import calibration_of, evenly, unknown_of
+from kit.bundle.onnx import TOLERANCE, export, probabilities
 from kit.bundle.predictor import prepare_image
 from kit.bundle.read import load
 from kit.console import say
@@ -36,7 +36,6 @@ from kit.model.build import Origin, origin_of
 
 PACKAGES = ("fastai", "torch", "torchvision", "timm", "pillow", "numpy", "safetensors", "onnx", "onnxruntime")
 PROOF_IMAGES = 16
-TOLERANCE = 1e-4
 EXAMPLE_SIZE = 480
 MOST_EXAMPLES = 6
 
@@ -188,14 +187,9 @@ def _write_examples(evaluation: Evaluation, folder: Path) -> None:
         image.save(folder / f"example_{number}.jpg", quality=88)
 
 
-def _proof_rows(evaluation: Evaluation) -> np.ndarray:
-    """Which of the evaluation's images prove a bundle: a few, from the first to the last."""
-    return np.unique(np.linspace(0, evaluation.n - 1, min(PROOF_IMAGES, evaluation.n)).round().astype(int))
-
-
 def _prove(folder: Path, evaluation: Evaluation) -> dict[str, Any]:
     """Load what was written and predict held-out images anew; the largest difference of a probability is the proof."""
-    rows = _proof_rows(evaluation)
+    rows = evenly(evaluation.n, PROOF_IMAGES)
     ours = probabilities(load(folder, engine="torch"), evaluation.predictions["path"].iloc[rows].tolist())
     difference = float(np.abs(ours - evaluation.probabilities[rows]).max())
     if not difference <= TOLERANCE:
@@ -207,7 +201,7 @@ def _prove(folder: Path, evaluation: Evaluation) -> dict[str, Any]:
 
 def _add_onnx(folder: Path, evaluation: Evaluation) -> None:
     """model.onnx, proven on the same images; a network that has no such form keeps its bundle, which torch predicts."""
-    rows = _proof_rows(evaluation)
+    rows = evenly(evaluation.n, PROOF_IMAGES)
     try:
         export(folder, evaluation.predictions["path"].iloc[rows].tolist(), evaluation.probabilities[rows])
     except BundleError as error:

@@ -62,8 +62,7 @@ def digest(step: Step) -> Step:
 
 
 def _sha256(tensor: Tensor) -> str:
-    plain = tensor.detach().contiguous()
-    return hashlib.sha256(plain.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+    return hashlib.sha256(_bytes(tensor).numpy()).hexdigest()
 
 
 class Trace(Callback):
@@ -135,12 +134,13 @@ def first_difference(first: list[Step], second: list[Step]) -> Difference | None
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and a.dtype == b.dtype and _bits(a) == _bits(b)
+        return a.shape == b.shape and a.dtype == b.dtype and torch.equal(_bytes(a), _bytes(b))
     return type(a) is type(b) and a == b
 
 
-def _bits(tensor: Tensor) -> bytes:
-    return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+def _bytes(tensor: Tensor) -> Tensor:
+    """The tensor's memory as uint8: minus zero and zero differ here, and NaN equals itself."""
+    return tensor.detach().contiguous().flatten().view(torch.uint8)
 
 
 def _locate(step: int, name: str, a: Any, b: Any) -> Difference:
@@ -149,8 +149,7 @@ def _locate(step: int, name: str, a: Any, b: Any) -> Difference:
         return Difference(step, name, (), a, b)
     if a.shape != b.shape or a.dtype != b.dtype:
         return Difference(step, name, (), f"{a.dtype} {tuple(a.shape)}", f"{b.dtype} {tuple(b.shape)}")
-    different = [_bits(x) != _bits(y) for x, y in zip(a.flatten(), b.flatten(), strict=True)]
-    place = different.index(True)
+    place = (_bytes(a) != _bytes(b)).nonzero()[0].item() // a.element_size()
     index = tuple(i.item() for i in torch.unravel_index(torch.tensor(place), a.shape)) if a.ndim else ()
     return Difference(step, name, index, a.flatten()[place].item(), b.flatten()[place].item())
 
