@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from kit.cli import check, demo, evaluate, export, fine_tune, predict, serve
+from kit.cli import check, demo, evaluate, export, fine_tune, predict, serve, space
 from kit.cli.script import guarded
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable] = {
     "predict": predict.predict,
     "export": export.export,
     "serve": serve.serve,
+    "space": space.space,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

@@ -8,5 +8,6 @@ __getattr__, __dir__, __all__ = lazy(
         "Settings": "kit.serve.server",
         "page": "kit.serve.webpage",
         "run": "kit.serve.server",
+        "write_space": "kit.serve.space",
     },
 )

@@ -1,0 +1,103 @@
+"""A Space where it is to run: in a fresh virtual environment with its own requirements, seen in Chromium."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kit.serve import write_space
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def folder(run, tmp_path_factory) -> Path:
+    return write_space(run.bundle, tmp_path_factory.mktemp("spaces") / "shapes")
+
+
+@pytest.fixture(scope="module")
+def python(folder, tmp_path_factory) -> Path:
+    """The interpreter of an environment that holds what requirements.txt names, and nothing else."""
+    environment = tmp_path_factory.mktemp("fresh") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    subprocess.run([python, "-m", "pip", "install", "-q", "-r", folder / "requirements.txt"], check=True)
+    return python
+
+
+@pytest.fixture(scope="module")
+def address(folder, python):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"}
+    app = subprocess.Popen([python, "app.py"], cwd=folder, env=os.environ | settings, stdout=subprocess.PIPE, text=True)
+    try:
+        yield next(found[0] for line in app.stdout if (found := re.search(r"http://\S+", line)))
+    finally:
+        app.terminate()
+        app.wait(30)
+
+
+@pytest.fixture
+def page(address):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.set_default_timeout(10_000)
+        page.asked = []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(address)
+        page.locator("h1").first.wait_for()
+        yield page
+        browser.close()
+
+
+def test_the_fresh_environment_holds_none_of_the_training_packages(python):
+    said = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True).stdout.lower()
+    names = {line.split()[0] for line in said.splitlines() if line.strip()}
+    assert "gradio" in names
+    assert not names & {"kit", "torch", "torchvision", "fastai", "timm", "onnx"}
+
+
+def test_there_it_gives_the_recorded_answers_through_gradio_client(folder, python):
+    done = subprocess.run([python, "smoke.py"], cwd=folder, capture_output=True, text=True, check=False)
+    count = len(json.loads((folder / "smoke.json").read_text()))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{count} of {count} answers as recorded" in done.stdout
+
+
+def test_there_it_gives_the_recorded_answer_in_chromium_and_draws_what_spoke_for_it(page, folder, address):
+    name, expected = next(iter(json.loads((folder / "smoke.json").read_text()).items()))
+    page.locator("input[type=file]").first.set_input_files(folder / name)
+    page.get_by_test_id("label-output-value").get_by_text(expected["label"]).wait_for()
+    assert page.get_by_text("does not look like the training images").is_visible() == expected["unlike"]
+    page.get_by_text("Bright is what spoke for").wait_for()
+    first = page.get_by_test_id("image").locator("img").or_(page.locator(".image-frame img")).last
+    source = first.get_attribute("src")
+    page.get_by_role("radio").nth(1).check()
+    page.wait_for_function("([one, before]) => one.src !== before", arg=[first.element_handle(), source])
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert [url for url in page.asked if not url.startswith((address, "data:", "blob:"))] == []
+
+
+def test_a_file_that_is_no_image_says_why_there_and_an_example_still_works(page, tmp_path, folder):
+    (tmp_path / "bad.jpg").write_text("no image")
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "bad.jpg")
+    page.get_by_text("This photo cannot be read: it is damaged").wait_for()
+    page.locator(".gallery-item, .gallery button").first.click()
+    page.get_by_test_id("label-output-value").wait_for()
+    assert (
+        page.get_by_text("This photo cannot be read").count() == 0
+        or not page.get_by_text("cannot be read").is_visible()
+    )
