@@ -9,7 +9,7 @@ An error rate without its n and interval says little: 0 errors of 20 images stil
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from math import comb, sqrt
+from math import ceil, comb, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -107,6 +107,21 @@ def paired(wrong_a: np.ndarray, wrong_b: np.ndarray, confidence: float = 0.95) -
     both = int((wrong_a & wrong_b).sum())
     difference = _newcombe(both, only_a, only_b, len(wrong_a), confidence)
     return Comparison(difference, only_a, only_b, _mcnemar(only_a, only_b))
+
+
+def pairs_needed(found: Comparison, power: float = 0.8, level: float = 0.05) -> int | None:
+    """How many images McNemar's test needs to see a difference like the one found; None where nothing differs.
+
+    With d the difference and s the share of images that only one model has wrong, and z the normal quantiles of the
+    level (two-sided) and the power: n = (z_level sqrt(s) + z_power sqrt(s - d^2))^2 / d^2. Source: R. J. Connor, Sample
+    size for testing differences in proportions for the paired-sample design, Biometrics 43 (1987), 207-211.
+    """
+    gap, n = found.difference.value, found.difference.n
+    if not gap:
+        return None
+    share = (found.only_a + found.only_b) / n
+    z_level, z_power = NormalDist().inv_cdf(1 - level / 2), NormalDist().inv_cdf(_checked(power))
+    return ceil((z_level * sqrt(share) + z_power * sqrt(share - gap * gap)) ** 2 / gap**2)
 
 
 def too_small(n: int, widest: float = WIDEST) -> str | None:

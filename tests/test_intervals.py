@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from kit.intervals import Estimate, bootstrap, paired, too_small, wilson
+from kit.intervals import Estimate, bootstrap, paired, pairs_needed, too_small, wilson
 
 # statsmodels 0.15.0, proportion_confint(errors, n, alpha=1 - confidence, method="wilson")
 WILSON = [
@@ -196,3 +196,21 @@ def test_the_intervals_import_neither_torch_nor_scipy():
     code = "import sys, kit.intervals; print({'torch', 'fastai', 'pandas', 'scipy', 'PIL'} & set(sys.modules))"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout == "set()\n"
+
+
+def test_as_many_images_as_needed_show_the_difference_four_times_of_five():
+    found = paired(*wrong(both=2, only_a=7, only_b=3, neither=62))
+    needed = pairs_needed(found)
+    assert 150 < needed < 400
+    dice = np.random.default_rng(0)
+    counts = dice.multinomial(needed, [7 / 74, 3 / 74, 64 / 74], 600)
+    seen = np.mean([paired(*wrong(0, a, b, n)).p < 0.05 for a, b, n in counts])
+    # The exact test asks a little more than the normal one that the formula is for.
+    assert 0.72 < seen < 0.86
+
+
+def test_more_images_are_needed_for_a_smaller_difference_and_none_can_show_none():
+    few, many = (pairs_needed(paired(*wrong(0, only_a, 10, 100))) for only_a in (20, 12))
+    assert many > 3 * few
+    assert pairs_needed(paired(*wrong(3, 5, 5, 60))) is None
+    assert pairs_needed(paired(*wrong(3, 9, 5, 60)), power=0.95) > pairs_needed(paired(*wrong(3, 9, 5, 60)))

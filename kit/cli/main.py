@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from kit.cli import check, demo, evaluate, export, fine_tune, predict, serve, space
+from kit.cli import check, compare, demo, evaluate, export, fine_tune, predict, serve, space
 from kit.cli.script import guarded
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ COMMANDS: dict[str, Callable] = {
     "check": check.check,
     "fine-tune": fine_tune.fine_tune,
     "evaluate": evaluate.evaluate,
+    "compare": compare.compare,
     "predict": predict.predict,
     "export": export.export,
     "serve": serve.serve,

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "Evaluation": "kit.evaluate.evaluation",
+        "compare": "kit.evaluate.comparison",
         "draw_confusion": "kit.evaluate.pictures",
         "draw_predictions": "kit.evaluate.pictures",
         "evaluate": "kit.evaluate.evaluation",
