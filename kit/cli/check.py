@@ -2,30 +2,43 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kit.cli.options import with_recipe
 from kit.console import say
+from kit.files import new_folder, write_json, write_text
 from kit.recipe import Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kit.data.audit import Check
 
 Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
 Show = Annotated[
     Path | None, typer.Option(help="write a picture of a training batch here (PNG), and how a sample travels")
 ]
+Out = Annotated[
+    Path | None, typer.Option(help="a new folder for the report: check.json, images.csv with a row an image, check.png")
+]
 Json = Annotated[bool, typer.Option("--json", help="print the findings as JSON")]
 
 
 @with_recipe
-def check(folder: Folder, recipe: Recipe, show: Show = None, as_json: Json = False) -> None:
-    """Look at FOLDER before training: classes, splits, duplicates, broken files; exits with 1 if training fails."""
+def check(folder: Folder, recipe: Recipe, out: Out = None, show: Show = None, as_json: Json = False) -> None:
+    """Look at FOLDER before training: classes, copies, broken, dark, blurred files; exits with 1 if training fails."""
     from kit import data
 
-    table = data.table(
+    if out:
+        new_folder(out)
+    table = data.survey(
         folder, label=recipe.label, labels=recipe.labels, split=recipe.split, valid=recipe.valid, seed=recipe.seed
     )
-    report = data.check(table, recipe.batch)
+    report = data.check(table, recipe.batch, recipe.size)
+    if out:
+        write_report(table, report, out, recipe.size)
     print(json.dumps(report.to_json(), ensure_ascii=False) if as_json else "\n".join(report.lines()))
     if report.errors:
         raise typer.Exit(1)
@@ -34,3 +47,13 @@ def check(folder: Folder, recipe: Recipe, show: Show = None, as_json: Json = Fal
         say(data.travel(dls))
         data.show_batch(dls, show)
         say(f"{show}: a training batch with its labels")
+
+
+def write_report(table: "pd.DataFrame", report: "Check", folder: Path, size: int) -> None:
+    """The report as JSON, as a table and as a picture."""
+    from kit import data
+
+    write_json(folder / "check.json", report.to_json())
+    write_text(folder / "images.csv", table.to_csv(index=False, lineterminator="\n"))
+    data.draw_check(table, report, folder / "check.png", size)
+    say(f"{folder}: check.json, images.csv, check.png")

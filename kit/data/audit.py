@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from kit.data.looks import about_looks, looked_at
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
 from kit.intervals import too_small
@@ -63,10 +64,12 @@ class Check:
         return {"images": self.images, "classes": self.classes, "findings": findings, "left_out": self.left_out}
 
 
-def check(table: pd.DataFrame, batch: int | None = None) -> Check:
-    """Look at a table made by `data.table`: classes, splits, duplicates, left-out files, sizes.
+def check(table: pd.DataFrame, batch: int | None = None, size: int = 224) -> Check:
+    """Look at a table made by `data.table`: classes, splits, duplicates, left-out files; and where `data.survey` made
+    it, at what its images look like.
 
-    batch: the images a step that training will take, to see whether there are enough for one.
+    batch: the images a step that training will take, to see whether there are enough for one. size: the pixels a side
+    that the network sees.
     """
     classes = {
         str(label): {str(split): int(count) for split, count in rows["split"].value_counts().items()}
@@ -75,6 +78,8 @@ def check(table: pd.DataFrame, batch: int | None = None) -> Check:
     left_out = table.attrs.get("left_out", [])
     findings = [*_about_classes(classes), *_about_folders(table), *_about_duplicates(table), *_about_files(left_out)]
     findings += _about_size(table, batch)
+    if looked_at(table):
+        findings += [Finding("note", text) for text in about_looks(table, size)]
     return Check(len(table), classes, findings, left_out)
 
 

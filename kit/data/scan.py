@@ -1,41 +1,110 @@
 """One pass over the files of a data set: which can be opened, what they hash to, and what they look like.
 
-facts = scan_images([Path("cat.jpg"), ...])      # a FileFacts each, in the same order
+scan = scan_images([Path("cat.jpg"), ...])       # scan.facts: a FileFacts each, in the same order
+
+What is kept of an image to compare it, 3 kB, lies in a file without a name: a hundred thousand images fill no memory.
 """
 
 import hashlib
 import io
 import os
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from PIL import Image, ImageFilter
+
 from kit.console import progress
-from kit.data.duplicates import Fingerprint, fingerprint
+from kit.data.duplicates import SIDE, greys, groups, hashes, shrink
 from kit.data.images import check_bytes, open_image, without_warnings
 from kit.errors import ImageError
 
 # Twice this is kept when a JPEG is decoded small: at 64 pixels, 2 of 370 photos no longer met their copies.
 FINGERPRINT_SIZE = 64
+SHARPNESS_SIZE = 128
+LAPLACE = ImageFilter.Kernel((3, 3), [0, 1, 0, 1, -4, 1, 0, 1, 0], scale=1, offset=128)
+AT_ONCE, BLOCK = 4096, 64
+JPEG = b"\xff\xd8"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What one look at a file tells: its SHA-256 and fingerprint, or the `problem` that keeps it out."""
+    """What one look at a file tells: its SHA-256, width and height in pixels as it is shown, and how sharp it is; or
+    the `problem` that keeps it out.
+
+    sharpness: the spread of the second derivative over that of the grey levels, at 128 pixels. Of 185 photos of pets
+    none is below 0.24; blurred by 1 % of their side, 3 of 4 are below 0.15, by 2 % all.
+    """
 
     sha256: str = ""
-    fingerprint: Fingerprint | None = None
+    width: int = 0
+    height: int = 0
+    sharpness: float = 0.0
     problem: str | None = None
 
 
-def scan_images(paths: Sequence[Path]) -> list[FileFacts]:
-    """Read each file once, decode it small, and fingerprint it. Nothing is raised for a bad file: its facts say why."""
+@dataclass(frozen=True)
+class Scan:
+    """What a pass over the files found: facts, one a file, and small pictures, uint8 (n, 32, 32, 3), of the good ones
+    among them, in the same order."""
+
+    facts: list[FileFacts]
+    pictures: np.ndarray
+
+    @property
+    def good(self) -> list[FileFacts]:
+        """The facts of the files that can be opened: a picture belongs to each."""
+        return [fact for fact in self.facts if fact.problem is None]
+
+    def duplicates(self) -> list[list[int]]:
+        """Which of the good files are copies of each other, as lists of their places."""
+        return groups(self.pictures, hashes(self.pictures), [fact.sha256 for fact in self.good])
+
+    def light(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean and the standard deviation of the grey levels (0 to 255) of each good file, float64 (n,)."""
+        means, spreads = [], []
+        for start in range(0, len(self.pictures), AT_ONCE):
+            levels = greys(self.pictures[start : start + AT_ONCE]).reshape(-1, SIDE * SIDE)
+            means.append(levels.mean(1))
+            spreads.append(levels.std(1))
+        return tuple(np.concatenate([np.empty(0), *parts]) for parts in (means, spreads))
+
+
+def scan_images(paths: Sequence[Path]) -> Scan:
+    """Read each file once, decode it small, and look at it. Nothing is raised for a bad file: its facts say why."""
+    pictures = _store(len(paths))
+    starts = range(0, len(paths), BLOCK)
+
+    def look(start: int) -> list[FileFacts]:
+        return [_look(path, pictures, start + place) for place, path in enumerate(paths[start : start + BLOCK])]
+
     with without_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(progress(pool.map(_facts, paths), "look at the images", total=len(paths)))
+        blocks = progress(pool.map(look, starts), "look at the images", total=len(starts))
+        facts = [fact for block in blocks for fact in block]
+    return Scan(facts, _without_gaps(pictures, [fact.problem is None for fact in facts]))
 
 
-def _facts(path: Path) -> FileFacts:
+def _store(count: int) -> np.ndarray:
+    """Room for `count` small pictures, on the disk; it is given back when the array is no longer used."""
+    with tempfile.TemporaryFile(prefix="kit-scan-") as file:
+        return np.memmap(file, np.uint8, "w+", shape=(max(1, count), SIDE, SIDE, 3))[:count]
+
+
+def _without_gaps(pictures: np.ndarray, good: Sequence[bool]) -> np.ndarray:
+    """The pictures of the good files, moved together where they lie."""
+    places = np.flatnonzero(good)
+    if len(places) < len(pictures):
+        for start in range(0, len(places), AT_ONCE):
+            part = places[start : start + AT_ONCE]
+            pictures[start : start + len(part)] = pictures[part]
+    return pictures[: len(places)]
+
+
+def _look(path: Path, pictures: np.ndarray, place: int) -> FileFacts:
+    """The facts of one file; its small picture goes to its place."""
     try:
         check_bytes(path.stat().st_size, path.name)
         content = path.read_bytes()
@@ -46,4 +115,24 @@ def _facts(path: Path) -> FileFacts:
         return FileFacts(problem=f"cannot be read ({error.strerror})")
     except ImageError as error:
         return FileFacts(problem=error.problem.removeprefix(f"{path.name}: "))
-    return FileFacts(hashlib.sha256(content).hexdigest(), fingerprint(image))
+    pictures[place] = shrink(image)
+    return FileFacts(hashlib.sha256(content).hexdigest(), *full_size(image, content), sharpness(image))
+
+
+def full_size(image: Image.Image, content: bytes) -> tuple[int, int]:
+    """Width and height of the whole image; a large JPEG was decoded smaller."""
+    if min(image.size) < 2 * FINGERPRINT_SIZE or not content.startswith(JPEG):
+        return image.size
+    with Image.open(io.BytesIO(content), formats=["JPEG"]) as whole:
+        width, height = whole.size
+    turned = (image.width > image.height) != (width > height)
+    return (height, width) if turned else (width, height)
+
+
+def sharpness(image: Image.Image) -> float:
+    """How sharp an RGB image is, see `FileFacts`; 0 where all of it is of one grey."""
+    grey = image.convert("L")
+    grey.thumbnail((SHARPNESS_SIZE, SHARPNESS_SIZE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    spread = np.asarray(grey).std()
+    edges = np.asarray(grey.filter(LAPLACE))[1:-1, 1:-1]
+    return float(edges.std() / spread) if spread > 0 and edges.size else 0.0

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from kit.data.datasets import NAMED
-from kit.data.duplicates import groups as duplicate_groups
 from kit.data.images import list_images
 from kit.data.labels import LabelRule, label_rule, parent_folder
 from kit.data.scan import FileFacts, scan_images
@@ -45,15 +44,31 @@ def table(
     ("left_out": {"path", "reason"} each), and tells the "split" and the "label" rule that were followed. Raises
     `DataError` where the labels or the files do not make a data set.
     """
+    return survey(source, label=label, labels=labels, split=split, valid=valid, seed=seed)[COLUMNS]
+
+
+def survey(
+    source: str | Path | pd.DataFrame,
+    *,
+    label: str | Callable[[Any], Any] = "folder",
+    labels: str | Path | None = None,
+    split: str = "stratified",
+    valid: float = 0.2,
+    seed: int = 42,
+) -> pd.DataFrame:
+    """The same table with what each image looks like: width and height (pixels), light and spread (mean and standard
+    deviation of the grey levels, 0 to 255), sharpness (see `FileFacts`)."""
     rows, skipped = _listed(source, label, labels)
     given = "valid" in set(rows["split"])
-    facts = scan_images([Path(path) for path in rows["path"]])
-    rows, facts, broken = _without_broken(rows, facts)
-    duplicates = duplicate_groups([fact.fingerprint for fact in facts], [fact.sha256 for fact in facts])
-    rows["sha256"] = [fact.sha256 for fact in facts]
-    rows["group"] = join_groups(rows["group"].tolist(), duplicates)
+    scan = scan_images([Path(path) for path in rows["path"]])
+    rows, broken = _without_broken(rows, scan.facts)
+    rows["sha256"] = [fact.sha256 for fact in scan.good]
+    rows["group"] = join_groups(rows["group"].tolist(), scan.duplicates())
     rows["split"] = assign_splits(rows, split, valid, seed)
     rows = rows[COLUMNS]
+    rows[["width", "height"]] = [(fact.width, fact.height) for fact in scan.good]
+    rows["light"], rows["spread"] = scan.light()
+    rows["sharpness"] = [fact.sharpness for fact in scan.good]
     rows.attrs = {"left_out": skipped + broken, "split": "given" if given else split}
     rows.attrs["label"] = FROM_TABLE if labels is not None or isinstance(source, pd.DataFrame) else label_name(label)
     return rows
@@ -173,7 +188,7 @@ def _checked_splits(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     return rows
 
 
-def _without_broken(rows: pd.DataFrame, facts: list[FileFacts]) -> tuple[pd.DataFrame, list[FileFacts], list[dict]]:
+def _without_broken(rows: pd.DataFrame, facts: list[FileFacts]) -> tuple[pd.DataFrame, list[dict]]:
     """Leave out the files that cannot be opened; stop where they are so many that something else is wrong."""
     good = [fact.problem is None for fact in facts]
     broken = [
@@ -185,4 +200,4 @@ def _without_broken(rows: pd.DataFrame, facts: list[FileFacts]) -> tuple[pd.Data
         names = some_of([f"{Path(entry['path']).name}: {entry['reason']}" for entry in broken])
         problem = f"{len(broken)} of {len(rows)} images cannot be opened: {names}"
         raise DataError(problem, fix=f"repair or remove them; up to {MOST_BROKEN:.0%} are left out without asking")
-    return rows[good].reset_index(drop=True), [fact for fact in facts if fact.problem is None], broken
+    return rows[good].reset_index(drop=True), broken

@@ -1,0 +1,142 @@
+"""What the images of a table look like: too small, dark, bright, blurred, empty; as findings, and as one picture.
+
+draw_check(survey("photos"), check(survey("photos")), Path("check.png"))
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from kit.data.images import open_image
+from kit.data.splits import DUPLICATES
+from kit.errors import some_of
+
+if TYPE_CHECKING:
+    from kit.data.audit import Check
+
+DARK, BRIGHT, EMPTY, BLURRED = 25, 235, 1, 0.15
+THUMBNAIL, MOST_SHOWN, MOST_CLASSES = 128, 8, 12
+INK, BAR, QUIET = "#1d2b28", "#0f766e", "#51645e"
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """A look that makes an image worth a second one: its name in words, and which rows of a survey have it."""
+
+    name: str
+    has: Callable[[pd.DataFrame, int], pd.Series]
+
+
+ODDITIES = (
+    Oddity("smaller than half of what the network sees", lambda rows, size: _shorter(rows) * 2 < size),
+    Oddity("almost black", lambda rows, size: (rows["light"] < DARK) & (rows["spread"] >= EMPTY)),
+    Oddity("almost white", lambda rows, size: (rows["light"] > BRIGHT) & (rows["spread"] >= EMPTY)),
+    Oddity("of one plain colour", lambda rows, size: rows["spread"] < EMPTY),
+    Oddity("blurred", lambda rows, size: (rows["sharpness"] < BLURRED) & (rows["spread"] >= EMPTY)),
+)
+COLUMNS = ("width", "height", "light", "spread", "sharpness")
+
+
+def looked_at(table: pd.DataFrame) -> bool:
+    """Whether a table says what its images look like: one of `survey` does."""
+    return set(COLUMNS) <= set(table)
+
+
+def odd(table: pd.DataFrame, size: int) -> dict[str, pd.DataFrame]:
+    """The rows of a survey that look odd, by what is odd about them, for a network that sees `size` pixels a side."""
+    found = {oddity.name: table[oddity.has(table, size)] for oddity in ODDITIES}
+    return {name: rows for name, rows in found.items() if len(rows)}
+
+
+def about_looks(table: pd.DataFrame, size: int) -> list[str]:
+    """What is worth knowing of the looks of a survey's images, a line each."""
+    if not len(table):
+        return []
+    width, height = int(table["width"].median()), int(table["height"].median())
+    least, most = table.loc[_shorter(table).idxmin()], table.loc[_shorter(table).idxmax()]
+    lines = [
+        f"sizes from {least.width} x {least.height} to {most.width} x {most.height} pixels, "
+        f"the middle one {width} x {height}"
+    ]
+    for name, rows in odd(table, size).items():
+        count = "1 image is" if len(rows) == 1 else f"{len(rows)} images are"
+        lines.append(f"{count} {name}: {some_of([Path(path).name for path in rows['path']])}")
+    return lines
+
+
+def _shorter(rows: pd.DataFrame) -> pd.Series:
+    return rows[["width", "height"]].min(axis=1)
+
+
+def draw_check(table: pd.DataFrame, report: "Check", path: Path, size: int = 224) -> None:
+    """A survey and its check as one PNG: how many of each class, and pictures of each thing that was found."""
+    from matplotlib.figure import Figure
+
+    rows = _picture_rows(table, size)
+    classes = sorted(report.classes, key=lambda label: -sum(report.classes[label].values()))[:MOST_CLASSES]
+    tall = 1.1 + 0.28 * len(classes)
+    figure = Figure(figsize=(11, tall + 1.75 * len(rows)), layout="constrained")
+    parts = figure.subfigures(1 + len(rows), 1, height_ratios=[tall, *[1.75] * len(rows)], squeeze=False)[:, 0]
+    _draw_classes(parts[0], classes, report)
+    for part, (title, pictures) in zip(parts[1:], rows, strict=True):
+        _draw_pictures(part, title, pictures)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_classes(figure: Any, classes: list[str], report: "Check") -> None:
+    """A bar a class, training images before held-out ones."""
+    axes = figure.subplots()
+    train = np.array([report.classes[label].get("train", 0) for label in classes])
+    held = np.array([sum(report.classes[label].values()) for label in classes]) - train
+    places = np.arange(len(classes))[::-1]
+    axes.barh(places, train, color=BAR, label="train")
+    axes.barh(places, held, left=train, color=BAR, alpha=0.45, label="held out")
+    axes.set_yticks(places, [_short(label) for label in classes])
+    axes.set_xlabel("images")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    more = (
+        f" (the largest {len(classes)} of {len(report.classes)} classes)" if len(report.classes) > len(classes) else ""
+    )
+    figure.suptitle(f"{report.images} images{more}", color=INK, fontsize=13, x=0.01, ha="left")
+
+
+def _picture_rows(table: pd.DataFrame, size: int) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Titles, and below each the paths and captions of at most 8 pictures."""
+    rows = []
+    grouped = table[table["group"].str.startswith(DUPLICATES)]
+    for several, title in ((True, "copies with different labels"), (False, "copies")):
+        chosen = [part for _, part in grouped.groupby("group") if (part["label"].nunique() > 1) == several]
+        if chosen:
+            pictures = [(row.path, row.label) for part in chosen for row in part.itertuples()]
+            rows.append((f"{title}: {len(chosen)} groups", pictures[:MOST_SHOWN]))
+    for name, part in odd(table, size).items():
+        order = part.sort_values("sharpness") if name == "blurred" else part
+        rows.append((f"{name}: {len(part)}", [(row.path, row.label) for row in order.head(MOST_SHOWN).itertuples()]))
+    return rows
+
+
+def _draw_pictures(figure: Any, title: str, pictures: list[tuple[str, str]]) -> None:
+    figure.suptitle(title, color=INK, fontsize=11, x=0.01, ha="left")
+    for axes, given in zip(
+        figure.subplots(1, MOST_SHOWN, squeeze=False)[0], [*pictures, *[None] * MOST_SHOWN], strict=False
+    ):
+        axes.axis("off")
+        if given:
+            path, label = given
+            axes.set_title(_short(label), fontsize=8, color=QUIET)
+            axes.imshow(_thumbnail(path))
+
+
+def _thumbnail(path: str) -> np.ndarray:
+    image = open_image(path, at_least=THUMBNAIL)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return np.asarray(image)
+
+
+def _short(label: str) -> str:
+    return (label if len(label) <= 22 else f"{label[:21]}…").replace("$", r"\$")
