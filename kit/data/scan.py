@@ -12,10 +12,11 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from kit.console import progress
 from kit.data.duplicates import SIDE, greys, groups, hashes, shrink
@@ -25,7 +26,6 @@ from kit.errors import ImageError
 # Twice this is kept when a JPEG is decoded small: at 64 pixels, 2 of 370 photos no longer met their copies.
 FINGERPRINT_SIZE = 64
 SHARPNESS_SIZE = 128
-LAPLACE = ImageFilter.Kernel((3, 3), [0, 1, 0, 1, -4, 1, 0, 1, 0], scale=1, offset=128)
 AT_ONCE, BLOCK = 4096, 64
 JPEG = b"\xff\xd8"
 
@@ -36,7 +36,7 @@ class FileFacts:
     the `problem` that keeps it out.
 
     sharpness: the spread of the second derivative over that of the grey levels, at 128 pixels. Of 185 photos of pets
-    none is below 0.24; blurred by 1 % of their side, 3 of 4 are below 0.15, by 2 % all.
+    none is below 0.21; blurred by 1 % of their side, 3 of 4 are below 0.15, by 2 % all.
     """
 
     sha256: str = ""
@@ -133,6 +133,16 @@ def sharpness(image: Image.Image) -> float:
     """How sharp an RGB image is, see `FileFacts`; 0 where all of it is of one grey."""
     grey = image.convert("L")
     grey.thumbnail((SHARPNESS_SIZE, SHARPNESS_SIZE), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    spread = np.asarray(grey).std()
-    edges = np.asarray(grey.filter(LAPLACE))[1:-1, 1:-1]
-    return float(edges.std() / spread) if spread > 0 and edges.size else 0.0
+    levels = np.asarray(grey, np.float32)
+    if min(levels.shape) < 3:
+        return 0.0
+    centre, sides = levels[1:-1, 1:-1], levels[:-2, 1:-1] + levels[2:, 1:-1]
+    spread = _spread(levels)
+    return _spread(4 * centre - sides - levels[1:-1, :-2] - levels[1:-1, 2:]) / spread if spread else 0.0
+
+
+def _spread(values: np.ndarray) -> float:
+    """The standard deviation; numpy's own takes as long as decoding a small image."""
+    values = values.ravel()
+    values = values - values.sum() / values.size
+    return sqrt(values @ values / values.size)
