@@ -1,7 +1,7 @@
 """Cat or dog, as the fast.ai course serves it: a ten-line Gradio demo of a model that you trained. Copy it, change it.
 
     kit fine-tune pets --label is_cat --out runs/pets
-    python apps/pets_demo.py runs/pets           # then open http://127.0.0.1:7860
+    python apps/pets_demo.py --folder runs/pets  # then open http://127.0.0.1:7860
 
 What differs from the demo of the lesson: the bundle is data, so that nothing in it is run and it still loads next year;
 a photo is turned upright and cut as in validation; a file that is no image is told so; nobody's photos are kept, in the
@@ -12,26 +12,30 @@ import gradio as gr
 
 from kit import bundle
 from kit.cli.script import script
+from kit.manifest import EXAMPLES, photos
+from kit.serve.webpage import LOOKS, SAFE
 
 
 def main(folder: str = "runs/pets", port: int = 7860):
     predictor = bundle.load(folder)
 
-    def classify(path: str):
+    def classify(path: str | None):
+        if path is None:
+            return None
         prediction = predictor.predict(path)[0]
         if prediction.error:
             raise gr.Error(prediction.error, print_exception=False)
         return prediction.probabilities
 
-    photo = gr.Image(type="filepath", image_mode=None, label="Photo")
-    examples = sorted(map(str, (predictor.folder / "examples").glob("*.jpg"))) or None
+    photo = gr.Image(label="Photo", height=340, buttons=[], elem_classes="photo")
+    photo.preprocess = lambda file: file and file.path  # kit alone opens the file
+    examples = [str(predictor.folder / name) for name in photos(predictor.config, EXAMPLES)]
     answer = gr.Label(num_top_classes=3, label="Prediction")
     demo = gr.Interface(
-        classify, photo, answer, examples=examples, title=" or ".join(predictor.vocab[:3]), flagging_mode="never",
-        api_name="predict", analytics_enabled=False, delete_cache=(3600, 3600), cache_examples=False,
+        classify, photo, answer, examples=examples or None, title=" or ".join(predictor.vocab[:3]), api_name="predict",
+        flagging_mode="never", analytics_enabled=False, delete_cache=(3600, 3600), cache_examples=False,
     )  # fmt: skip
-    safe = {"share": False, "show_error": False, "run_history": False, "max_file_size": "10mb", "footer_links": []}
-    demo.queue(max_size=10).launch(server_port=port, **safe)
+    demo.queue(max_size=10).launch(server_port=port, share=False, max_file_size="10mb", **LOOKS, **SAFE)
 
 
 if __name__ == "__main__":

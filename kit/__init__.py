@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy(
         "Recipe": "kit.recipe",
         "Run": "kit.runs",
         "bundle": "kit.bundle",
+        "cross_validate": "kit.cross_validation",
         "data": "kit.data",
         "evaluate": "kit.evaluate",
         "fine_tune": "kit.pipeline",

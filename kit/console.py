@@ -6,9 +6,10 @@ for image in progress(images, "predict"): ...
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Item = TypeVar("Item")
 
@@ -25,7 +26,7 @@ def say(text: str = "") -> None:
 
 def complain(text: str) -> None:
     """Print an error for people, in red on a terminal."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {text}", style="red", markup=False)
+    _console(soft_wrap=True, highlight=False).print(f"error: {text}", style="red", markup=False)
 
 
 def progress(items: Sequence[Item] | Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
@@ -36,7 +37,7 @@ def progress(items: Sequence[Item] | Iterable[Item], title: str, total: int | No
     from rich.progress import track
 
     size = len(items) if total is None and hasattr(items, "__len__") else total
-    yield from track(items, description=title, total=size, console=Console(stderr=True), transient=True)
+    yield from track(items, description=title, total=size, console=_console(), transient=True)
 
 
 @contextmanager
@@ -54,6 +55,13 @@ def byte_bar(title: str, total: int | None, start: int = 0) -> Iterator:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=_console(), transient=True) as bar:
         task = bar.add_task(title, total=total, completed=start)
         yield lambda count: bar.update(task, advance=count)
+
+
+def _console(**options: Any) -> "Console":
+    """Rich is imported here, when there is something to draw: a quick command never waits for it."""
+    from rich.console import Console
+
+    return Console(stderr=True, **options)

@@ -28,6 +28,7 @@ from urllib.request import Request, build_opener
 from kit.console import byte_bar
 from kit.errors import FetchError, OutputError
 from kit.files import write_json
+from kit.offline import offline
 
 ATTEMPTS = 5
 TIMEOUT_SECONDS = 15
@@ -91,29 +92,30 @@ class Source:
         return unquote(urlsplit(self.url).path.rpartition("/")[2])
 
 
-def download(sources: Sequence[Source], to: Path, what: str) -> Path:
+def download(sources: Sequence[Source], to: Path, what: str, or_else: str = "") -> Path:
     """The file at `to`, fetched from the first source that has it; no request is made where it is there already.
 
-    what: what it is to a person, for messages ("the resnet18 weights"). A stopped download goes on where it was.
-    Raises `FetchError` where every source fails, or where another file has that name (it is never overwritten), and
-    `OutputError` where the disk refuses.
+    what: what it is to a person, for messages ("the resnet18 weights"); or_else: where else it may be put by hand. A
+    stopped download goes on where it was. Raises `FetchError` where no source gives it, where kit is offline, or where
+    another file has that name (it is never overwritten), and `OutputError` where the disk refuses.
     """
     if not sources:
         raise ValueError("no sources; expected at least one")
+    switch, failures = offline(), []
     try:
         if to.exists():
             return _expected(to, sources, what)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        failures = []
-        for source in sources:
+        for source in () if switch else sources:
+            to.parent.mkdir(parents=True, exist_ok=True)
             try:
                 return _fetch(source, to)
             except _Failed as failure:
                 failures.append(f"{source.host}: {failure}")
     except OSError as error:
         raise OutputError(f"{to} cannot be written: {error.strerror}", fix="choose another folder") from error
-    fix = f'get "{sources[0].name}" by hand ({sources[0].url}) and put it at {to.absolute()}'
-    raise FetchError(f'"{to.name}" is missing ({what}), and no source gave it:\n  {"; ".join(failures)}', fix=fix)
+    why = f"{switch} forbids to fetch it" if switch else f"no source gave it:\n  {'; '.join(failures)}"
+    fix = f'get "{sources[0].name}" by hand ({sources[0].url}) and put it at {to.absolute()}{or_else}'
+    raise FetchError(f'"{to.name}" is missing ({what}), and {why}', fix=fix)
 
 
 def extract(archive: Path, into: Path) -> Path:

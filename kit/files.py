@@ -8,10 +8,13 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 from kit.errors import OutputError
+
+LARGEST_PIECE = 2**24
 
 
 @contextmanager
@@ -64,9 +67,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    In large pieces that are not copied: a thread that hashes then hardly waits for those that import, nor they for it.
+    """
+    digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for start in range(0, size, LARGEST_PIECE):
+            with mmap(file.fileno(), min(LARGEST_PIECE, size - start), access=ACCESS_READ, offset=start) as piece:
+                digest.update(piece)
+    return digest.hexdigest()
 
 
 def packaged(name: str) -> Path:

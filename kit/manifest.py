@@ -9,18 +9,19 @@ them need it.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kit.errors import BundleError
-from kit.files import sha256
+from kit.files import sha256, write_json, write_text
 from kit.recipe import RESIZES
 
 FORMAT, VERSION = "kit-bundle", 1
 CONFIG, WEIGHTS, ONNX, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
-EXAMPLES, TRAINED_ON, UNKNOWN = "examples", "trained_on.txt", "unknown.safetensors"
-FROM_TABLE = "table"
+SEAL = "config.json.sha256"
+EXAMPLES, MISTAKES, TRAINED_ON, UNKNOWN = "examples", "mistakes", "trained_on.txt", "unknown.safetensors"
+FROM_TABLE, CONVERTED = "table", "converted"
 MOST_CONFIG_BYTES = 20_000_000
 GET_ANOTHER = "get the bundle again from where it was made"
 FIELDS: dict[str, type] = {
@@ -40,6 +41,7 @@ FIELDS: dict[str, type] = {
     "versions": dict,
     "files": dict,
 }
+MISTAKE_FIELDS: dict[str, type] = {"file": str, "label": str, "prediction": str, "probability": float}
 IMAGE_FIELDS: dict[str, type] = {"size": int, "resize": str, "at_least": int, "mean": list, "std": list}
 
 
@@ -63,17 +65,51 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises `BundleError` that names the field or the file that is not as it should be.
     """
+    config = read_form(folder)
+    for name in config["files"]:
+        check_file(folder, config, name)
+    return config
+
+
+def read_form(folder: Path) -> dict[str, Any]:
+    """The same after its form alone was checked: for who has `check_file` look at the files in the meantime."""
     path = folder / CONFIG
     if path.stat().st_size > MOST_CONFIG_BYTES:
         raise BundleError(f"{path} has {path.stat().st_size:,} bytes; at most {MOST_CONFIG_BYTES:,}", fix=GET_ANOTHER)
     try:
         config = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not JSON ({error})", fix=GET_ANOTHER) from error
     _check_form(config, path)
-    for name, digest in config["files"].items():
-        _check_file(folder, name, digest)
+    _check_seal(folder)
     return config
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write config.json, and its own SHA-256 beside it, so that not one bit of a bundle can change unseen."""
+    (folder / SEAL).unlink(missing_ok=True)
+    write_json(folder / CONFIG, config)
+    write_text(folder / SEAL, _seal(folder))
+
+
+def _seal(folder: Path) -> str:
+    """The SHA-256 of config.json as sha256sum writes it."""
+    return f"{sha256(folder / CONFIG)}  {CONFIG}\n"
+
+
+def _check_seal(folder: Path) -> None:
+    """Older bundles have no seal, and whoever changes config.json on purpose removes it."""
+    path = folder / SEAL
+    if path.is_file() and path.read_bytes() != _seal(folder).encode():
+        problem = f"{folder / CONFIG} is not the file that was saved (another SHA-256 than in {SEAL})"
+        raise BundleError(problem, fix=f"{GET_ANOTHER}; if you changed it yourself, remove {SEAL}")
+
+
+def photos(config: dict[str, Any], part: str) -> list[str]:
+    """The photos in the folder `part` of a bundle (`EXAMPLES`, `MISTAKES`), in order, as paths from the bundle.
+
+    Only those that config.json names, for only their hashes were checked."""
+    return sorted(name for name in config["files"] if name == f"{part}/{Path(name).name}" and name.endswith(".jpg"))
 
 
 def _check_form(config: Any, path: Path) -> None:
@@ -95,9 +131,32 @@ def _check_form(config: Any, path: Path) -> None:
         raise BundleError(f"{path}: field vocab does not fit its hash", fix=GET_ANOTHER)
     if WEIGHTS not in config["files"]:
         raise BundleError(f"{path}: field files names no {WEIGHTS}", fix=GET_ANOTHER)
+    _check_shown(config, path)
 
 
-def _check_file(folder: Path, name: str, digest: str) -> None:
+def _check_shown(config: dict[str, Any], path: Path) -> None:
+    """What the page shows of the mistakes; a bundle may go without."""
+    cells, mistakes = config["metrics"].get("confusion", []), config.get("mistakes", [])
+    if not _all(cells, lambda cell: _all(cell, _is_count) and len(cell) == 3 and max(cell[:2]) < len(config["vocab"])):
+        raise BundleError(f"{path}: field metrics.confusion is not a list of [class, class, times]", fix=GET_ANOTHER)
+    if not _all(mistakes, lambda one: isinstance(one, dict) and _fits(one, MISTAKE_FIELDS)):
+        raise BundleError(f"{path}: field mistakes is not a list of {', '.join(MISTAKE_FIELDS)}", fix=GET_ANOTHER)
+
+
+def _all(values: Any, test: Callable[[Any], bool]) -> bool:
+    return isinstance(values, list) and all(map(test, values))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _fits(values: dict[str, Any], fields: dict[str, type]) -> bool:
+    return all(isinstance(values.get(name), kind) for name, kind in fields.items())
+
+
+def check_file(folder: Path, config: dict[str, Any], name: str) -> None:
+    """Raise `BundleError` where a file that config.json names lies elsewhere, is missing, or has another SHA-256."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(
@@ -105,5 +164,5 @@ def _check_file(folder: Path, name: str, digest: str) -> None:
         )
     if not path.is_file():
         raise BundleError(f"{path} is missing", fix=GET_ANOTHER)
-    if sha256(path) != digest:
+    if sha256(path) != config["files"][name]:
         raise BundleError(f"{path} is not the file that was saved (another SHA-256)", fix=GET_ANOTHER)

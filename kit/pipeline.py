@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from fastai.vision.all import Learner
+from fastai.vision.all import IN_NOTEBOOK, Learner
 
 from kit import bundle, data, evaluate, model, train
 from kit.console import say
-from kit.errors import DataError, RecipeError, did_you_mean
+from kit.errors import DataError, RecipeError, TrainingError, did_you_mean
 from kit.files import can_be_made, new_folder
 from kit.recipe import Recipe
 from kit.runs import Run, free_name, write_run
+from kit.train.history import History
+from kit.train.rates import RateCurve
 
 
 def fine_tune(
@@ -38,26 +40,61 @@ def fine_tune(
     source: a folder, a DataFrame with path and label, or a named data set. out: a new folder, by default below runs/.
     item_tfms, batch_tfms, cbs: fastai's. examples, onnx: what goes into the bundle. options: fields of `Recipe`, and
     whatever fastai's Learner takes (metrics, loss_func, opt_func, splitter, wd, moms, ...). Raises `KitError`, as
-    early as it can be known.
+    early as it can be known. Ctrl-C, and a loss that is not finite, end the training but not the run: what was learned
+    is measured and saved first, and then `KeyboardInterrupt` or `TrainingError` is raised.
     """
     started = time.perf_counter()
     changes, learner_options = divide(options)
     recipe = replace(recipe or Recipe(), **changes)
     folder = can_be_made(Path(out) if out else free_name(source, recipe))
+    train.check_log(recipe.log)
     train.seed_everything(recipe.seed)
     table = checked_table(source, recipe)
     new_folder(folder)
     dls = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms).dataloaders(table)
     learn = model.learner(dls, recipe, **learner_options)
     bundle.check_preparation(learn)
-    history = train.fine_tune(learn, recipe, cbs=cbs)
+    history, stop = trained(learn, recipe, cbs, folder)
     result = evaluate.evaluate(learn)
+    views = evaluate.evaluate_views(learn, result, recipe.tta)
     held_out = table[table["split"] == "test"]
     test = evaluate.evaluate(learn, held_out) if len(held_out) else None
     saved = bundle.save(learn, result, folder / "bundle", examples=examples, onnx=onnx)
-    run = Run(source, folder, table, learn, history, result, test, saved, time.perf_counter() - started)
+    run = Run(source, folder, table, learn, history, result, test, saved, time.perf_counter() - started, views)
     write_run(run)
-    return run
+    return ended(run, stop)
+
+
+def trained(
+    learn: Learner, recipe: Recipe, cbs: list | None, folder: Path
+) -> tuple[History, KeyboardInterrupt | TrainingError | None]:
+    """The history of `train.fine_tune`, and what stopped it on the way, if something was learned before that."""
+    history = History(quiet=IN_NOTEBOOK)
+    try:
+        train.fine_tune(learn, recipe, cbs=cbs, history=history, log_folder=folder)
+    except (KeyboardInterrupt, TrainingError) as stop:
+        if not history.stopped or not history.steps:
+            raise
+        say(f"{history.stopped}\nafter {len(history.steps)} steps; what was learned until then is measured and saved")
+        return history, stop
+    return history, None
+
+
+def ended(run: Run, stop: KeyboardInterrupt | TrainingError | None) -> Run:
+    """The finished run; or what stopped it is raised, after a word on how to go on."""
+    if stop is None:
+        return run
+    say("\n".join(["", *run.lines(), f"to go on from here: kit fine-tune {run.source} --weights {run.folder}"]))
+    if isinstance(stop, TrainingError):
+        raise TrainingError(stop.problem, fix=f"{stop.fix}; what was learned before it lies in {run.folder}")
+    raise stop
+
+
+def find_rate(source: str | Path | pd.DataFrame, recipe: Recipe) -> RateCurve:
+    """What `--rate auto` would do with this recipe: the rate finder's curve and its suggestion. Writes nothing."""
+    train.seed_everything(recipe.seed)
+    dls = data.blocks(recipe).dataloaders(checked_table(source, recipe))
+    return train.find_rate(model.learner(dls, recipe), recipe)
 
 
 def divide(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

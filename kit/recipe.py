@@ -10,13 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 from kit.errors import RecipeError, did_you_mean
 
 RESIZES = ("crop", "pad", "squish")
 SPLITS = ("stratified", "random", "grouped", "given")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+BALANCES = ("none", "balanced")
+LOGS = ("none", "tensorboard", "wandb")
 MOST_PIXELS_A_SIDE = 4096
 
 
@@ -34,7 +36,7 @@ class Recipe:
     """The network: resnet18 to resnet152, resnext..., wide_resnet..., or any name of timm's ("timm/resnet18" too)."""
 
     weights: str = "imagenet"
-    """Where to start: imagenet, bundled (kit's own, for resnet18), none, a .safetensors or .pth file, or a bundle."""
+    """Where to start: imagenet, bundled (for resnet18), none, hub:ID, a .safetensors or .pth file, or a bundle."""
 
     epochs: int = 1
     """Passes over the training images with the whole network awake."""
@@ -42,8 +44,8 @@ class Recipe:
     freeze_epochs: int = 1
     """Passes before that with the pretrained body frozen, so that the new head learns first."""
 
-    rate: float | None = None
-    """The highest learning rate of the frozen phase; by default 2e-3 (fastai's), from the bundled weights 5e-3."""
+    rate: float | str | None = None
+    """The highest learning rate of the frozen phase: by default 2e-3, from bundled weights 5e-3; auto looks for it."""
 
     lr_mult: float | None = None
     """How many times lower the first layers' rate is, once all are awake; by default 100, from bundled weights 10."""
@@ -60,8 +62,32 @@ class Recipe:
     augment: bool = True
     """Whether training images are flipped, turned, zoomed, warped and relit at random."""
 
+    mixup: float = 0.0
+    """Mixup's alpha: training images are blended in pairs, and so are their labels; 0 for none, 0.4 is usual."""
+
+    cutmix: float = 0.0
+    """CutMix's alpha: a patch of one training image is pasted into another, labels blended; 0 for none, 1 is usual."""
+
+    label_smoothing: float = 0.0
+    """The share of each label that the training loss spreads over all classes; 0 for none, 0.1 is usual."""
+
+    class_weights: str = "none"
+    """Whether rare classes weigh more in the training loss: none, balanced (all classes weigh the same)."""
+
+    sampler: str = "none"
+    """Whether rare classes are drawn more often in training: none, balanced (all classes equally often)."""
+
     batch: int = 64
-    """Images a step."""
+    """Images a batch; halved, with accumulation, where the memory does not suffice."""
+
+    accumulate: int = 1
+    """Batches whose gradients make one step: the step of a large batch in the memory of a small one."""
+
+    clip: float | None = None
+    """The largest norm of a step's gradient, longer ones are shortened to it; by default none, 1 is usual."""
+
+    patience: int | None = None
+    """Early stopping: end a phase after so many epochs without a lower validation loss, and keep the best weights."""
 
     split: str = "stratified"
     """Which images validate: stratified (each class alike), random (as fastai's), grouped, given (by folder or CSV)."""
@@ -81,16 +107,25 @@ class Recipe:
     workers: int | None = None
     """Processes that load images; by default one a core and eight at most. Another number, other random numbers."""
 
+    tta: int = 0
+    """Test-time augmentation: so many augmented views of each validation image, for a second error rate beside it."""
+
+    log: str = "none"
+    """Where training is logged too: none, tensorboard (into the run folder), wandb (Weights & Biases)."""
+
     def __post_init__(self):
         """Refuse what no run can follow, before anything is read or written."""
-        for name, lowest, highest in _RANGES:
-            _check_number(name, getattr(self, name), lowest, highest)
-        for name, known in (("resize", RESIZES), ("split", SPLITS), ("precision", PRECISIONS)):
-            _check_choice(name, getattr(self, name), known)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in _RANGES and not (value is None and field.default is None):
+                _check_number(field, value)
+            if field.name in _CHOICES:
+                _check_choice(field.name, value, _CHOICES[field.name])
         if self.presize is not None and self.presize < self.size:
             raise RecipeError(
                 f"presize={self.presize} is less than size={self.size}", fix=f"presize={self.size * 2}, or leave it out"
             )
+        _check_together(self)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values; a label function becomes 'module:name'."""
@@ -109,35 +144,64 @@ class Recipe:
         return cls(**values)
 
 
-_RANGES = (
-    ("epochs", 1, 100_000),
-    ("freeze_epochs", 0, 100_000),
-    ("rate", 1e-12, 100.0),
-    ("lr_mult", 1, 1e6),
-    ("size", 16, MOST_PIXELS_A_SIDE),
-    ("presize", 16, MOST_PIXELS_A_SIDE),
-    ("batch", 2, 1_000_000),
-    ("valid", 0.01, 0.9),
-    ("seed", 0, 2**32 - 1),
-    ("workers", 0, 256),
-)
+_RANGES = {
+    "epochs": (1, 100_000),
+    "freeze_epochs": (0, 100_000),
+    "rate": (1e-12, 100.0),
+    "lr_mult": (1, 1e6),
+    "size": (16, MOST_PIXELS_A_SIDE),
+    "presize": (16, MOST_PIXELS_A_SIDE),
+    "mixup": (0, 100),
+    "cutmix": (0, 100),
+    "label_smoothing": (0, 0.9),
+    "batch": (2, 1_000_000),
+    "accumulate": (1, 100_000),
+    "clip": (1e-12, 1e12),
+    "patience": (1, 100_000),
+    "valid": (0.01, 0.9),
+    "seed": (0, 2**32 - 1),
+    "workers": (0, 256),
+    "tta": (0, 1_000),
+}
+_CHOICES = {
+    "resize": RESIZES,
+    "class_weights": BALANCES,
+    "sampler": BALANCES,
+    "split": SPLITS,
+    "precision": PRECISIONS,
+    "log": LOGS,
+}
 
 
-def _check_number(name: str, value: Any, lowest: float, highest: float) -> None:
-    """`value` must be a number of the field's own kind within both bounds; None is fine where the field allows it."""
-    if value is None and name in ("rate", "lr_mult", "presize", "workers"):
+def _check_number(field: Any, value: Any) -> None:
+    """`value` must be a number of the field's own kind within both bounds, or "auto" where the field takes words."""
+    (lowest, highest), kinds = _RANGES[field.name], {field.type, *get_args(field.type)}
+    if str in kinds and value == "auto":
         return
-    kinds = (int, float) if name in ("rate", "lr_mult", "valid") else (int,)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not lowest <= value <= highest:
+    numbers = (int, float) if float in kinds else (int,)
+    if isinstance(value, bool) or not isinstance(value, numbers) or not lowest <= value <= highest:
         kind = "a number" if float in kinds else "a whole number"
-        expected = f"{kind} from {lowest:g} to {highest:g}"
-        raise RecipeError(f"{name}={value!r} is not {expected}", fix=f"give {name} as {expected}")
+        expected = f"{kind} from {lowest:g} to {highest:g}" + (", or auto" if str in kinds else "")
+        raise RecipeError(f"{field.name}={value!r} is not {expected}", fix=f"give {field.name} as {expected}")
 
 
 def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value not in known:
         hint = did_you_mean(str(value), known)
         raise RecipeError(f"{name}={value!r} is not known.{hint}", fix=f"one of: {', '.join(known)}")
+
+
+def _check_together(recipe: Recipe) -> None:
+    """Fields that make no sense together."""
+    if recipe.mixup and recipe.cutmix:
+        problem = f"mixup={recipe.mixup:g} and cutmix={recipe.cutmix:g} would both blend every batch"
+        raise RecipeError(problem, fix="choose one of them")
+    if recipe.class_weights == recipe.sampler == "balanced":
+        problem = "class_weights=balanced and sampler=balanced would make up for the same imbalance twice"
+        raise RecipeError(problem, fix="choose one of them")
+    if recipe.tta and not recipe.augment:
+        problem = f"tta={recipe.tta} wants augmented views, and augment=False makes none"
+        raise RecipeError(problem, fix="leave out one of the two")
 
 
 def label_name(label: str | Callable) -> str:

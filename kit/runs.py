@@ -1,13 +1,14 @@
 """A run folder: what a finished training leaves behind for people and for later commands.
 
-    runs/NAME/  recipe.json  table.csv  result.json  history.csv  predictions.csv  pictures/  bundle/
+    runs/NAME/  report.html  recipe.json  table.csv  result.json  history.csv  predictions.csv  pictures/  bundle/
 
 `kit predict runs/NAME photo.jpg` goes on from it.
 """
 
 import re
+import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,23 @@ import pandas as pd
 import torch
 
 from kit.bundle.write import package_versions
+from kit.data.audit import check
 from kit.evaluate.evaluation import Evaluation
 from kit.evaluate.pictures import as_html, draw_confusion, draw_predictions, telling_examples
+from kit.evaluate.report import Report, write_report
 from kit.files import write_json, write_text
 from kit.intervals import Estimate
 from kit.recipe import Recipe
 from kit.train.history import History, draw_curves
-from kit.train.phases import precision_for, rates_for
+from kit.train.precision import precision_for
 
 
 @dataclass(frozen=True)
 class Run:
     """A finished run: its source and folder, the table of images, the fastai Learner, its Evaluation, and the bundle.
 
-    `test` is the Evaluation on the held-out test images, where there are any; `seconds` from the call to the bundle.
+    `test` is the Evaluation on the held-out test images, where there are any; `seconds` from the call to the bundle;
+    `views` the validation images again, with test-time augmentation, where the recipe asked for it.
     """
 
     source: Any
@@ -40,6 +44,7 @@ class Run:
     test: Evaluation | None
     bundle: Path
     seconds: float
+    views: Evaluation | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -67,9 +72,18 @@ class Run:
         lines = self.evaluation.lines()
         if self.test is not None:
             lines.append(f"on the held-out test images: error rate {self.test.error_rate}")
+        if self.views is not None:
+            lines.append(
+                f"with test-time augmentation ({self.recipe.tta} views): error rate {self.views.error_rate};"
+                " a bundle predicts without it"
+            )
+        if self.recipe.patience:
+            lines.append("note: early stopping chose the weights by these images, which flatters them a little")
+        if self.history.stopped:
+            lines.append(f"note: training ended early, after {len(self.history.steps)} steps: {self.history.stopped}")
         if self.learner.origin.start.note:
             lines.append(f"note: {self.learner.origin.start.note}")
-        return [*lines, f"{self.folder}: bundle, predictions.csv, pictures ({self.seconds:.0f} s)"]
+        return [*lines, f"{self.folder}: report.html, bundle, predictions.csv, pictures ({self.seconds:.0f} s)"]
 
 
 def free_name(source: Any, recipe: Recipe) -> Path:
@@ -88,6 +102,8 @@ def result_json(run: Run) -> dict[str, Any]:
         "seconds": round(run.seconds, 2),
         "metrics": run.evaluation.to_json(),
         "test": run.test.figures() | {"metrics": run.test.to_json()} if run.test else None,
+        "tta": run.views.figures() | {"views": run.recipe.tta} if run.views else None,
+        "stopped": run.history.stopped,
         "weights": {"asked": start.asked, "kind": start.kind, "origin": start.origin, "note": start.note},
         "bundle": str(run.bundle),
     }
@@ -96,14 +112,15 @@ def result_json(run: Run) -> dict[str, Any]:
 def chosen_json(run: Run) -> dict[str, Any]:
     """Every choice that was made for the user: device, arithmetic, threads, workers, normalisation, versions."""
     precision, dls = precision_for(run.learner, run.recipe), run.learner.dls
-    rate, lr_mult = rates_for(run.learner, run.recipe)
     source = run.source if isinstance(run.source, str | Path) else type(run.source).__name__
     return {
         "source": str(source),
         "folder": str(Path.cwd()),
         "split": run.table.attrs.get("split"),
-        "rate": rate,
-        "lr_mult": lr_mult,
+        **run.history.chosen,
+        "steps": len(run.history.steps),
+        "kept_epoch": run.history.best_epoch if run.recipe.patience else None,
+        "stopped": run.history.stopped,
         "device": str(dls.device),
         "precision": precision.name,
         "channels_last": precision.channels_last,
@@ -132,3 +149,33 @@ def write_run(run: Run) -> None:
     draw_confusion(run.evaluation, pictures / "confusion.png")
     draw_predictions(run.evaluation.top_losses(8), pictures / "top_losses.png", "Highest losses")
     draw_predictions(telling_examples(run.evaluation), pictures / "predictions.png", "Predictions on validation images")
+    write_report(report_of(run), run.folder / "report.html")
+
+
+def report_of(run: Run) -> Report:
+    """What report.html tells of a run."""
+    return Report(
+        evaluation=run.evaluation,
+        recipe=run.recipe,
+        chosen=chosen_json(run),
+        curves=run.folder / "pictures" / "curves.png",
+        command=command(run.source, run.recipe),
+        findings=check(run.table, run.recipe.batch).findings,
+        notes=[line for line in run.lines()[1:-1] if not line.startswith("most confused")],
+    )
+
+
+def command(source: Any, recipe: Recipe) -> str:
+    """The line that makes a run again: on the command line, or in Python where the source is a table."""
+    told = {
+        one.name: value
+        for one, value in zip(fields(Recipe), recipe.to_json().values(), strict=True)
+        if getattr(recipe, one.name) != one.default
+    }
+    if not isinstance(source, str | Path):
+        return f"kit.fine_tune(table, {', '.join(f'{name}={value!r}' for name, value in told.items())})"
+    words = ["kit", "fine-tune", str(source)]
+    for name, value in told.items():
+        option = name.replace("_", "-")
+        words += [f"--{'' if value else 'no-'}{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
+    return shlex.join(words)

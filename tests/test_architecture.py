@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kit"
 FILES = sorted(PACKAGE.rglob("*.py"))
-FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "manifest", "console", "lazy"}
+FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "manifest", "console", "lazy", "offline", "weightfile"}
 ROOMS = ["data", "model", "train", "evaluate", "bundle", "serve"]
-WHOLE_LINE = {"runs", "pipeline", "scale", "doctor", "cli", "__init__"}
+WHOLE_LINE = {"runs", "pipeline", "cross_validation", "scale", "doctor", "cli", "__init__"}
 LIGHT = ["kit", "kit.cli.main", "kit.recipe", "kit.data.images", "kit.manifest", "kit.bundle.predictor"]
 HEAVY = {"torch", "fastai", "pandas", "torchvision", "timm", "gradio", "matplotlib", "sklearn"}
 

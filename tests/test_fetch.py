@@ -280,6 +280,25 @@ def test_only_web_addresses_are_sources(url):
         Source(url, Digest("md5", "0" * 32))
 
 
+@pytest.mark.parametrize(("name", "value"), [("KIT_OFFLINE", "1"), ("HF_HUB_OFFLINE", "true"), ("KIT_OFFLINE", "ON")])
+def test_offline_no_request_is_made_and_no_folder_left(site, tmp_path, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    to = tmp_path / "new" / "weights.pth"
+    with pytest.raises(FetchError, match=rf'"weights.pth" is missing \(them\), and {name}={value} forbids') as caught:
+        download([site.source()], to, "them", or_else=", or send a letter")
+    assert caught.value.fix.endswith(f"put it at {to}, or send a letter")
+    assert site.requests == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_offline_what_is_there_is_taken_and_no_or_zero_forbids_nothing(site, tmp_path, monkeypatch):
+    monkeypatch.setenv("KIT_OFFLINE", "0")
+    assert download([site.source()], tmp_path / "weights.pth", "them").read_bytes() == CONTENT
+    monkeypatch.setenv("KIT_OFFLINE", "1")
+    assert download([site.source()], tmp_path / "weights.pth", "them").read_bytes() == CONTENT
+    assert len(site.requests) == 1
+
+
 def test_a_digest_that_cannot_be_checked_is_refused():
     with pytest.raises(ValueError, match='algorithm="crc32"; expected one of sha256, md5'):
         Digest("crc32", "0" * 8)

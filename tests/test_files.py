@@ -1,6 +1,9 @@
 """Writing files so that nothing is lost, and finding a place to write."""
 
+import hashlib
 import json
+import random
+from mmap import ALLOCATIONGRANULARITY
 
 import pytest
 
@@ -29,6 +32,14 @@ def test_json_has_no_nan(tmp_path):
 def test_a_hash_is_that_of_the_bytes(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256(tmp_path / "abc").startswith("ba7816bf8f01cfea")
+
+
+@pytest.mark.parametrize("size", [0, 1, ALLOCATIONGRANULARITY, 2 * ALLOCATIONGRANULARITY + 1])
+def test_a_file_of_several_pieces_has_one_hash(tmp_path, monkeypatch, size):
+    monkeypatch.setattr("kit.files.LARGEST_PIECE", ALLOCATIONGRANULARITY)
+    content = random.Random(size).randbytes(size)
+    (tmp_path / "file").write_bytes(content)
+    assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 def test_a_folder_to_write_must_be_new_and_writable(tmp_path):

@@ -13,7 +13,8 @@ from kit.errors import DataError, OutputError, RecipeError
 def test_a_run_folder_is_complete(run):
     names = {path.name for path in run.folder.iterdir()}
     assert names == {
-        "recipe.json", "table.csv", "result.json", "history.csv", "predictions.csv", "pictures", "bundle",
+        "report.html", "recipe.json", "table.csv", "result.json", "history.csv", "predictions.csv", "pictures",
+        "bundle",
     }  # fmt: skip
     assert {path.name for path in run.pictures} == {
         "confusion.png", "curves.png", "predictions.png", "top_losses.png",
@@ -37,6 +38,12 @@ def test_every_choice_made_for_the_user_is_written_down(run):
     assert written["chosen"]["precision_because"]
     assert written["chosen"]["workers"] == 0
     assert (written["chosen"]["rate"], written["chosen"]["lr_mult"]) == (2e-3, 100)
+    assert (written["chosen"]["batch"], written["chosen"]["accumulate"], written["chosen"]["halvings"]) == (4, 1, 0)
+    assert (written["chosen"]["steps"], written["chosen"]["stopped"], written["chosen"]["kept_epoch"]) == (
+        4,
+        None,
+        None,
+    )
     assert written["chosen"]["threads"] >= 1
     assert len(written["chosen"]["mean"]) == 3
 
@@ -61,6 +68,37 @@ def test_a_test_folder_is_reported_once_at_the_end(tiny, tmp_path):
 def test_the_seed_repeats_a_run_in_every_bit(run, shapes, tiny, tmp_path):
     again = kit.fine_tune(shapes, tiny, out=tmp_path / "again")
     assert (again.bundle / "model.safetensors").read_bytes() == (run.bundle / "model.safetensors").read_bytes()
+
+
+def test_test_time_augmentation_is_reported_beside_the_error_rate_and_changes_nothing_else(run, shapes, tiny, tmp_path):
+    again = kit.fine_tune(shapes, tiny, out=tmp_path / "again", tta=2)
+    assert (again.bundle / "model.safetensors").read_bytes() == (run.bundle / "model.safetensors").read_bytes()
+    assert again.evaluation.predictions.equals(run.evaluation.predictions)
+    configs = [json.loads((one.bundle / "config.json").read_text()) for one in (run, again)]
+    assert configs[0]["metrics"] == configs[1]["metrics"]
+    result = json.loads((again.folder / "result.json").read_text())
+    assert result["error_rate"] == run.error_rate.value
+    assert result["tta"] == again.views.figures() | {"views": 2}
+    assert any(line.startswith("with test-time augmentation (2 views): error rate") for line in again.lines())
+    assert json.loads((run.folder / "result.json").read_text())["tta"] is None
+
+
+def test_early_stopping_says_which_epoch_was_kept_and_that_it_flatters(shapes, tiny, tmp_path):
+    run = kit.fine_tune(shapes, tiny, out=tmp_path / "run", patience=1, epochs=2)
+    chosen = json.loads((run.folder / "recipe.json").read_text())["chosen"]
+    assert chosen["kept_epoch"] == run.history.best_epoch
+    assert any("early stopping chose the weights by these images" in line for line in run.lines())
+
+
+def test_looking_for_a_rate_alone_gives_the_rate_that_a_run_would_take(shapes, tiny, tmp_path, monkeypatch):
+    from kit.pipeline import find_rate
+
+    monkeypatch.chdir(tmp_path)
+    curve = find_rate(shapes, tiny)
+    assert list(tmp_path.iterdir()) == []
+    run = kit.fine_tune(shapes, tiny, rate="auto", out="run")
+    chosen = json.loads((run.folder / "recipe.json").read_text())["chosen"]
+    assert chosen["rate"] == curve.suggestion
 
 
 def test_a_run_shows_itself_in_a_notebook(run):

@@ -31,6 +31,13 @@ def test_every_field_has_a_line_of_explanation():
         ("resize", "cropp", "resize='cropp' is not known. Did you mean \"crop\"?"),
         ("split", "sorted", "split='sorted' is not known."),
         ("presize", 100, "presize=100 is less than size=224"),
+        ("rate", "fast", "rate='fast' is not a number from 1e-12 to 100, or auto"),
+        ("epochs", "auto", "epochs='auto' is not a whole number"),
+        ("epochs", None, "epochs=None is not a whole number"),
+        ("label_smoothing", 1.0, "label_smoothing=1.0 is not a number from 0 to 0.9"),
+        ("patience", 0, "patience=0 is not a whole number from 1"),
+        ("class_weights", "balance", "class_weights='balance' is not known. Did you mean \"balanced\"?"),
+        ("log", "tensorbord", "log='tensorbord' is not known. Did you mean \"tensorboard\"?"),
     ],
 )
 def test_a_value_that_no_run_can_follow_is_refused_with_its_bounds(field, value, text):
@@ -40,8 +47,22 @@ def test_a_value_that_no_run_can_follow_is_refused_with_its_bounds(field, value,
     assert "Fix:" in str(caught.value)
 
 
-def test_a_recipe_goes_through_json_unchanged():
-    recipe = Recipe(arch="resnet34", label="is_cat", presize=460)
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"mixup": 0.4, "cutmix": 1.0}, "mixup=0.4 and cutmix=1 would both blend every batch"),
+        ({"class_weights": "balanced", "sampler": "balanced"}, "make up for the same imbalance twice"),
+        ({"tta": 4, "augment": False}, "tta=4 wants augmented views, and augment=False makes none"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused(fields, text):
+    with pytest.raises(RecipeError, match=text):
+        Recipe(**fields)
+
+
+@pytest.mark.parametrize("rate", [None, 0.01, "auto"])
+def test_a_recipe_goes_through_json_unchanged(rate):
+    recipe = Recipe(arch="resnet34", label="is_cat", presize=460, rate=rate, mixup=0.4, clip=1.0, patience=3)
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 

@@ -6,6 +6,7 @@ text = card_text(config, evaluation)
 from typing import Any
 
 from kit.evaluate.evaluation import Evaluation
+from kit.manifest import CONVERTED
 
 LIMITS = """- It knows only the classes above, and will name one of them for any image whatsoever.{unlike}
 - The error rate holds for images like the validation images; for others (another camera, place, season) measure anew:
@@ -13,11 +14,21 @@ LIMITS = """- It knows only the classes above, and will name one of them for any
 - {probability}"""
 UNLIKE = """ It flags images that are not like its
   training images, and about {share:.0%} of those that are; it does not notice all others."""
+PHOTOS = """The photos in `examples/` and `mistakes/` are validation images, made small and without metadata (no place,
+no date, no name). They are shared with the bundle: whoever gets it, or may open its page, sees them. Share them only
+if you may; `kit fine-tune --no-examples` leaves them out."""
+NO_PHOTOS = "No photo is shared with this bundle (`--no-examples`)."
+
+MEASURED_ON = {
+    True: "validation images that no training image duplicates",
+    False: "the images it was converted with; whether it was trained on them is not known",
+}
 
 
-def card_text(config: dict[str, Any], evaluation: Evaluation) -> str:
-    """README.md of a bundle, in Markdown."""
+def card_text(config: dict[str, Any], evaluation: Evaluation, photos: bool = True) -> str:
+    """README.md of a bundle, in Markdown. photos: whether the bundle holds some of the validation images."""
     vocab, data = config["vocab"], config["data"]
+    known = config["start"]["kind"] != CONVERTED
     names = ", ".join(vocab[:12]) + (f", ... ({len(vocab)} in all)" if len(vocab) > 12 else "")
     return f"""# {config["architecture"]["name"]}: {" or ".join(vocab) if len(vocab) <= 3 else f"{len(vocab)} classes"}
 
@@ -25,10 +36,10 @@ An image classifier for: {names}.
 
 | | |
 |---|---|
-| error rate | **{evaluation.error_rate}** on validation images that no training image duplicates |
+| error rate | **{evaluation.error_rate}** on {MEASURED_ON[known]} |
 | network | {config["architecture"]["name"]} ({config["architecture"]["library"]}), fine-tuned |
 | started from | {config["start"]["origin"]} |
-| trained on | {data["train"]} images; {data["valid"]} others validated |
+| trained on | {f"{data['train']} images; {data['valid']} others validated" if known else "not known"} |
 | sees | {config["image"]["size"]} x {config["image"]["size"]} pixels, RGB ({config["image"]["resize"]}) |
 
 {_class_table(evaluation)}
@@ -42,8 +53,9 @@ An image classifier for: {names}.
     bundle.load("BUNDLE").predict(["photo.jpg"])
 
 The files are data, not code: `config.json`, and the weights as `model.safetensors`. Each is checked by its SHA-256.
-Images in `examples/`, if any, are validation images, made small and without metadata; share them only if you may.
 `trained_on.txt` lists the SHA-256 of the training images, so that `kit evaluate` can leave them out.
+
+{PHOTOS if photos else NO_PHOTOS}
 
 ## Limits
 

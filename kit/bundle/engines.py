@@ -1,4 +1,4 @@
-"""What computes the network of a bundle: ONNX Runtime, or torch where there is no model.onnx.
+"""What computes the network of a bundle: ONNX Runtime, or torch where there is no model.onnx, or for bf16.
 
 engine = onnx_engine(Path("bundle/model.onnx")); engine(pixels).probabilities
 
@@ -59,14 +59,21 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def torch_engine(network: "nn.Module", rules: Mapping[str, Any], device: "torch.device") -> Engine:
-    """The engine of a network of body and head, with the bundle's image rules, on a device; in fp32."""
+def torch_engine(
+    network: "nn.Module", rules: Mapping[str, Any], device: "torch.device", precision: str = "fp32"
+) -> Engine:
+    """The engine of a network of body and head, with the bundle's image rules, on a device.
+
+    precision: "fp32", or "bf16" for the body, which is nearly all of the work; the head stays in fp32.
+    """
     import torch
 
-    from kit.bundle.served import Served
+    from kit.bundle.served import InBf16, Served
     from kit.evaluate.evaluation import exact_convolutions
 
     served = Served(network, rules).to(device)
+    if precision == "bf16":
+        served.body = InBf16(served.body)
 
     @torch.inference_mode()
     def engine(pixels: np.ndarray) -> Answers:

@@ -20,8 +20,8 @@ from kit.bundle.read import load, load_network
 from kit.bundle.served import Served
 from kit.data.images import Source
 from kit.errors import BundleError
-from kit.files import atomic_path, sha256, write_json
-from kit.manifest import CONFIG, ONNX, find_bundle, read_config
+from kit.files import atomic_path, sha256
+from kit.manifest import ONNX, find_bundle, read_config, write_config
 
 OUTPUTS = ("probabilities", "features", "maps")
 TOLERANCE = 1e-4
@@ -40,7 +40,7 @@ def export(path: str | Path, images: Sequence[Source], expected: np.ndarray | No
         write_onnx(load_network(folder, config), config, partial)
         proof = {"images": len(images), "largest_difference": prove(folder, config, partial, images, expected)}
     files = dict(sorted((config["files"] | {ONNX: sha256(folder / ONNX)}).items()))
-    write_json(folder / CONFIG, config | {"onnx": proof, "files": files})
+    write_config(folder, config | {"onnx": proof, "files": files})
     return proof
 
 

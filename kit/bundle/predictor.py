@@ -5,8 +5,9 @@ predictor = kit.bundle.load("runs/pets"); predictor.predict(["cat.jpg"]).table()
 Imports numpy and Pillow only; what computes the network is passed in, and pandas is imported by `table()` alone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
@@ -17,12 +18,13 @@ import numpy as np
 from PIL import Image
 
 from kit.bundle.engines import Answers, Engine
-from kit.data.images import Source, open_image, square, without_warnings
+from kit.data.images import Source, open_image, source_name, square, without_warnings
 from kit.errors import ImageError
 from kit.evaluate.calibration import calibrated
 from kit.evaluate.unknown import Unknown
 
 THREADS = 4
+BATCHES_AHEAD = 1
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,30 @@ class Predictions(list):
         """A pandas DataFrame: path, prediction, probability, p_CLASS for each class, unlike, error."""
         import pandas as pd
 
-        rows = [
-            {"path": one.path, "prediction": one.label, "probability": one.probability}
-            | {f"p_{name}": value for name, value in one.probabilities.items()}
-            | {"unlike": one.unlike, "error": one.error}
-            for one in self
-        ]
-        table = pd.DataFrame(rows)
-        last = ["unlike", "error"]
-        return table[[name for name in table if name not in last] + last] if len(table) else table
+        vocab = next((list(one.probabilities) for one in self if one.probabilities), [])
+        return pd.DataFrame([cells(one, vocab) for one in self], columns=columns(vocab))
+
+
+def columns(vocab: Sequence[str]) -> list[str]:
+    """The columns of every table and CSV file of predictions."""
+    return ["path", "prediction", "probability", *(f"p_{name}" for name in vocab), "unlike", "error"]
+
+
+def cells(one: Prediction, vocab: Sequence[str]) -> list[Any]:
+    """A prediction's value in each of those columns; None where it has none."""
+    shares = [one.probabilities.get(name) for name in vocab]
+    return [one.path, one.label, one.probability, *shares, one.unlike, one.error]
+
+
+def csv_line(one: Prediction, vocab: Sequence[str]) -> list[str]:
+    """The same as the texts of a CSV file: six digits, true or false, nothing for None."""
+    return [_as_text(value) for value in cells(one, vocab)]
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def prepare_image(source: Source, rules: Mapping[str, Any]) -> np.ndarray:
@@ -109,10 +126,23 @@ class Predictor:
 
     def predict_each(self, images: Iterable[Source], batch: int = 32) -> Iterator[Prediction]:
         """The same one by one, as they come: for folders that are larger than the memory."""
-        stream = iter(images)
         with without_warnings(), ThreadPoolExecutor(THREADS) as pool:
-            while sources := list(islice(stream, batch)):
-                yield from self._predict_batch(sources, list(pool.map(self._attempt, sources)))
+            try:
+                for sources, images_to_come in self._ahead(iter(images), batch, pool):
+                    yield from self._predict_batch(sources, [image.result() for image in images_to_come])
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _ahead(
+        self, stream: Iterator[Source], batch: int, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[list[Source], list[Future]]]:
+        """Batches of sources with their images to come: the pool prepares one while the one before is computed."""
+        waiting: deque[tuple[list[Source], list[Future]]] = deque()
+        while sources := list(islice(stream, batch)):
+            waiting.append((sources, [pool.submit(self._attempt, source) for source in sources]))
+            if len(waiting) > BATCHES_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
     def _attempt(self, source: Source) -> np.ndarray | str:
         try:
@@ -128,7 +158,7 @@ class Predictor:
             if is_image(image):
                 yield next(ready)
             else:
-                yield Prediction(_name(source), None, None, {}, image.removeprefix(f"{_name(source)}: "))
+                yield Prediction(_name(source), None, None, {}, image.removeprefix(f"{source_name(source)}: "))
 
     def _predictions(self, answers: Answers, names: list[str]) -> Iterator[Prediction]:
         plain, temperature = answers.probabilities.astype(np.float64), self.config["temperature"]

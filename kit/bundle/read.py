@@ -3,51 +3,102 @@
 predictor = load("runs/pets"); learn = learner("runs/pets", dls)
 """
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.bundle.engines import onnx_engine, torch_engine
-from kit.bundle.predictor import Predictor
 from kit.console import say
-from kit.errors import BundleError
-from kit.evaluate.unknown import Unknown
-from kit.manifest import GET_ANOTHER, ONNX, UNKNOWN, WEIGHTS, find_bundle, read_config
+from kit.errors import ArchitectureError, BundleError, RecipeError
+from kit.manifest import CONFIG, GET_ANOTHER, ONNX, UNKNOWN, WEIGHTS, check_file, find_bundle, read_config, read_form
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
+    from kit.bundle.predictor import Predictor
+    from kit.evaluate.unknown import Unknown
+
 ENGINES = ("auto", "onnx", "torch")
+PRECISIONS = ("fp32", "bf16")
 
 
-def load(path: str | Path, device: str = "auto", engine: str = "auto", many: bool = True) -> Predictor:
+def load(
+    path: str | Path, device: str = "auto", engine: str = "auto", many: bool = True, precision: str = "fp32"
+) -> "Predictor":
     """A `Predictor` from a bundle or a run folder; it needs neither the training images nor the script.
 
     engine: "onnx" (ONNX Runtime, on the CPU), "torch", or "auto", which takes ONNX where the bundle has it and no other
-    device is asked for. many: whether many images will follow, so that a longer start pays. Every file is checked
-    against its SHA-256 first. Raises `BundleError` for anything that is not as it was saved.
+    device is asked for. many: whether many images will follow, so that a longer start pays. precision: "fp32", or
+    "bf16", which torch computes, quicker where the processor multiplies in it, and less exact. Every file is checked
+    against its SHA-256 first. Raises `BundleError` for anything that is not as it was saved, or cannot be computed so.
     """
     folder = find_bundle(path)
-    config = read_config(folder)
-    unknown = load_unknown(folder) if UNKNOWN in config["files"] else None
-    if choose_engine(config, device, engine) == "onnx":
-        return Predictor(config, onnx_engine(folder / ONNX, config, many), folder, unknown)
-    from kit.data.datablock import device as find_device
+    config = read_form(folder)
+    engine = choose_engine(config, device, engine, precision)
+    with checking(folder, config, first=ONNX if engine == "onnx" else WEIGHTS) as sound:
+        from kit.bundle.engines import onnx_engine, torch_engine
+        from kit.bundle.predictor import Predictor
 
-    network = load_network(folder, config)
-    return Predictor(config, torch_engine(network, config["image"], find_device(device)), folder, unknown)
+        unknown = None
+        if UNKNOWN in config["files"]:
+            sound(UNKNOWN)
+            unknown = load_unknown(folder)
+        if engine == "onnx":
+            sound(ONNX)
+            return Predictor(config, onnx_engine(folder / ONNX, config, many), folder, unknown)
+        from kit.data.datablock import device as find_device
+
+        where = find_device(device)
+        if precision == "bf16":
+            check_bf16(where)
+        sound(WEIGHTS)
+        network = load_network(folder, config)
+        return Predictor(config, torch_engine(network, config["image"], where, precision), folder, unknown)
 
 
-def load_unknown(folder: Path) -> Unknown:
+@contextmanager
+def checking(folder: Path, config: dict[str, Any], first: str) -> Iterator[Callable[[str], None]]:
+    """Meanwhile a thread compares all files of a bundle with their SHA-256, `first` before the others.
+
+    Yields a function to call before a file is used: it waits until that file was found to be the one that was saved.
+    At the end of the block all files were. Raises `BundleError` for one that is not.
+    """
+    names = sorted(config["files"], key=lambda name: (name != first, name in (ONNX, WEIGHTS)))
+    with ThreadPoolExecutor(1) as pool:
+        checks = {name: pool.submit(check_file, folder, config, name) for name in names}
+        try:
+            yield lambda name: checks[name].result()
+            for check in checks.values():
+                check.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def load_unknown(folder: Path) -> "Unknown":
     """What tells images that are not like the training images, from a bundle that has it."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load as load_arrays
 
-    return Unknown.from_arrays(load_arrays((folder / UNKNOWN).read_bytes()))
+    from kit.evaluate.unknown import Unknown
+
+    try:
+        arrays = load_arrays((folder / UNKNOWN).read_bytes())
+    except SafetensorError as error:
+        raise BundleError(f"{folder / UNKNOWN} cannot be read ({error})", fix=GET_ANOTHER) from error
+    return Unknown.from_arrays(arrays)
 
 
-def choose_engine(config: dict[str, Any], device: str, engine: str) -> str:
+def choose_engine(config: dict[str, Any], device: str, engine: str, precision: str = "fp32") -> str:
     """ "onnx" or "torch". Says so where a bundle without model.onnx falls back to torch, which starts slower."""
-    if engine not in ENGINES:
-        raise BundleError(f"engine {engine!r}", fix=f"choose one of {', '.join(ENGINES)}")
+    for name, value, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise BundleError(f"{name} {value!r}", fix=f"choose one of {', '.join(known)}")
+    if precision == "bf16":
+        if engine == "onnx":
+            raise BundleError("the ONNX engine computes in fp32, not bf16", fix="--engine torch, or --precision fp32")
+        return "torch"
     there = ONNX in config["files"]
     if engine == "onnx" and not there:
         raise BundleError(f"this bundle holds no {ONNX}", fix="write it with kit export, or take --engine torch")
@@ -62,27 +113,36 @@ def choose_engine(config: dict[str, Any], device: str, engine: str) -> str:
     return "onnx" if there and device in ("auto", "cpu") else "torch"
 
 
+def check_bf16(device: "torch.device") -> None:
+    """Say why bf16 is quick or slow on a device. Raises `BundleError` where it cannot be computed in bf16 at all."""
+    from kit.train.precision import choose_precision, device_facts
+
+    try:
+        say(f"bf16: {choose_precision('bf16', device, device_facts(device)).reason}")
+    except RecipeError as error:
+        raise BundleError(error.problem, fix="--precision fp32") from error
+
+
 def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
     """The trained network of a bundle whose config was read: a torch module of body and head, in eval mode, fp32."""
     import torch
-    from safetensors.torch import load as load_tensors
-    from safetensors.torch import safe_open
 
     from kit.model.build import empty_network
+    from kit.model.tensors import read_tensors
 
-    path = folder / WEIGHTS
-    with safe_open(path, "pt") as file:
-        vocab = (file.metadata() or {}).get("vocab_sha256")
-    if vocab != config["vocab_sha256"]:
+    path, name = folder / WEIGHTS, config["architecture"]["name"]
+    tensors, facts = read_tensors(path)
+    if facts.get("vocab_sha256") != config["vocab_sha256"]:
         raise BundleError(f"{path} was trained for other classes, or in another order", fix=GET_ANOTHER)
-    network = empty_network(config["architecture"]["name"], len(config["vocab"]), config["image"]["size"])
-    tensors = load_tensors(path.read_bytes())
+    try:
+        network = empty_network(name, len(config["vocab"]), config["image"]["size"])
+    except ArchitectureError as error:
+        raise BundleError(f"{folder / CONFIG}: field architecture.name: {error.problem}", fix=error.fix) from error
     if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise BundleError(f"{path} holds values that are not finite ({broken[0]})", fix=GET_ANOTHER)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        name = config["architecture"]["name"]
         raise BundleError(f"{path} does not fit the network {name}", fix=GET_ANOTHER) from error
     return network.eval()
 

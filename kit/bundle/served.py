@@ -58,6 +58,19 @@ class Served(nn.Module):
         return (weights @ activations.flatten(2) / places).relu().unflatten(2, activations.shape[2:])
 
 
+class InBf16(nn.Module):
+    """A body that computes in bf16 where autocast says so, with channels last in memory, and answers in fp32."""
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.body = body.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the body makes of x, float32."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.body(x.contiguous(memory_format=torch.channels_last)).float()
+
+
 def _layers(classifier: list[nn.Module]) -> tuple[nn.Module, nn.Linear, nn.Module, nn.Linear]:
     """Of norm, dropout, linear, ReLU, norm, dropout, linear: those that do something when predicting."""
     norm1, _, linear1, _, norm2, _, linear2 = classifier

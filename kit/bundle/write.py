@@ -1,4 +1,4 @@
-"""From a Learner and its Evaluation to a bundle: weights, config, model card, examples; proven before it is done.
+"""From a Learner and its Evaluation to a bundle: weights, config, model card, photos; proven before it is done.
 
 folder = save(learn, evaluate(learn), "pets-bundle")
 """
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 
@@ -29,33 +30,47 @@ from kit.console import say
 from kit.data.datablock import image_path
 from kit.data.images import open_image
 from kit.errors import BundleError
+from kit.evaluate.calibration import calibrated
 from kit.evaluate.evaluation import Evaluation
-from kit.files import atomic_path, new_folder, sha256, write_json, write_text
-from kit.manifest import CARD, CONFIG, EXAMPLES, FORMAT, ONNX, TRAINED_ON, UNKNOWN, VERSION, WEIGHTS, vocab_hash
+from kit.evaluate.pictures import telling_mistakes
+from kit.files import atomic_path, new_folder, sha256, write_text
+from kit.manifest import (
+    CARD,
+    EXAMPLES,
+    FORMAT,
+    MISTAKES,
+    ONNX,
+    TRAINED_ON,
+    UNKNOWN,
+    VERSION,
+    WEIGHTS,
+    vocab_hash,
+    write_config,
+)
 from kit.model.build import Origin, origin_of
 
 PACKAGES = ("fastai", "torch", "torchvision", "timm", "pillow", "numpy", "safetensors", "onnx", "onnxruntime")
 PROOF_IMAGES = 16
-EXAMPLE_SIZE = 480
-MOST_EXAMPLES = 6
+PHOTO_SIZE = 480
+MOST_PHOTOS = 6
 
 
 def save(learn: Any, evaluation: Evaluation, folder: str | Path, *, examples: bool = True, onnx: bool = True) -> Path:
     """Write a bundle into the new folder `folder`, and return it.
 
     learn: a Learner of `model.learner`; evaluation: its own, on validation images. examples: whether a few validation
-    images go along, small and without metadata. onnx: whether model.onnx goes along; where the network cannot be
-    written as ONNX, a line says so. The bundle is first written beside its place, loaded, and must predict what the
-    evaluation says, to 1e-4; config.json records that proof. Raises `BundleError` where it does not, or `OutputError`;
-    then nothing is left.
+    images go along, right and wrong ones, small and without metadata: they are then shared with the bundle. onnx:
+    whether model.onnx goes along; where the network cannot be written as ONNX, a line says so. The bundle is first
+    written beside its place, loaded, and must predict what the evaluation says, to 1e-4; config.json records that
+    proof. Raises `BundleError` where it does not, or `OutputError`; then nothing is left.
     """
     folder = Path(folder)
     new_folder(folder).rmdir()
     partial = new_folder(folder.with_name(f".{folder.name}.partial"))
     try:
         config = _write_files(learn, evaluation, partial, examples)
-        write_json(partial / CONFIG, config)
-        write_json(partial / CONFIG, config | {"proof": _prove(partial, evaluation)})
+        write_config(partial, config)
+        write_config(partial, config | {"proof": _prove(partial, evaluation)})
         if onnx:
             _add_onnx(partial, evaluation)
         return partial.rename(folder)
@@ -66,7 +81,8 @@ def save(learn: Any, evaluation: Evaluation, folder: str | Path, *, examples: bo
 def _write_files(learn: Any, evaluation: Evaluation, folder: Path, examples: bool) -> dict[str, Any]:
     """All files of a bundle but config.json, which is returned: it names them by their hashes."""
     vocab = [str(name) for name in learn.dls.vocab]
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in learn.model.state_dict().items()}
+    # Copies, because some networks use one tensor under several names, and a file of safetensors cannot.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in learn.model.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as partial:
         save_file(tensors, partial, metadata={"vocab_sha256": vocab_hash(vocab)})
     calibration = calibration_of(evaluation)
@@ -76,8 +92,9 @@ def _write_files(learn: Any, evaluation: Evaluation, folder: Path, examples: boo
     config = _config(learn, evaluation, vocab) | {"temperature": calibration.temperature}
     config |= {"calibration": asdict(calibration), "unknown": figures}
     if examples:
-        _write_examples(evaluation, folder / EXAMPLES)
-    write_text(folder / CARD, card_text(config, evaluation))
+        _write_photos(_examples(evaluation), folder / EXAMPLES)
+        config |= {"mistakes": _write_mistakes(evaluation, calibration.temperature, folder)}
+    write_text(folder / CARD, card_text(config, evaluation, photos=examples))
     write_text(folder / TRAINED_ON, "".join(f"{digest}\n" for digest in _trained_on(learn.dls)))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return config | {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
@@ -175,16 +192,35 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def _write_examples(evaluation: Evaluation, folder: Path) -> None:
-    """A right prediction of each class in turn, as small JPEGs of pixels alone: no EXIF, no GPS, no file name."""
+def _examples(evaluation: Evaluation) -> pd.DataFrame:
+    """A right prediction of each class in turn."""
     right = evaluation.predictions[evaluation.predictions["correct"]]
-    right = right.assign(turn=right.groupby("label").cumcount()).sort_values(["turn", "label"]).head(MOST_EXAMPLES)
-    folder.mkdir()
-    for number, path in enumerate(right["path"], 1):
-        image = open_image(path, at_least=EXAMPLE_SIZE)
-        image.thumbnail((EXAMPLE_SIZE, EXAMPLE_SIZE))
-        image.info.clear()
-        image.save(folder / f"example_{number}.jpg", quality=88)
+    return right.assign(turn=right.groupby("label").cumcount()).sort_values(["turn", "label"]).head(MOST_PHOTOS)
+
+
+def _write_mistakes(evaluation: Evaluation, temperature: float, folder: Path) -> list[dict[str, Any]]:
+    """A few wrong predictions as photos; returns what each is, and what the bundle takes it for, for config.json."""
+    rows = telling_mistakes(evaluation, MOST_PHOTOS)
+    names = _write_photos(rows, folder / MISTAKES)
+    sure = calibrated(Evaluation(rows, evaluation.vocab).probabilities, temperature).max(1)
+    return [
+        {"file": name, "label": row.label, "prediction": row.prediction, "probability": round(float(share), 6)}
+        for name, row, share in zip(names, rows.itertuples(), sure, strict=True)
+    ]
+
+
+def _write_photos(rows: pd.DataFrame, folder: Path) -> list[str]:
+    """The images of `rows` as small JPEGs in the new folder `folder`; returns their paths from the bundle.
+
+    A new image is made from the pixels alone, so that nothing else can come along: no EXIF, no GPS, no file name.
+    """
+    names = [f"{folder.name}/{folder.name.removesuffix('s')}_{number}.jpg" for number in range(1, len(rows) + 1)]
+    for name, path in zip(names, rows["path"], strict=True):
+        folder.mkdir(exist_ok=True)
+        image = open_image(path, at_least=PHOTO_SIZE)
+        image.thumbnail((PHOTO_SIZE, PHOTO_SIZE))
+        Image.fromarray(np.asarray(image)).save(folder.parent / name, quality=88)
+    return names
 
 
 def _prove(folder: Path, evaluation: Evaluation) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kit.cli.options import Bundle, Device, Engine
 from kit.console import progress, say
 from kit.errors import DataError
 from kit.files import sha256
@@ -14,14 +15,11 @@ from kit.manifest import FROM_TABLE, TRAINED_ON
 if TYPE_CHECKING:
     import pandas as pd
 
-Bundle = Annotated[Path, typer.Argument(help="a bundle's folder, or a run folder")]
 Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
 Label = Annotated[str | None, typer.Option(help="how a file says its label; by default as in the bundle's training")]
 Labels = Annotated[str | None, typer.Option(help="a CSV file with the columns path and label")]
 Out = Annotated[Path | None, typer.Option(help="write the predictions here (CSV)")]
 Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
-Device = Annotated[str, typer.Option(help="where to compute: auto, cpu, cuda, ...")]
-Engine = Annotated[str, typer.Option(help="what computes: auto, onnx (quick to start, on the CPU) or torch")]
 
 
 def evaluate(

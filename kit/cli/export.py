@@ -1,14 +1,13 @@
 """kit export RUN: write model.onnx into a bundle that has none, proven on real images."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from kit.cli.options import Bundle
 from kit.console import say
 from kit.manifest import EXAMPLES, ONNX, find_bundle
 
-Bundle = Annotated[Path, typer.Argument(help="a bundle's folder, or a run folder")]
 Images = Annotated[
     list[str] | None, typer.Option(help="real images to prove it on; by default the bundle's own examples")
 ]

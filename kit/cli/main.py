@@ -7,7 +7,21 @@ from collections.abc import Callable
 
 import typer
 
-from kit.cli import check, compare, demo, evaluate, export, fine_tune, predict, serve, space
+from kit.cli import (
+    check,
+    compare,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    fine_tune,
+    predict,
+    rates,
+    serve,
+    space,
+    weights,
+)
 from kit.cli.script import guarded
 
 app = typer.Typer(
@@ -22,12 +36,16 @@ COMMANDS: dict[str, Callable] = {
     "demo": demo.demo,
     "check": check.check,
     "fine-tune": fine_tune.fine_tune,
+    "rates": rates.rates,
     "evaluate": evaluate.evaluate,
     "compare": compare.compare,
     "predict": predict.predict,
     "export": export.export,
+    "convert": convert.convert,
     "serve": serve.serve,
     "space": space.space,
+    "weights": weights.weights,
+    "doctor": doctor.doctor,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

@@ -1,4 +1,4 @@
-"""Command-line options from the Recipe's fields: one source for the help, Python and recipe.json.
+"""Options of several commands, and those made from the Recipe's fields: one source for help, Python and recipe.json.
 
 @app.command()
 @with_recipe
@@ -9,25 +9,49 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
+from kit.offline import go_offline
 from kit.recipe import Recipe, explanations
 
 PLAIN = (str, int, float, bool)
+Bundle = Annotated[Path, typer.Argument(help="a bundle's folder, or a run folder")]
+Device = Annotated[str, typer.Option(help="where to compute: auto, cpu, cuda, ...")]
+Engine = Annotated[str, typer.Option(help="what computes: auto, onnx (quick to start, on the CPU) or torch")]
+
+
+def _without_network(value: bool) -> bool:
+    if value:
+        go_offline()
+    return value
+
+
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline", callback=_without_network, help="ask nothing of the network; KIT_OFFLINE=1 says the same"
+    ),
+]
 
 
 def with_recipe(command: Callable) -> Callable:
-    """Replace a command's parameter `recipe` by an option for each field of `Recipe`, and hand the recipe in."""
+    """Replace a command's parameter `recipe` by an option for each field of `Recipe`, and hand the recipe in.
+
+    The command has --offline too, for a recipe may name what has to be fetched.
+    """
     signature = inspect.signature(command)
     own = [parameter for parameter in signature.parameters.values() if parameter.name != "recipe"]
+    own.append(inspect.Parameter("offline", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Offline))
     options = [_option(field) for field in fields(Recipe)]
     names = [option.name for option in options]
 
     @functools.wraps(command)
     def run(**values: Any) -> Any:
         recipe = Recipe(**{name: values.pop(name) for name in names})
+        values.pop("offline")  # what it says is done by then
         return command(recipe=recipe, **values)
 
     run.__signature__ = signature.replace(parameters=[*own, *options])
@@ -38,7 +62,16 @@ def with_recipe(command: Callable) -> Callable:
 def _option(field: Any) -> inspect.Parameter:
     kinds = [kind for kind in (field.type, *get_args(field.type)) if kind in PLAIN]
     kind = kinds[0] if field.default is not None else kinds[0] | None
-    text = typer.Option(help=explanations()[field.name], rich_help_panel="Recipe")
+    words = {"parser": _number_or_word, "metavar": "NUMBER|auto"} if {float, str} <= set(kinds) else {}
+    text = typer.Option(help=explanations()[field.name], rich_help_panel="Recipe", **words)
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, text]
     )
+
+
+def _number_or_word(text: str) -> float | str:
+    """A number as such; anything else as it stands, for the recipe to judge."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

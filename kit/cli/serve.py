@@ -2,14 +2,13 @@
 
 import os
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from kit.cli.options import Bundle, Device, Engine
 from kit.errors import KitError
 
-Bundle = Annotated[Path, typer.Argument(help="a bundle's folder, or a run folder")]
 Host = Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0 for all of this machine's")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="the port; 0 takes any free one")]
 Auth = Annotated[str | None, typer.Option(help="a user who has to sign in; the password is asked, or KIT_PASSWORD")]
@@ -20,8 +19,6 @@ MaxUpload = Annotated[str, typer.Option(help="the most that one request may brin
 Concurrency = Annotated[int, typer.Option(min=1, help="predictions at a time; ten more may wait")]
 Metrics = Annotated[bool, typer.Option("--metrics", help="answer /metrics, for Prometheus")]
 Docs = Annotated[bool, typer.Option("--docs", help="answer /v1/docs and /v1/openapi.json")]
-Device = Annotated[str, typer.Option(help="where to compute: auto, cpu, cuda, ...")]
-Engine = Annotated[str, typer.Option(help="what computes: auto, onnx (quick to start, on the CPU) or torch")]
 UNITS = {"": 1, "b": 1, "kb": 1_000, "mb": 1_000_000, "gb": 1_000_000_000}
 PASSWORD = "KIT_PASSWORD"
 

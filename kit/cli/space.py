@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-Bundle = Annotated[Path, typer.Argument(help="a bundle's folder, or a run folder")]
+from kit.cli.options import Bundle
+
 Out = Annotated[Path, typer.Argument(help="the folder to write, new")]
 Title = Annotated[str | None, typer.Option(help="the page's heading; by default the classes")]
 Push = Annotated[str | None, typer.Option(help="upload it to the Hugging Face Hub as this Space, USER/NAME")]

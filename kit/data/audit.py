@@ -138,6 +138,8 @@ def _about_files(left_out: list[dict[str, str]]) -> list[Finding]:
 def _about_folders(table: pd.DataFrame) -> list[Finding]:
     """How the split was chosen where folders or a CSV gave it, and classes that several folders make up."""
     findings = []
+    if empty := table.attrs.get("empty"):
+        findings.append(Finding("warning", f"empty folders make no class: {some_of(empty)}"))
     if table.attrs.get("split") == "given":
         findings.append(Finding("note", "the validation images are those that the folders or the table give"))
     if table.attrs.get("label") != "folder":

@@ -4,6 +4,7 @@ dls = blocks(Recipe(size=128)).dataloaders(table)       # real fastai objects: d
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from fastai.vision.all import (
     Resize,
     Transform,
     TransformBlock,
+    WeightedDL,
     aug_transforms,
 )
 from PIL.Image import Image
@@ -93,6 +95,22 @@ class TrainingOnly(Transform):
         return f"TrainingOnly({self.transforms})"
 
 
+class BalancedDL(WeightedDL):
+    """fastai's WeightedDL with weights of its own: training images are drawn with replacement, every class as often
+    as any other. A loader that does not shuffle (validation, prediction) gives each image once, as ever."""
+
+    def __init__(self, dataset=None, bs=None, wgts=None, **kwargs):
+        if wgts is None and kwargs.get("shuffle"):
+            wgts = balanced(dataset.items["label"].tolist())
+        super().__init__(dataset, bs=bs, wgts=wgts, **kwargs)
+
+
+def balanced(labels: Sequence[str]) -> list[float]:
+    """A weight an image, so that those of each class add up to the same."""
+    counts = Counter(labels)
+    return [1 / counts[label] for label in labels]
+
+
 def blocks(
     recipe: Recipe, *, item_tfms: Sequence | None = None, batch_tfms: Sequence | None = None, **kwargs: Any
 ) -> DataBlock:
@@ -117,6 +135,8 @@ def blocks(
         "num_workers": worker_count(recipe.workers),
         "device": device(recipe.device),
     }
+    if recipe.sampler == "balanced":
+        block.dls_kwargs["dl_type"] = BalancedDL
     return block
 
 

@@ -8,8 +8,9 @@ Imports Pillow and numpy only, so that a prediction starts without torch.
 
 import io
 import os
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from os import PathLike
@@ -19,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import (
     BmpImagePlugin,
+    ExifTags,
     GifImagePlugin,
     Image,
     ImageOps,
@@ -29,6 +31,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from kit.data.bombs import MOST_PIXELS, check_bytes, check_exif, check_file, check_image, check_size
 from kit.errors import ImageError
 
 # Importing a plugin is what registers its format.
@@ -44,10 +47,27 @@ FORMATS = tuple(_PLUGINS)
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 )
-MOST_PIXELS = 100_000_000
-MOST_BYTES = 200_000_000
 SHARPNESS_MARGIN = 2
 FILTER = Image.Resampling.BILINEAR
+Turn = Image.Transpose
+# How an image that was stored with an orientation of 2 and more is turned upright.
+UPRIGHT = (
+    Turn.FLIP_LEFT_RIGHT,
+    Turn.ROTATE_180,
+    Turn.FLIP_TOP_BOTTOM,
+    Turn.TRANSPOSE,
+    Turn.ROTATE_270,
+    Turn.TRANSVERSE,
+    Turn.ROTATE_90,
+)
+TURNS = dict(enumerate(UPRIGHT, 2))
+EXIF = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+BITS_PER_SAMPLE = 258
+AT_ONCE = 1 << 20
+# A file that calls itself HEIC, first of all or among others.
+HEIC = re.compile(rb"....ftyp(?:....){0,12}?he(?:ic|ix|im|is|vc|vx)", re.DOTALL)
+
+OUTSIDE = "a link that leads out of the folder, not followed"
 
 Source = str | PathLike | bytes | BinaryIO | Image.Image
 
@@ -57,12 +77,13 @@ def looks_like_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def list_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+def list_images(folder: Path, follow_links: bool = True) -> tuple[list[Path], list[tuple[Path, str]]]:
     """All images below `folder`, by name, and what else lies there with the reason why it is left out.
 
-    Links to files are followed, links to folders are not; hidden files and folders do not count.
+    Links to folders are not followed, links to files are, unless they lead out of `folder` and `follow_links` is off.
+    Hidden files and folders do not count.
     """
-    images, others = [], []
+    images, others, home = [], [], folder.resolve()
 
     def unreadable(error: OSError) -> None:
         others.append((Path(error.filename), f"cannot be read ({error.strerror})"))
@@ -75,10 +96,12 @@ def list_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
             if Path(where, name).is_symlink()
         ]
         for path in (Path(where, name) for name in sorted(names) if not name.startswith(".")):
-            if looks_like_image(path):
-                images.append(path)
-            else:
+            if not looks_like_image(path):
                 others.append((path, "not an image by its name"))
+            elif not follow_links and path.is_symlink() and not path.resolve().is_relative_to(home):
+                others.append((path, OUTSIDE))
+            else:
+                images.append(path)
     return images, others
 
 
@@ -90,22 +113,17 @@ def open_image(source: Source, at_least: int | None = None) -> Image.Image:
     Transparent pixels become white; of an animation the first frame counts; 16-bit values are scaled to 8.
     Raises `ImageError` that names the file and the reason: nothing is replaced, nothing half-decoded is returned.
     """
-    name, given = _name(source), isinstance(source, Image.Image)
-    image = None
+    name = source_name(source)
     try:
-        image = source if given else _open(source, name)
-        _check_size(image, name)
-        if at_least and not given:
-            image.draft(None, (at_least * SHARPNESS_MARGIN, at_least * SHARPNESS_MARGIN))
-        image.load()
-        return _rgb(ImageOps.exif_transpose(image), name)
+        if isinstance(source, Image.Image):
+            check_size(source, name)
+            source.load()
+            return _plain(source, name)
+        return _decode(_read(source, name), name, at_least)
     except ImageError:
         raise
     except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}", fix="replace or remove this file") from error
-    finally:
-        if image is not None and not given:
-            image.close()
 
 
 @contextmanager
@@ -116,51 +134,50 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
-def _name(source: Source) -> str:
+def source_name(source: Source) -> str:
+    """What an error calls an image: its path, or the name that it carries."""
     if isinstance(source, str | PathLike):
         return str(source)
     return str(getattr(source, "filename", "") or getattr(source, "name", "") or "the image")
 
 
-def _open(source: str | PathLike | bytes | BinaryIO, name: str) -> Image.Image:
-    """Read the header only, with the formats on the list and no others (EPS would start a program)."""
+def _read(source: str | PathLike | bytes | BinaryIO, name: str) -> bytes:
     if isinstance(source, bytes):
-        source = io.BytesIO(source)
-    check_bytes(
-        Path(source).stat().st_size if isinstance(source, str | PathLike) else source.seek(0, io.SEEK_END), name
-    )
-    formats = list(FORMATS)
-    if _register_heif():
-        formats.append("HEIF")
-    elif Path(name).suffix.lower() in (".heic", ".heif"):
-        raise ImageError(f"{name}: HEIC needs one package more", fix="pip install pillow-heif, or save it as JPEG")
-    return Image.open(source, formats=formats)
+        return source
+    if isinstance(source, str | PathLike):
+        check_bytes(Path(source).stat().st_size, name)
+        return Path(source).read_bytes()
+    check_bytes(source.seek(0, io.SEEK_END), name)
+    source.seek(0)
+    return source.read()
 
 
-def check_bytes(size: int, name: str) -> None:
-    """Refuse a file by its size alone: nothing, or too much."""
-    if size == 0:
-        raise ImageError(f"{name}: the file is empty", fix="replace or remove this file")
-    if size > MOST_BYTES:
-        raise ImageError(f"{name}: {size:,} bytes; at most {MOST_BYTES:,} are read", fix="save it smaller")
+def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
+    """The image of a file, with the formats on the list and no others (EPS would start a program)."""
+    check_file(data, name)
+    formats = FORMATS
+    if HEIC.match(data):
+        formats = ("HEIF",)
+        if not _register_heif():
+            problem = f"{name}: HEIC needs one package more, pillow-heif"
+            raise ImageError(problem, fix="pip install pillow-heif, or save it as JPEG")
+    with Image.open(io.BytesIO(data), formats=formats) as image:
+        check_image(image, data, name)
+        if at_least:
+            image.draft(None, (at_least * SHARPNESS_MARGIN, at_least * SHARPNESS_MARGIN))
+        image.load()
+        return _plain(image, name)
 
 
 @cache
 def _register_heif() -> bool:
+    """Whether HEIC can be opened."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
         return False
     register_heif_opener()
     return True
-
-
-def _check_size(image: Image.Image, name: str) -> None:
-    """Refuse what would fill the memory, from the header alone."""
-    width, height = image.size
-    if width * height > MOST_PIXELS:
-        problem = f"{name}: {width} x {height} pixels; at most {MOST_PIXELS:,} are decoded"
-        raise ImageError(problem, fix="save it smaller")
 
 
 def _reason(error: Exception) -> str:
@@ -175,37 +192,87 @@ def _reason(error: Exception) -> str:
     return f"the image is cut off ({text})" if "truncated" in text.lower() else f"cannot be decoded ({text})"
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
-    """RGB from every mode: alpha over white, 16-bit and float greys scaled to 8 bits."""
-    if image.mode == "RGB":
+def _plain(image: Image.Image, name: str) -> Image.Image:
+    """A new image, upright and RGB, of one that is decoded."""
+    top, upright = _top(image), _upright(image, name)
+    if upright.has_transparency_data:
+        return _by_bands(upright, _over_white)
+    if top:
+        return _by_bands(upright, lambda band: _from_wide_grey(band, top, name))
+    if upright.mode != "RGB":
+        return _by_bands(upright, lambda band: band.convert("RGB"))
+    return upright.copy() if upright is image else upright
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """The image itself where it is upright, else turned as its EXIF data say. Damaged data say nothing."""
+    check_exif(image.info, name)
+    try:
+        turn = TURNS.get(int(image.getexif().get(ExifTags.Base.Orientation, 1)))
+    except Exception:
+        turn = None
+    if turn is None:
         return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_wide_grey(image, name).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    turned = image.transpose(turn)
+    for key in EXIF:
+        turned.info.pop(key, None)
+    return turned
 
 
-def _from_wide_grey(image: Image.Image, name: str) -> Image.Image:
+def _by_bands(image: Image.Image, paint: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """An RGB image, painted band by band: at once, 100 megapixels with alpha would need 2 GB."""
+    rows = max(1, AT_ONCE // image.width)
+    if rows >= image.height:
+        return paint(image)
+    painted = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        painted.paste(paint(band), (0, top))
+    return painted
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _top(image: Image.Image) -> float:
+    """The value of white in an image of 16-bit or float greys; 0 for all others."""
+    if image.mode == "F":
+        return 1.0
+    if not image.mode.startswith("I"):
+        return 0.0
+    bits = image.tag_v2.get(BITS_PER_SAMPLE) if image.format == "TIFF" else None
+    return 4095.0 if bits == (12,) else 65535.0
+
+
+def _from_wide_grey(image: Image.Image, top: float, name: str) -> Image.Image:
     """8-bit grey from 16-bit values (0 to 65535) or floats (0 to 1); other ranges have no agreed meaning."""
     values = np.asarray(image, dtype=np.float64)
-    top = 1.0 if image.mode == "F" else 65535.0
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > top:
         problem = f"{name}: grey values from {values.min():g} to {values.max():g}; 0 to {top:g} was expected"
         raise ImageError(problem, fix="save it as an 8-bit image")
-    return Image.fromarray(np.round(values / top * 255).astype(np.uint8))
+    return Image.fromarray(np.round(values / top * 255).astype(np.uint8)).convert("RGB")
 
 
 def square(image: Image.Image, size: int, how: str) -> Image.Image:
     """An RGB image as (size, size): the middle of it (crop), all of it with black borders (pad), or bent (squish).
 
-    This is what validation and every prediction use. fastai's `Resize` does the same for training images, where
-    the crop falls at random.
+    This is what validation and every prediction use. Crop and squish are fastai's `Resize` of validation images to the
+    last bit; of training images, where the crop falls at random, it is fastai's own.
     """
     if how == "crop":
-        return ImageOps.fit(image, (size, size), method=FILTER)
+        side = max(1, int(min(image.size) / size * size))
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
     if how == "pad":
-        return ImageOps.pad(image, (size, size), method=FILTER)
+        return ImageOps.pad(_not_too_thin(image, size), (size, size), method=FILTER)
     return image.resize((size, size), resample=FILTER)
+
+
+def _not_too_thin(image: Image.Image, size: int) -> Image.Image:
+    """The image; a single line of it where even that would vanish once the longer side is `size` pixels."""
+    short, long = sorted(image.size)
+    if round(short / long * size) > 0:
+        return image
+    return image.resize((size, 1) if image.width == long else (1, size), resample=FILTER)

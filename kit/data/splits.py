@@ -137,16 +137,15 @@ def _drawn(count: int, seed: int) -> list[int]:
 CHOOSERS = {"stratified": _stratified, "random": _random, "grouped": _grouped}
 
 
-def folds(rows: pd.DataFrame, count: int, seed: int) -> list[list[str]]:
-    """`count` splits of the same rows, each image in "valid" exactly once; classes spread evenly, groups undivided.
+def folds(rows: pd.DataFrame, count: int, seed: int, how: str = "stratified") -> list[list[str]]:
+    """`count` splits of the same rows, each image in "valid" exactly once; groups are never divided.
 
-    Raises `DataError` where some class has fewer units than folds.
+    how: "stratified" spreads the images of each class evenly; "random" and "grouped" spread all images evenly,
+    whatever their class, and "grouped" wants groups to be there. Raises `DataError` where there are fewer units (groups
+    and single images), of some class if stratified, than folds.
     """
     side = [0] * len(rows)
-    for images, units in _by_class(rows, seed):
-        if len(units) < count:
-            problem = f"a class has {images} images in {len(units)} groups; {count} folds want one each"
-            raise DataError(problem, fix="fewer folds, or more images")
+    for units in _dealt(rows, count, seed, how):
         filled = [0] * count
         for unit in sorted(units, key=len, reverse=True):
             fold = filled.index(min(filled))
@@ -154,3 +153,19 @@ def folds(rows: pd.DataFrame, count: int, seed: int) -> list[list[str]]:
             for row in unit:
                 side[row] = fold
     return [["valid" if fold == number else "train" for fold in side] for number in range(count)]
+
+
+def _dealt(rows: pd.DataFrame, count: int, seed: int, how: str) -> Iterator[list[list[int]]]:
+    """The units that are dealt out together, in an order drawn from the seed: those of a class, or all of them."""
+    if how == "grouped" and not any(rows["group"]):
+        raise DataError("folds are 'grouped', but there are no groups", fix="give a CSV with a column group (--labels)")
+    if how == "stratified":
+        packs = [(f"a class has {images} images", units) for images, units in _by_class(rows, seed)]
+    else:
+        units = [unit for _, unit in _units(rows)]
+        packs = [(f"there are {len(rows)} images", [units[index] for index in _drawn(len(units), seed)])]
+    for what, units in packs:
+        if len(units) < count:
+            problem = f"{what} in {len(units)} groups; {count} folds want one each"
+            raise DataError(problem, fix="fewer folds, or more images")
+        yield units

@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy(
         "draw_confusion": "kit.evaluate.pictures",
         "draw_predictions": "kit.evaluate.pictures",
         "evaluate": "kit.evaluate.evaluation",
+        "evaluate_views": "kit.evaluate.tta",
     },
 )

@@ -17,6 +17,7 @@ from kit.intervals import Estimate, too_small, wilson
 
 PROBABILITY = "p_"
 SMALLEST = 1e-12
+MOST_CELLS = 5_000
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,20 @@ class Evaluation:
 
     def most_confused(self, least: int = 1) -> list[tuple[str, str, int]]:
         """(true, predicted, times) for every pair confused at least `least` times, most frequent first."""
-        pairs = [
-            (true, said, int(self.confusion.loc[true, said]))
-            for true in self.vocab
-            for said in self.vocab
-            if true != said
-        ]
-        return sorted((pair for pair in pairs if pair[2] >= least), key=lambda pair: -pair[2])
+        counts = self.confusion.to_numpy()
+        places = [(true, said) for true, said in np.argwhere(counts >= least) if true != said]
+        pairs = [(self.vocab[true], self.vocab[said], int(counts[true, said])) for true, said in places]
+        return sorted(pairs, key=lambda pair: -pair[2])
+
+    def confusion_cells(self, most: int = MOST_CELLS) -> list[list[int]]:
+        """[true, predicted, times] for each cell of `confusion` that is not 0, row by row; classes by place in `vocab`.
+
+        At most `most` of them, the most frequent, so that a thousand classes take no more room than seventy.
+        """
+        counts = self.confusion.to_numpy()
+        rows, columns = np.nonzero(counts)
+        kept = np.sort(np.argsort(-counts[rows, columns], kind="stable")[:most])
+        return np.stack([rows, columns, counts[rows, columns]], 1)[kept].tolist()
 
     def top_losses(self, count: int = 9) -> pd.DataFrame:
         """The rows with the highest loss: what the model got most wrong."""
@@ -118,6 +126,7 @@ class Evaluation:
             "f1_macro": float(np.nan_to_num(self.per_class["f1"]).mean()),
             "per_class": per_class,
             "most_confused": self.most_confused()[:10],
+            "confusion": self.confusion_cells(),
         }
 
     def lines(self) -> list[str]:

@@ -108,6 +108,14 @@ def telling_examples(evaluation: Evaluation, count: int = 4) -> pd.DataFrame:
     return pd.concat([surest.head(count - len(worst)), worst])
 
 
+def telling_mistakes(evaluation: Evaluation, count: int = 6) -> pd.DataFrame:
+    """A few wrong predictions worth a look: of each pair of classes that were confused the worst, then the next."""
+    table = evaluation.predictions
+    wrong = table[~table["correct"]].sort_values("loss", ascending=False, kind="stable")
+    turn = wrong.groupby(["label", "prediction"]).cumcount()
+    return wrong.assign(turn=turn).sort_values("turn", kind="stable").head(count).drop(columns="turn")
+
+
 def as_html(pictures: Iterable[Path]) -> str:
     """The pictures inside HTML text, for notebooks."""
     texts = (base64.b64encode(path.read_bytes()).decode() for path in pictures)

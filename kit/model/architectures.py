@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from kit.errors import ArchitectureError, did_you_mean
+from kit.errors import ArchitectureError, did_you_mean, some_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -44,12 +44,17 @@ TORCHVISION = {name: Architecture("torchvision", name, cut=-2, split=6) for name
 def find_architecture(name: str) -> Architecture:
     """The architecture of a name: torchvision's residual networks first, then timm's; `timm/NAME` means timm's.
 
-    Raises `ArchitectureError` with "did you mean" for an unknown name.
+    A tag chooses among timm's weights: resnet18.a1_in1k. Raises `ArchitectureError` with "did you mean" for a name or
+    a tag that is unknown.
     """
     if name in TORCHVISION:
         return TORCHVISION[name]
+    if name.startswith(("hub:", "hf-hub:")):
+        problem = f"{name!r} is not a network but weights of one"
+        raise ArchitectureError(problem, fix=f"--arch NETWORK --weights {name}; its page on the hub names the network")
     plain = name.removeprefix("timm/")
     if plain.split(".")[0] in _timm_names():
+        _check_tag(plain)
         return Architecture("timm", plain)
     hint = did_you_mean(plain, [*TORCHVISION, *_timm_names()])
     fix = f"one of {', '.join(_RESNETS)}, ..., or a name that timm.list_models() gives"
@@ -61,6 +66,24 @@ def _timm_names() -> frozenset[str]:
     import timm
 
     return frozenset(timm.list_models())
+
+
+def _check_tag(name: str) -> None:
+    """Raise `ArchitectureError` where timm knows no weights of the tag in NETWORK.TAG."""
+    network, _, tag = name.partition(".")
+    known = _tags(network) if tag else ()
+    if tag and tag not in known:
+        hint = did_you_mean(tag, known)
+        names = some_of([f"{network}.{one}" for one in known])
+        fix = f"one of {names}" if names else f"--arch {network}, without a tag"
+        raise ArchitectureError(f"timm knows no weights {tag!r} of {network}.{hint}", fix=fix)
+
+
+def _tags(network: str) -> list[str]:
+    import timm
+
+    names = timm.list_pretrained(f"{network}.*")
+    return [tag for base, _, tag in (name.partition(".") for name in names) if base == network]
 
 
 def build_network(architecture: Architecture) -> nn.Module:

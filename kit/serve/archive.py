@@ -13,6 +13,11 @@ from kit.data.images import looks_like_image
 MOST_MEMBERS = 2000
 MOST_BYTES_EACH = 50_000_000
 MOST_BYTES_TOGETHER = 1_000_000_000
+MOST_BYTES_OF_CONTENTS = 4_000_000
+BAD = (zipfile.BadZipFile, OSError, NotImplementedError, ValueError)
+
+
+TOO_MANY = "a zip of too many files"
 
 
 class Refused(str):
@@ -27,9 +32,9 @@ def is_zip(path: str | Path) -> bool:
 def count(path: str | Path) -> int:
     """How many rows `images` will give, from the zip's table of contents; 1 for the row that says it has none."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _open(path) as archive:
             return min(len([one for one in archive.infolist() if _counts(one)]), MOST_MEMBERS + 1) or 1
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
+    except BAD:
         return 1
 
 
@@ -39,9 +44,9 @@ def images(path: str | Path) -> Iterator[tuple[str, bytes | Refused]]:
     What a member says of its own size is not believed: the bytes are counted as they are unpacked.
     """
     try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
-        yield Path(path).name, Refused("not a zip, or a damaged one")
+        archive = _open(path)
+    except BAD as error:
+        yield Path(path).name, Refused(TOO_MANY if TOO_MANY in str(error) else "not a zip, or a damaged one")
         return
     with archive:
         members = [one for one in archive.infolist() if _counts(one)]
@@ -54,6 +59,15 @@ def images(path: str | Path) -> Iterator[tuple[str, bytes | Refused]]:
             yield member.filename, data
         if len(members) > MOST_MEMBERS:
             yield Path(path).name, Refused(f"{len(members):,} files; the first {MOST_MEMBERS:,} were read")
+
+
+def _open(path: str | Path) -> zipfile.ZipFile:
+    """A zip whose table of contents is not endless: zipfile reads all of it, where it says how long it is."""
+    with Path(path).open("rb") as stream:
+        end = zipfile._EndRecData(stream)
+    if end and end[zipfile._ECD_SIZE] > MOST_BYTES_OF_CONTENTS:
+        raise ValueError(TOO_MANY)
+    return zipfile.ZipFile(path)
 
 
 def _counts(member: zipfile.ZipInfo) -> bool:

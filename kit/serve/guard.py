@@ -10,11 +10,11 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from kit.serve.reply import FILES, TOO_LARGE, App, Receive, Refusal, Reply, Scope, Send, State
+from kit.serve.reply import FILES, STALLED, TOO_LARGE, App, Receive, Refusal, Reply, Scope, Send, State
 
 if TYPE_CHECKING:
     from kit.serve.login import Login
@@ -22,20 +22,26 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEALTH = "/v2/health/"
 # The page's files and events. Everything else that Gradio answers to (a proxy, monitoring, an editor) is not there.
-PAGES = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/manifest.json", "/login", "/logout")
+PAGES = ("/", "/config", "/config/", "/theme.css", "/favicon.ico", "/manifest.json")
+SIGNING = ("/login", "/logout")
 FOLDERS = ("/assets/", "/static/", "/v1/", HEALTH)
 EVENTS = (
-    "upload",
-    "upload_progress",
-    "queue/join",
-    "run/predict",
-    "queue/data",
-    "cancel",
-    "reset",
-    "info",
-    "startup-events",
+    "/gradio_api/upload",
+    "/gradio_api/upload_progress",
+    "/gradio_api/queue/join",
+    "/gradio_api/run/predict",
+    "/gradio_api/queue/data",
+    "/gradio_api/cancel",
+    "/gradio_api/reset",
+    "/gradio_api/info",
+    "/gradio_api/startup-events",
 )
 HEARTBEAT = "/gradio_api/heartbeat/"
+STREAMS = (HEARTBEAT, "/gradio_api/queue/data")
+MOST_STREAMS, MOST_DIGITS = 500, 15
+SET_ASIDE = (b"cookie", b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server")
+EXACT = frozenset((*PAGES, *SIGNING, *EVENTS, "/metrics"))
+BELOW = (*FOLDERS, FILES, HEARTBEAT)
 
 
 @dataclass(frozen=True)
@@ -50,19 +56,28 @@ class Limits:
 @dataclass
 class Hosts:
     """The names by which this server may be called. any_address: whether any plain IP address is one of them, as it
-    is for a server that listens on all of them (a page elsewhere can forge a name, not an address)."""
+    is for a server that listens on all of them (a page elsewhere can forge a name, not an address). tunnels: names
+    that lead here by https, through a tunnel."""
 
     names: set[str]
     any_address: bool = False
+    tunnels: set[str] = field(default_factory=set)
 
     def allows(self, host: str) -> bool:
         """host: as in the Host header, with or without a port."""
         name = _name(host)
-        return name in self.names or (self.any_address and _is_address(name))
+        return name in self.names or self.is_tunnel(host) or (self.any_address and _is_address(name))
+
+    def is_tunnel(self, host: str) -> bool:
+        """Whether whoever calls the server so came through a tunnel."""
+        return _name(host) in self.tunnels
 
     def is_own(self, origin: str, host: str) -> bool:
         """Whether a page of `origin` may use the server that it calls `host`: only the server's own."""
-        return urlsplit(origin).netloc.lower() == host.lower()
+        try:
+            return urlsplit(origin).netloc.lower() == host.lower()
+        except ValueError:
+            return False
 
 
 def _name(host: str) -> str:
@@ -81,28 +96,35 @@ def _is_address(name: str) -> bool:
 
 
 class Body:
-    """A request's body on its way in: counted and timed. `refusal`: why no more of it is read."""
+    """A request's body on its way in: counted and timed. refusal: why no more of it is read; left: whether the client
+    has gone."""
 
     def __init__(self, receive: Receive, limits: Limits):
-        self.receive, self.limits, self.refusal = receive, limits, None
+        self.receive, self.limits, self.refusal, self.left = receive, limits, None, False
         self.bytes, self.complete, self.until = 0, False, time.monotonic() + limits.whole
 
     async def __call__(self) -> MutableMapping[str, Any]:
         """The next message, or "the client has left" once there is a refusal."""
         if self.refusal:
             return {"type": "http.disconnect"}
-        if self.complete:
-            return await self.receive()
         try:
-            async with asyncio.timeout(min(self.limits.silence, self.until - time.monotonic())):
-                message = await self.receive()
+            message = await self._next()
         except TimeoutError:
-            return self._refuse(408, "the request did not arrive in time", "send it again, over a quicker connection")
+            return self._refuse(
+                STALLED, "the request did not arrive in time", "send it again, over a quicker connection"
+            )
+        self.left = message["type"] == "http.disconnect"
         self.bytes += len(message.get("body", b""))
         self.complete = not message.get("more_body", False)
         if self.bytes > self.limits.upload:
             return self._refuse(*too_large(self.limits.upload))
         return message
+
+    async def _next(self) -> MutableMapping[str, Any]:
+        if self.complete:
+            return await self.receive()
+        async with asyncio.timeout(min(self.limits.silence, self.until - time.monotonic())):
+            return await self.receive()
 
     def _refuse(self, status: int, problem: str, fix: str) -> MutableMapping[str, Any]:
         self.refusal = Refusal(status, problem, fix=fix, headers=[("Connection", "close")])
@@ -123,6 +145,7 @@ class Guard:
 
     def __init__(self, app: App, *, hosts: Hosts, login: "Login | None", limits: Limits, state: State):
         self.app, self.hosts, self.login, self.limits, self.state = app, hosts, login, limits, state
+        self.streams = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI hands it over."""
@@ -134,21 +157,35 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope = self.arrived(scope)
         reply = Reply(scope, send, self.state, receive)
-        try:
-            self.check(scope)
-        except Refusal as refusal:
-            await reply.refuse(refusal)
-            return
         body = reply.body = Body(receive, self.limits)
         try:
+            self.check(scope)
             await self._serve(scope, body, reply)
         except Refusal as refusal:
             body.refusal = body.refusal or refusal
         except Exception as error:
-            if not body.refusal:
+            if not body.refusal and not body.left:
                 reply.failure = error
         await reply.finish()
+
+    def arrived(self, scope: Scope) -> Scope:
+        """The request, with what is believed of how it came.
+
+        By https: through the tunnel, or where the browser or a proxy says so; who lies about that deceives himself.
+        From whom: all that come through the tunnel are one client. Under which name: Host alone says that. Of its
+        cookies, only the login's own.
+        """
+        headers = dict(scope["headers"])
+        host, origin = headers.get(b"host", b"").decode("latin-1"), headers.get(b"origin", b"")
+        tunnel = self.hosts.is_tunnel(host)
+        secure = tunnel or origin.startswith(b"https:") or headers.get(b"x-forwarded-proto") == b"https"
+        kept = [pair for pair in scope["headers"] if pair[0] not in SET_ASIDE]
+        if self.login and (cookie := self.login.own_cookie(headers.get(b"cookie", b""))):
+            kept.append((b"cookie", cookie))
+        came = {"headers": kept, "scheme": "https" if secure else scope.get("scheme", "http")}
+        return {**scope, **came, "client": ("tunnel", 0) if tunnel else scope.get("client")}
 
     def check(self, scope: Scope) -> None:
         """Raise `Refusal` for what need not even be read."""
@@ -159,10 +196,10 @@ class Guard:
             raise Refusal(421, "this server has another name", fix=fix)
         self._check_origin(headers, host)
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self.limits.upload:
+        if not length.isdigit() or len(length) > MOST_DIGITS or int(length) > self.limits.upload:
             status, problem, fix = too_large(self.limits.upload)
             raise Refusal(status, problem, fix=fix, headers=[("Connection", "close")])
-        if not is_route(path):
+        if not is_route(path) or (not self.login and path in SIGNING):
             raise Refusal(404, "there is nothing here", fix="the page is at /, the API at /v1/predict and /v1/model")
         if self.login and not path.startswith(HEALTH) and path != "/login":
             self.login.check(scope)
@@ -174,8 +211,21 @@ class Guard:
         if foreign or elsewhere:
             raise Refusal(403, "another page may not use this server", fix="open this server's own page")
 
-    async def _serve(self, scope: Scope, body: Body, reply: "Reply") -> None:
-        """Let it through. A page's heartbeat never ends by itself: a server that stops does not wait for it."""
+    async def _serve(self, scope: Scope, body: Body, reply: Reply) -> None:
+        """Let it through. The page's streams may stay open for ever: not all connections may be that."""
+        if not scope["path"].startswith(STREAMS):
+            await self.app(scope, body, reply)
+            return
+        if self.streams >= MOST_STREAMS:
+            raise Refusal(503, "too many visitors at once", fix="try again in a moment")
+        self.streams += 1
+        try:
+            await self._stream(scope, body, reply)
+        finally:
+            self.streams -= 1
+
+    async def _stream(self, scope: Scope, body: Body, reply: Reply) -> None:
+        """A heartbeat never ends by itself: a server that stops does not wait for it."""
         if not scope["path"].startswith(HEARTBEAT):
             await self.app(scope, body, reply)
             return
@@ -192,5 +242,4 @@ def is_route(path: str) -> bool:
     """Whether something may answer at `path`."""
     if ".." in path or "\\" in path or "\0" in path or "//" in path.removeprefix(FILES):
         return False
-    events = tuple(f"/gradio_api/{name}" for name in EVENTS)
-    return path in PAGES or path in events or path.startswith((*FOLDERS, FILES, HEARTBEAT)) or path == "/metrics"
+    return path in EXACT or path.startswith(BELOW)

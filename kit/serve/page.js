@@ -18,7 +18,21 @@
       heat.hidden = heat.dataset.place !== event.target.value
     })
   })
-  new MutationObserver(show).observe(document, {childList: true, subtree: true})
+  // Gradio leaves its examples without a name, and one of its buttons with the name of a translation.
+  const name = () => {
+    document.querySelectorAll('.gallery-item:not([aria-label])').forEach(
+      item => item.setAttribute('aria-label', `Example ${[...item.parentElement.children].indexOf(item) + 1}`))
+    document.querySelectorAll('[aria-label="common.upload"]').forEach(button => {
+      button.ariaLabel = button.title = 'Add files'
+    })
+  }
+  new MutationObserver(() => { show(); name() }).observe(document, {childList: true, subtree: true})
+
+  // What the browser cannot show as a picture is not shown as a broken one; kit may still open it, or says why not.
+  for (const event of ['error', 'load'])
+    document.addEventListener(event, ({target}) => {
+      if (target.matches?.('.photo img')) target.style.visibility = event === 'error' ? 'hidden' : ''
+    }, true)
 
   const value = cell => cell.dataset.value === undefined ? cell.textContent.toLowerCase() : Number(cell.dataset.value)
   document.addEventListener('click', event => {

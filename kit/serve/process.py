@@ -9,6 +9,7 @@ look; then nothing new is accepted, and what is under way is finished. A second 
 import asyncio
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -22,26 +23,46 @@ CONNECTIONS = 1000
 GRACE_SECONDS = 10
 DRAIN_SECONDS = 1.0
 HEADER_SECONDS = 10.0
+TAKING_SECONDS = 30.0
+LOOK_SECONDS = 1.0
+FILES, SPARE = 300, 100
 
 
 class Patient(H11Protocol):
-    """A connection that is closed where a request's head does not arrive within `HEADER_SECONDS`."""
+    """A connection that is closed where a request's head does not arrive within `HEADER_SECONDS`, and cut off where
+    nothing of an answer is taken for `TAKING_SECONDS`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """As uvicorn does it; and look, from then on, whether something is being asked."""
         super().connection_made(transport)
-        self._waits_since = time.monotonic()
+        self._waits_since, self._left, self._stuck, self._lost = time.monotonic(), 0, 0.0, False
+        if len(self.connections) > self.config.limit_concurrency + SPARE:
+            self.transport.abort()
         self._look()
 
+    def connection_lost(self, error: Exception | None) -> None:
+        """As uvicorn does it; and look no more."""
+        super().connection_lost(error)
+        self._lost = True
+
+    def resume_writing(self) -> None:
+        """As uvicorn does it: the client takes what it is sent."""
+        super().resume_writing()
+        self._stuck = 0.0
+
     def _look(self) -> None:
-        if self.transport.is_closing():
+        if self._lost:
             return
-        if self.cycle is not None and not self.cycle.response_complete:
+        left = self.transport.get_write_buffer_size()
+        self._stuck = self._stuck + LOOK_SECONDS if left and left >= self._left else 0.0
+        self._left = left
+        if self._stuck > TAKING_SECONDS:
+            self.transport.abort()
+        elif self.cycle is not None and not self.cycle.response_complete:
             self._waits_since = time.monotonic()
         elif time.monotonic() - self._waits_since > HEADER_SECONDS:
             self.transport.close()
-            return
-        self.loop.call_later(1.0, self._look)
+        self.loop.call_later(LOOK_SECONDS, self._look)
 
 
 class Process(uvicorn.Server):
@@ -57,7 +78,7 @@ class Process(uvicorn.Server):
             # A header would let any client choose the address under which its wrong passwords are counted.
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=CONNECTIONS,
+            limit_concurrency=most_connections(),
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         super().__init__(settings)
@@ -67,7 +88,8 @@ class Process(uvicorn.Server):
         """Listen, and say so."""
         await super().startup(sockets)
         self.state.ready = True
-        asyncio.get_running_loop().run_in_executor(None, self.announce)
+        # A daemon: a tunnel that is still being opened keeps no server from stopping.
+        threading.Thread(target=self.announce, daemon=True).start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the end; a second one is not patient."""
@@ -84,3 +106,17 @@ class Process(uvicorn.Server):
         """Let the pages' heartbeats go, and finish what is under way."""
         self.state.stopping.set()
         await super().shutdown(sockets)
+
+
+def most_connections() -> int:
+    """How many connections may be open: fewer than this process may open files. It may open more from now on."""
+    try:
+        import resource
+    except ImportError:
+        return CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + SPARE + FILES
+    if 0 <= soft < wanted:
+        soft = min(wanted, hard) if hard >= 0 else wanted
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return CONNECTIONS if soft < 0 else max(1, min(CONNECTIONS, soft - SPARE - FILES))

@@ -1,4 +1,4 @@
-"""Results as HTML: what a model says of one image and of many, and what is known of the model itself.
+"""Results as HTML: what a model says of one image and of many.
 
 html = verdict(prediction, maps, picture, seconds)
 
@@ -9,13 +9,13 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from kit.bundle.predictor import Prediction
+from kit.manifest import CONVERTED
 
 TOP = 5
 PICTURE, HEAT = 480, 120
@@ -23,12 +23,6 @@ PICTURE, HEAT = 480, 120
 RAMP = np.array([(0, 0, 4), (60, 15, 110), (150, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)], float)
 DIM, GLOW = 0.45, 0.8
 UNLIKE = "This does not look like the training images"
-LIMITS = (
-    "It knows only the classes named here, and names one of them for any image whatsoever.",
-    "The error rate holds for images like the ones it was measured on. For another camera, place or season, measure "
-    "anew: <code>kit evaluate BUNDLE FOLDER</code>.",
-    "A probability is what the model expects, not a promise.",
-)
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -38,6 +32,14 @@ def percent(value: float, digits: int = 1) -> str:
     if value < 1 and float(text) == 100:
         return f"over {100 - least:.{digits}f} %"
     return f"under {least:.{digits}f} %" if value > 0 and float(text) == 0 else f"{text} %"
+
+
+def measured_on(config: Mapping[str, Any]) -> str:
+    """The images that the error rate was measured on, in words: what is not known of a converted export is not said."""
+    images = f"{config['metrics']['n']:,} images"
+    if config["start"].get("kind") == CONVERTED:
+        return f"{images}, which it may have been trained on"
+    return f"{images} that it was not trained on"
 
 
 def title_of(vocab: Sequence[str]) -> str:
@@ -77,15 +79,15 @@ def verdict(
         [(label, heat_picture(maps[vocab.index(label)])) for label, _ in one.top(TOP)] if maps is not None else []
     )
     warning = f'<p class="unlike"><strong>{UNLIKE}.</strong> Do not rely on what follows.</p>' if one.unlike else ""
-    head = f'<h2 role="status"><b>{escape(best)}</b> <span>{percent(probability)}</span></h2>'
+    head = f"<h2><b>{escape(best)}</b> <span>{percent(probability)}</span></h2>"
     slider = (
         '<label class="strength"><span>Heat map</span>'
         '<input type="range" min="0" max="100" value="70" aria-label="Strength of the heat map"></label>'
     )
-    took = f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+    took = f"{1000 * seconds:.0f}&nbsp;ms" if seconds < 1 else f"{seconds:.1f}&nbsp;s"
     how = "Choose a class to see what speaks for it: bright is much, dark is nothing." if pictures else ""
     return (
-        f'<div class="result{" doubt" if one.unlike else ""}">{warning}{head}'
+        f'<div class="result{" doubt" if one.unlike else ""}"><div role="status">{warning}{head}</div>'
         f'<div class="two"><div>{_seen(picture, pictures)}{slider if pictures else ""}</div>'
         f"<div>{_classes(one, bool(pictures))}"
         f'<p class="note">{how} The square is what the model saw. It took {took}.</p></div></div></div>'
@@ -111,7 +113,8 @@ def _classes(one: Prediction, choose: bool) -> str:
 
 
 def trouble(text: str) -> str:
-    """Why there is no result."""
+    """Why there is no result, as a sentence."""
+    text = f"{text[:1].upper()}{text[1:].removesuffix('.')}."
     return f'<div class="trouble" role="alert"><strong>That did not work.</strong> {escape(text)}</div>'
 
 
@@ -128,7 +131,7 @@ def table(rows: Sequence[Prediction], done: int, total: int, most: int | None = 
     remarks += [f"{failed} could not be opened"] * (failed > 0) + [f"{unlike} unlike the training images"] * (
         unlike > 0
     )
-    bar = f'<progress max="{total}" value="{done}"></progress>' if done < total else ""
+    bar = f'<progress max="{total}" value="{done}" aria-label="Classified"></progress>' if done < total else ""
     body = "".join(map(_row, rows[:most]))
     heads = sortable("file", "prediction", "probability")
     return (
@@ -152,78 +155,3 @@ def _row(one: Prediction) -> str:
 def sortable(*names: str) -> str:
     """Headings that sort the table below them."""
     return "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in names)
-
-
-def about(config: Mapping[str, Any]) -> str:
-    """The model card as a page: how often it is wrong, by class; what it was trained on; where it will fail."""
-    figures = config["metrics"]
-    return (
-        f'<article class="about">{_rate(figures)}<section><h2>What it is</h2>{_facts(config)}</section>'
-        f"{_per_class(figures.get('per_class', {}))}{_confused(figures.get('most_confused', []))}"
-        f"<section><h2>Limits</h2><ul>{''.join(f'<li>{limit}</li>' for limit in LIMITS)}</ul></section></article>"
-    )
-
-
-def _rate(figures: Mapping[str, Any]) -> str:
-    low, high, rate = figures["low"], figures["high"], figures["error_rate"]
-    scale = min(1.0, max(0.05, 1.25 * high))
-    places = f"--low:{low / scale:.4f};--high:{high / scale:.4f};--at:{rate / scale:.4f}"
-    return (
-        f'<section class="rate"><h2>How often it is wrong</h2><p class="figure">{percent(rate)}</p>'
-        f'<div class="interval" style="{places}" aria-hidden="true"><i></i><b></b><span>0</span>'
-        f"<span>{percent(scale, 0)}</span></div>"
-        f"<p>Measured on {figures['n']} images that it was not trained on. The true rate lies between "
-        f"<strong>{percent(low)}</strong> and <strong>{percent(high)}</strong> (95 % interval).</p></section>"
-    )
-
-
-def _facts(config: Mapping[str, Any]) -> str:
-    data, image, vocab = config["data"], config["image"], config["vocab"]
-    cut = {"crop": "the middle square", "pad": "all of it, with borders", "squish": "all of it, bent to a square"}
-    facts = {
-        "tells apart": ", ".join(vocab[:40]) + (", …" if len(vocab) > 40 else ""),
-        "network": f"{config['architecture']['name']} ({config['architecture'].get('library', '')})",
-        "started from": Path(str(config["start"].get("origin", "nothing"))).name,
-        "trained on": f"{data.get('train', '?')} images; {data.get('valid', '?')} others validated it",
-        "sees": f"{image['size']} × {image['size']} pixels of {cut.get(image['resize'], image['resize'])}",
-        "made with": ", ".join(
-            f"{name} {config['versions'][name]}" for name in ("fastai", "torch") if name in config["versions"]
-        ),
-    }
-    return (
-        "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items()) + "</dl>"
-    )
-
-
-def _per_class(classes: Mapping[str, Mapping[str, float | None]]) -> str:
-    if not classes:
-        return ""
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td data-value="{row["n"]}">{row["n"]:.0f}</td>'
-        + "".join(_share(row[key]) for key in ("precision", "recall", "f1"))
-        + "</tr>"
-        for name, row in classes.items()
-    )
-    heads = sortable("class", "images", "precision", "recall", "F1")
-    return (
-        '<section><h2>Class by class</h2><p class="note">Precision: how often it is right when it says so. Recall: how '
-        "many of this class it finds.</p>"
-        '<div class="rows" tabindex="0" role="region" aria-label="Class by class"><table>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></section>"
-    )
-
-
-def _share(value: float | None) -> str:
-    if value is None:
-        return '<td data-value="-1">–</td>'
-    return f'<td data-value="{value}"><span class="share" style="--share:{value:.4f}">{value:.3f}</span></td>'
-
-
-def _confused(pairs: Sequence[Sequence[Any]]) -> str:
-    if not pairs:
-        return ""
-    rows = "".join(
-        f"<li><b>{escape(str(true))}</b> taken for <b>{escape(str(said))}</b><em>{times} ×</em></li>"
-        for true, said, times in pairs[:8]
-    )
-    return f'<section><h2>What it confuses</h2><ol class="confused">{rows}</ol></section>'

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from h11 import LocalProtocolError
+
 from kit.errors import KitError
 
 Scope = MutableMapping[str, Any]
@@ -22,7 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOG = logging.getLogger("kit.serve")
 FILES = "/gradio_api/file="
-TOO_LARGE = 413
+TOO_LARGE, STALLED = 413, 408
 DRAIN_SECONDS = 3.0
 POLICY = "; ".join(
     (
@@ -65,15 +67,15 @@ class Reply:
     refused before the answer began, and a number for the log where the app failed."""
 
     def __init__(self, scope: Scope, send: Send, state: State, receive: Receive):
-        self.path, self.send, self.state = scope["path"], send, state
+        self.path, self.channel, self.state = scope["path"], send, state
         expects = dict(scope["headers"]).get(b"expect")
         self.receive = None if expects else receive
         self.body: Any = None
-        self.begun, self.failure = False, None
+        self.begun, self.failure, self.broken = False, None, False
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         """Pass one message of the app on to the client."""
-        if not self.begun and (self._refused() or self.failure):
+        if self._left() or (not self.begun and (self._refused() or self.failure)):
             return
         if message["type"] == "http.response.start":
             if message["status"] == 500:
@@ -81,10 +83,21 @@ class Reply:
                 return
             self._count(message["status"])
             message = {**message, "headers": self._headers(list(message["headers"]))}
-        await self.send(message)
+        await self._send(message)
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        """To the client, as long as the connection has not been given up because of what it sent."""
+        try:
+            await self.channel(message)
+        except LocalProtocolError:
+            self.broken = True
 
     def _refused(self) -> Refusal | None:
         return self.body.refusal if self.body else None
+
+    def _left(self) -> bool:
+        """Whether nobody listens any more. What happens then, even a failure, is of no interest to the log."""
+        return self.broken or bool(self.body and self.body.left)
 
     def _count(self, status: int) -> None:
         self.begun = True
@@ -107,14 +120,20 @@ class Reply:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(text)).encode())]
         headers += [(name.encode(), value.encode()) for name, value in refusal.headers] + HEADERS
         self._count(refusal.status)
-        await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": text, "more_body": True})
-        if refusal.status == TOO_LARGE and self.receive:
+        await self._send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": text, "more_body": True})
+        if self._still_comes() and refusal.status != STALLED:
             await drain(self.receive)
-        await self.send({"type": "http.response.body", "body": b""})
+        await self._send({"type": "http.response.body", "body": b""})
+
+    def _still_comes(self) -> bool:
+        """Whether there may be more of the body on its way; one that waits to be asked for it is not."""
+        return bool(self.receive and self.body and not self.body.complete and not self._left())
 
     async def finish(self) -> None:
         """After the app: say what it did not."""
+        if self._left():
+            return
         if self.failure:
             refusal = failed(self.failure)
             if not self.begun:
@@ -124,7 +143,7 @@ class Reply:
 
 
 async def drain(receive: Receive) -> None:
-    """Let a client that sends too much go on for a while: closed at once, it would never read why."""
+    """Let a client that is refused go on sending for a while: closed at once, it would never read why."""
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
             while (await receive()).get("more_body", False):

@@ -68,11 +68,13 @@ def routes(predictor: Predictor, gate: Gate, state: State, metrics: bool = False
         """What the model is, what it was trained on, and how sure its error rate is."""
         return describe(predictor.config)
 
+    @router.head("/v2/health/live", include_in_schema=False)
     @router.get("/v2/health/live")
     def live() -> dict[str, bool]:
         """The process answers."""
         return {"live": True}
 
+    @router.head("/v2/health/ready", include_in_schema=False)
     @router.get("/v2/health/ready")
     def ready() -> JSONResponse:
         """Whether new requests are welcome: not while it stops."""
@@ -117,9 +119,13 @@ async def read_images(request: Request) -> list[tuple[str, bytes]]:
         images = [("", await request.body())]
     else:
         raise Refusal(415, f"Content-Type {kind or 'missing'!r}", fix=HOW)
-    if not 1 <= len(images) <= MOST_IMAGES:
-        raise Refusal(422, f"{len(images)} images; 1 to {MOST_IMAGES} were expected", fix=HOW)
+    _check_count(len(images))
     return images
+
+
+def _check_count(count: int) -> None:
+    if not 1 <= count <= MOST_IMAGES:
+        raise Refusal(422, f"{count} images; 1 to {MOST_IMAGES} were expected", fix=HOW)
 
 
 async def _from_form(request: Request) -> list[tuple[str, bytes]]:
@@ -145,6 +151,7 @@ def _from_json(body: bytes) -> list[tuple[str, bytes]]:
     texts = given.get("images") if isinstance(given, dict) else None
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Refusal(422, "images is not a list of texts", fix=HOW)
+    _check_count(len(texts))
     return [("", _decode(text, place)) for place, text in enumerate(texts)]
 
 

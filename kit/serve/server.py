@@ -7,6 +7,7 @@ Binding comes first, so that a taken port is said at once; the model loads while
 
 import logging
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -16,11 +17,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import numpy as np
 
+from kit.bundle.engines import first_line
 from kit.console import say
 from kit.errors import KitError
 from kit.serve.guard import LOOPBACK, Guard, Hosts, Limits
@@ -30,6 +34,13 @@ if TYPE_CHECKING:
     from kit.bundle.predictor import Predictor
 
 QUEUE = 10
+# Gradio asks nobody, and does not compute statistics of all events again after each (it would import pandas for that).
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9),
+    "HF_HUB_OFFLINE": "1",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +123,7 @@ def build(
     from fastapi import FastAPI
 
     from kit.serve import rest, uploads, webpage
-    from kit.serve.gate import Gate
+    from kit.serve.gate import Gate, in_turn
     from kit.serve.login import Login
 
     paths = ("/v1/docs", "/v1/openapi.json") if settings.docs else (None, None)
@@ -121,12 +132,16 @@ def build(
     if login:
         app.include_router(login.routes())
     rest.handlers(app)
-    app.include_router(rest.routes(predictor, Gate(settings.concurrency, QUEUE), state, settings.metrics))
+    gate = Gate(settings.concurrency, QUEUE)
+    predictor = in_turn(predictor, gate.turns)
     blocks = webpage.page(predictor)
+    gate.elsewhere = partial(uploads.events_inside, blocks)
+    app.include_router(rest.routes(predictor, gate, state, settings.metrics))
     app.include_router(uploads.routes(blocks, cache))
-    webpage.mount(app, blocks, settings.max_upload, QUEUE, settings.concurrency)
+    webpage.mount(app, blocks, settings.max_upload, gate.places, settings.concurrency)
+    uploads.remember_few(blocks)
     limits = Limits(upload=settings.max_upload, silence=settings.patience)
-    return Guard(uploads.Events(app, blocks, cache), hosts=hosts, login=login, limits=limits, state=state)
+    return Guard(uploads.Events(app, blocks, cache, gate), hosts=hosts, login=login, limits=limits, state=state)
 
 
 @contextmanager
@@ -150,14 +165,14 @@ def private_cache() -> Iterator[Path]:
 
     Gradio's other settings in the environment would open what is closed here: they are set aside.
     """
-    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("GRADIO_")}
     cache = Path(tempfile.mkdtemp(prefix="kit-serve-")).resolve()
-    os.environ |= {"GRADIO_TEMP_DIR": str(cache), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("GRADIO_") or name in QUIET}
+    os.environ |= QUIET | {"GRADIO_TEMP_DIR": str(cache)}
     try:
         yield cache
     finally:
         shutil.rmtree(cache, ignore_errors=True)
-        for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
+        for name in (*QUIET, "GRADIO_TEMP_DIR"):
             os.environ.pop(name, None)
         os.environ |= kept
 
@@ -166,31 +181,34 @@ def announce(address: str, begun: float, settings: Settings, hosts: Hosts) -> No
     """Say where it is ready; and open the tunnel, where one is wanted."""
     print(f"ready: {address} (after {time.perf_counter() - begun:.1f} s; stop with Ctrl-C)", flush=True)
     if settings.share:
+        say("note: --share downloads Gradio's tunnel program (frpc), and sends all traffic through gradio.live")
         try:
-            hosts.names.add(open_tunnel(int(address.rpartition(":")[2])))
+            public = open_tunnel(int(address.rpartition(":")[2]))
         except KitError as error:
-            say(f"error: {error}")
+            say(f"error: {error.problem}; {error.fix}")
+            return
+        hosts.tunnels.add(urlsplit(public).hostname)
+        print(f"ready: {public} (public)", flush=True)
 
 
 def open_tunnel(port: int) -> str:
-    """Open Gradio's tunnel and return its host name. Raises `KitError` where that fails."""
-    import secrets
-    from urllib.parse import urlsplit
+    """Open Gradio's tunnel and return its address. Raises `KitError` where that fails."""
+    from gradio import networking
 
-    from gradio.networking import setup_tunnel
-
-    say("note: --share downloads Gradio's tunnel program (frpc), and sends all traffic through gradio.live")
     try:
-        address = setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None)
-    except BaseException as error:
-        problem = f"the public address could not be had: {error or type(error).__name__}"
+        address = networking.setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None)
+        if not urlsplit(address).hostname:
+            raise ValueError(f"{address!r} is no address")
+    except Exception as error:
+        problem = f"the public address could not be had: {first_line(error)}"
         raise KitError(problem, fix="try again with a network; the local address goes on working") from error
-    print(f"ready: {address} (public)", flush=True)
-    return urlsplit(address).hostname or ""
+    return address
 
 
 def log_to_stderr() -> None:
-    """The numbers that clients are told lead to lines here."""
+    """The numbers that clients are told lead to lines here. What anybody can cause by a malformed request does not."""
+    for talkative in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(talkative).setLevel(logging.ERROR)
     if not LOG.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

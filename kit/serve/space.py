@@ -3,6 +3,7 @@
 write_space("runs/pets", "pets-space")     # then: cd pets-space && pip install -r requirements.txt && python app.py
 
 app.py and smoke.py are files of `space_files/`, copied as they are: what differs from model to model is in model.json.
+Beside them go kit's own modules that open an image, so that a photo is the same pixels there as here.
 """
 
 import json
@@ -20,13 +21,13 @@ from PIL import Image
 
 from kit.bundle.predictor import Predictor
 from kit.bundle.read import load, load_unknown
-from kit.data.images import FORMATS, MOST_PIXELS, SHARPNESS_MARGIN
 from kit.errors import KitError, OutputError
 from kit.files import new_folder, sha256, write_json, write_text
-from kit.manifest import CARD, EXAMPLES, ONNX, UNKNOWN
-from kit.serve.render import percent, title_of
+from kit.manifest import CARD, EXAMPLES, ONNX, UNKNOWN, photos
+from kit.serve.render import measured_on, percent, title_of
 
-FILES = Path(__file__).parent / "space_files"
+PACKAGE = Path(__file__).parent.parent
+FILES, LOADER = PACKAGE / "serve" / "space_files", ("data/images.py", "data/bombs.py", "errors.py")
 REQUIREMENTS = ("gradio", "onnxruntime", "pillow", "numpy")
 NUMBERS, MODEL, RECORDED, PATTERN = "unknown.npz", "model.json", "smoke.json", "smoke.png"
 SMOKE_SECONDS = 180
@@ -42,8 +43,9 @@ program:
     from gradio_client import Client, handle_file
     Client("http://127.0.0.1:7860").predict(handle_file("photo.jpg"), api_name="/predict")
 
-`app.py` is all there is to read. The model is `model.onnx`; `model.json` says how photos are prepared for it, and names
-each file by its SHA-256. Photos in `examples/`, if any, are validation images: whoever sees this folder sees them.
+`app.py` is the page; `images.py` and `bombs.py` open photos, and refuse what would fill the memory. The model is
+`model.onnx`; `model.json` says how photos are prepared for it, and names each file by its SHA-256. Photos in
+`examples/`, if any, are validation images: whoever sees this folder sees them.
 
 """
 
@@ -74,10 +76,13 @@ def write_files(predictor: Predictor, folder: Path, title: str) -> None:
     """All files of a Space: the app, the model, what they need, and the answers that are expected."""
     for name in ("app.py", "smoke.py"):
         shutil.copyfile(FILES / name, folder / name)
+    for name in LOADER:
+        text = (PACKAGE / name).read_text(encoding="utf-8")
+        write_text(folder / Path(name).name, re.sub(r"(?m)^from kit\.(?:\w+\.)?(\w+) import", r"from \1 import", text))
     shutil.copyfile(predictor.folder / ONNX, folder / ONNX)
     if UNKNOWN in predictor.config["files"]:
         np.savez(folder / NUMBERS, **load_unknown(predictor.folder).arrays())
-    examples = [name for name in predictor.config["files"] if name.startswith(f"{EXAMPLES}/")]
+    examples = photos(predictor.config, EXAMPLES)
     if examples:
         (folder / EXAMPLES).mkdir()
     for name in examples:
@@ -95,9 +100,8 @@ def description(predictor: Predictor, folder: Path, title: str) -> dict[str, Any
     """model.json: how photos are prepared, what the outputs mean, and the SHA-256 of the model's files."""
     config = predictor.config
     rules, figures = config["image"], config["metrics"]
-    image = {name: rules[name] for name in ("size", "resize")} | {"draft": rules["at_least"] * SHARPNESS_MARGIN}
     summary = (
-        f"Wrong on {percent(figures['error_rate'])} of {figures['n']} images that it was not trained on "
+        f"Wrong on {percent(figures['error_rate'])} of {measured_on(config)} "
         f"(95 % interval: {percent(figures['low'])} to {percent(figures['high'])})."
     )
     return {
@@ -105,7 +109,7 @@ def description(predictor: Predictor, folder: Path, title: str) -> dict[str, Any
         "summary": summary,
         "classes": predictor.vocab,
         "temperature": config["temperature"],
-        "image": image | {"formats": list(FORMATS), "most_pixels": MOST_PIXELS},
+        "image": {name: rules[name] for name in ("size", "resize", "at_least")},
         "files": {name: sha256(folder / name) for name in (ONNX, NUMBERS) if (folder / name).is_file()},
     }
 

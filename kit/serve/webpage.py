@@ -9,16 +9,18 @@ import csv
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from kit.bundle.predictor import Prediction, Predictor
+from kit.bundle.predictor import Prediction, Predictor, columns, csv_line
 from kit.data.images import open_image, square, without_warnings
 from kit.errors import ImageError, KitError
-from kit.serve import archive, render
+from kit.manifest import EXAMPLES, photos
+from kit.serve import about, archive, render
 from kit.serve.reply import Refusal, failed
 from kit.serve.rest import row
 from kit.serve.uploads import inside
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 HERE = Path(__file__).parent
-DROP = "Drop a photo, paste one, take one, or choose an example."
+DROP, DROP_OWN = "Drop a photo, paste one, take one, or choose an example.", "Drop a photo, paste one, or take one."
 DROP_MANY = "Drop several photos, or a zip of them. Each becomes a row; a file that cannot be opened says why."
 SHOWN_MEANWHILE, TELL_SECONDS = 200, 0.5
 CACHE_SECONDS = 3600
@@ -71,16 +73,16 @@ def page(predictor: Predictor) -> Page:
         title=render.title_of(config["vocab"]), analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)
     ) as blocks:
         figures = config["metrics"]
-        text = f"Wrong on {render.percent(figures['error_rate'])} of {figures['n']} images it had never seen"
-        heading = f"<h1>{render.escape(blocks.title)}</h1><p>{config['architecture']['name']}. {text}.</p>"
-        gr.HTML(heading, elem_classes="title")
+        text = f"Wrong on {render.percent(figures['error_rate'])} of {render.measured_on(config)}"
+        about_it = render.escape(f"{config['architecture']['name']}. {text}.")
+        gr.HTML(f"<h1>{render.escape(blocks.title)}</h1><p>{about_it}</p>", elem_classes="title")
         with gr.Tabs():
             with gr.Tab("Classify"):
                 _classify_tab(predictor)
             with gr.Tab("Many"):
                 _many_tab(predictor)
             with gr.Tab("About"):
-                _html(render.about(config))
+                _html(about.card(config, predictor.folder))
     return blocks
 
 
@@ -99,15 +101,15 @@ def _classify_tab(predictor: Predictor) -> None:
                 elem_classes="photo",
                 alt_text="The photo to classify",
             )
-            if examples := sorted(map(str, (predictor.folder / "examples").glob("*.jpg"))):
+            if examples := [str(predictor.folder / name) for name in photos(predictor.config, EXAMPLES)]:
                 gr.Examples(examples, photo, label="Examples", api_visibility="private", examples_per_page=6)
         with gr.Column(scale=3, min_width=300):
-            seen = _html(render.hint(DROP))
+            seen = _html(invitation(predictor))
     show = careful(lambda value: classify(predictor, next(iter(uploaded(value)), None)))
     quiet = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
     photo.change(show, photo, seen, trigger_mode="always_last", **quiet)
     hidden = gr.Button(visible=False), gr.JSON(visible=False)
-    tell = careful_for_programs(lambda value: answer(predictor, *uploaded(value)))
+    tell = careful_for_programs(lambda value: answer(predictor, uploaded(value)))
     hidden[0].click(tell, photo, hidden[1], api_name="predict", preprocess=False)
 
 
@@ -173,13 +175,18 @@ def _told(error: Exception) -> KitError:
 
 def _tell(error: Exception) -> str:
     told = _told(error)
-    return render.trouble(f"{told.problem[0].upper()}{told.problem[1:]}; {told.fix}.")
+    return render.trouble(f"{told.problem}; {told.fix}")
+
+
+def invitation(predictor: Predictor) -> str:
+    """What is seen where there is no photo yet."""
+    return render.hint(DROP if photos(predictor.config, EXAMPLES) else DROP_OWN)
 
 
 def classify(predictor: Predictor, path: str | None) -> str:
     """What is seen of one uploaded file."""
     if path is None:
-        return render.hint(DROP)
+        return invitation(predictor)
     begun = time.perf_counter()
     try:
         with without_warnings():
@@ -192,8 +199,11 @@ def classify(predictor: Predictor, path: str | None) -> str:
     return render.verdict(one, maps, predictor.vocab, picture, took)
 
 
-def answer(predictor: Predictor, path: str) -> dict[str, Any]:
-    """The same for programs (`gradio_client`), as the REST API gives it."""
+def answer(predictor: Predictor, paths: list[str]) -> dict[str, Any]:
+    """The same for programs (`gradio_client`), as the REST API gives it. Raises `Refusal` where there is no file."""
+    if not paths:
+        raise Refusal(422, "no image was given", fix="send one, with handle_file")
+    path = paths[0]
     return row(Path(path).name, _without_path(predictor.predict(path)[0], path))
 
 
@@ -203,8 +213,6 @@ def reason(error: ImageError, path: str) -> str:
 
 
 def _without_path(one: Prediction, path: str, name: str | None = None) -> Prediction:
-    from dataclasses import replace
-
     error = one.error and one.error.replace(path, Path(path).name)
     return replace(one, path=name or Path(path).name, error=error)
 
@@ -243,12 +251,8 @@ def write_csv(rows: list[Prediction], vocab: list[str], folder: Path) -> str:
     """The predictions as a CSV file in `folder`, and its path."""
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["path", "prediction", "probability", *(f"p_{name}" for name in vocab), "unlike", "error"])
-        for one in rows:
-            values = row(one.path, one)
-            shares = [values["probabilities"].get(name, "") for name in vocab]
-            line = [one.path, one.label, values["probability"], *shares, values["unlike"], one.error]
-            writer.writerow([harmless(value) for value in line])
+        writer.writerow(columns(vocab))
+        writer.writerows(map(harmless, csv_line(one, vocab)) for one in rows)
     return str(folder / "predictions.csv")
 
 

@@ -17,15 +17,24 @@ class History(Callback):
     """Records every epoch and every step's loss and rate, through all phases; says a line an epoch where asked.
 
     rows: a dict an epoch (epoch, phase, train_loss, valid_loss, the metrics, seconds). steps: a dict a training batch.
+    ends: the number of steps at the end of each epoch.
+    chosen: what `fine_tune` decided where the recipe left it open. stopped: why training ended before its end, or None.
     """
 
-    order = 70
+    order = 55  # after the recorder, and before what may end training at the end of an epoch
 
     def __init__(self, quiet: bool = False):
         super().__init__()
         self.quiet = quiet
+        self.chosen: dict[str, Any] = {}
+        self.stopped: str | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was recorded: training begins again."""
         self.rows: list[dict[str, Any]] = []
         self.steps: list[dict[str, float]] = []
+        self.ends: list[int] = []
 
     def before_fit(self) -> None:
         """Name the phase by what the optimiser may change."""
@@ -46,10 +55,16 @@ class History(Callback):
         figures = zip(self.recorder.metric_names[1:], self.learn.final_record, strict=False)
         row = {"epoch": len(self.rows) + 1, "phase": self.phase} | {name: float(value) for name, value in figures}
         self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
+        self.ends.append(len(self.steps))
         if not self.quiet:
             if len(self.rows) == 1:
                 say(_line({name: name for name in self.rows[0]}))
             say(_line(self.rows[-1]))
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of the lowest validation loss, the first of them; None before one is over."""
+        return min(self.rows, key=lambda row: row["valid_loss"])["epoch"] if self.rows else None
 
     def table(self) -> pd.DataFrame:
         """The epochs as a DataFrame."""
@@ -70,8 +85,7 @@ def draw_curves(history: History, path: Path) -> None:
     steps = pd.DataFrame(history.steps)
     losses.plot(steps["step"], steps["loss"], color="#b8c4d6", linewidth=1, label="training, each step")
     losses.plot(steps["step"], steps["loss"].ewm(span=10).mean(), color="#2f6fde", label="training, smoothed")
-    ends = [round(len(steps) * (number + 1) / len(history.rows)) for number in range(len(history.rows))]
-    losses.plot(ends, [row["valid_loss"] for row in history.rows], "o-", color="#e0662f", label="validation")
+    losses.plot(history.ends, [row["valid_loss"] for row in history.rows], "o-", color="#e0662f", label="validation")
     losses.set_ylabel("loss")
     losses.legend(frameon=False)
     rates.plot(steps["step"], steps["rate"], color="#555555")

@@ -6,17 +6,26 @@ history = fine_tune(learn, Recipe(epochs=3))       # what learn.fine_tune(3) doe
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from fastai.vision.all import IN_NOTEBOOK, Learner
+from fastai.vision.all import IN_NOTEBOOK, Callback, Learner
 
 from kit.console import say
 from kit.model.build import origin_of
 from kit.recipe import Recipe
+from kit.train.callbacks import training_callbacks
+from kit.train.divergence import NotFinite, StopAtNonFinite
 from kit.train.history import History
-from kit.train.precision import Precision, choose_precision, device_facts, training_in
+from kit.train.logs import logging_to
+from kit.train.memory import trained_in_memory
+from kit.train.precision import precision_for, training_in
+from kit.train.rates import rates_for
+from kit.train.state import left_usable
+from kit.train.stopping import best_weights_kept
 
 
 def seed_everything(seed: int) -> None:
@@ -28,23 +37,54 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def fine_tune(learn: Learner, recipe: Recipe, *, cbs: list | None = None, **kwargs: Any) -> History:
+def fine_tune(
+    learn: Learner,
+    recipe: Recipe,
+    *,
+    cbs: list | None = None,
+    history: History | None = None,
+    log_folder: Path | None = None,
+    **kwargs: Any,
+) -> History:
     """Train `learn` as the recipe says, and return the history; the learner comes back in fp32.
 
     Pretrained weights: fastai's `Learner.fine_tune`, to which further arguments go (`pct_start`, `div`, ...).
     A random start has nothing to freeze: all layers train for all epochs with `fit_one_cycle` at the same rate.
+    history: one of your own, to look into when training ends by Ctrl-C or by `TrainingError` (a loss that is not
+    finite): `learn` then has the weights so far. log_folder: where `recipe.log` writes.
     """
-    pretrained, history = origin_of(learn).start.pretrained, History(quiet=IN_NOTEBOOK)
+    history = History(quiet=IN_NOTEBOOK) if history is None else history
+    quiet = nullcontext() if IN_NOTEBOOK else _quiet(learn)
+    with quiet, logging_to(recipe.log, learn, log_folder, recipe.to_json()) as logs:
+        attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs)
+        try:
+            history.chosen["halvings"] = trained_in_memory(learn, recipe.accumulate, attempt)
+        except NotFinite as stop:
+            history.stopped = stop.error.problem
+            raise stop.error from None
+        except KeyboardInterrupt:
+            history.stopped = "stopped by Ctrl-C"
+            raise
+    return history
+
+
+def _attempt(
+    learn: Learner, recipe: Recipe, history: History, cbs: list[Callback], options: dict, accumulate: int
+) -> None:
+    """One training from its beginning to its end, with so many batches a step."""
+    history.clear()
+    own = training_callbacks(learn, recipe, accumulate)
     rate, lr_mult = rates_for(learn, recipe)
-    with nullcontext() if IN_NOTEBOOK else _quiet(learn), training_in(learn, precision_for(learn, recipe)) as needed:
-        extra = [*needed, history, *(cbs or [])]
-        if pretrained:
-            options = {"freeze_epochs": recipe.freeze_epochs, "lr_mult": lr_mult} | kwargs
-            learn.fine_tune(recipe.epochs, rate, cbs=extra, **options)
+    history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
+    training = training_in(learn, precision_for(learn, recipe))
+    with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
+        extra = [*needed, *own, StopAtNonFinite(history, rate), history, *cbs]
+        if origin_of(learn).start.pretrained:
+            phases = {"freeze_epochs": recipe.freeze_epochs, "lr_mult": lr_mult} | options
+            learn.fine_tune(recipe.epochs, rate, cbs=extra, **phases)
         else:
             say("note: a random start has nothing to freeze; all layers train from the first step")
-            learn.fit_one_cycle(recipe.freeze_epochs + recipe.epochs, rate, cbs=extra, **kwargs)
-    return history
+            learn.fit_one_cycle(recipe.freeze_epochs + recipe.epochs, rate, cbs=extra, **options)
 
 
 @contextmanager
@@ -52,18 +92,3 @@ def _quiet(learn: Learner) -> Iterator[None]:
     """Without fastai's own table and bars: in a script they flood the log, and kit says its own lines."""
     with learn.no_logging(), learn.no_bar():
         yield
-
-
-def rates_for(learn: Learner, recipe: Recipe) -> tuple[float, float]:
-    """The recipe's rate and lr_mult; where it leaves them open, those that suit what the learner started from.
-
-    The bundled weights were learned on photos of 32 pixels: they must move further than ImageNet's, early layers too.
-    """
-    rate, lr_mult = (5e-3, 10.0) if origin_of(learn).start.kind == "bundled" else (2e-3, 100.0)
-    return recipe.rate or rate, recipe.lr_mult or lr_mult
-
-
-def precision_for(learn: Learner, recipe: Recipe) -> Precision:
-    """What the recipe's precision means on the learner's device."""
-    device = torch.device(learn.dls.device)
-    return choose_precision(recipe.precision, device, device_facts(device))

@@ -15,6 +15,7 @@ from fastai.vision.all import Callback, CancelStepException, Learner
 from torch import Tensor, nn
 
 from kit.errors import RecipeError
+from kit.recipe import Recipe
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BF16 = ("amx_bf16", "avx512_bf16")
@@ -74,6 +75,12 @@ def device_facts(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         return {"capability": torch.cuda.get_device_capability(device)}
     return torch.cpu.get_capabilities() if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
+
+
+def precision_for(learn: Learner, recipe: Recipe) -> Precision:
+    """What the recipe's precision means on the learner's device."""
+    device = torch.device(learn.dls.device)
+    return choose_precision(recipe.precision, device, device_facts(device))
 
 
 @contextmanager

@@ -6,17 +6,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 from safetensors.torch import load_file, save_file
 
 import kit
-from kit import bundle, data
+from kit import bundle, data, evaluate
 from kit.errors import ArchitectureError, BundleError, OutputError
+from kit.evaluate.calibration import Calibration
 from kit.evaluate.evaluation import Evaluation
 from kit.files import sha256
-from kit.manifest import find_bundle
+from kit.manifest import EXAMPLES, MISTAKES, find_bundle, photos
 
 
 @pytest.fixture
@@ -28,6 +30,7 @@ def copy(run, tmp_path) -> Path:
 def change(folder: Path, **fields) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | fields))
+    (folder / "config.json.sha256").unlink(missing_ok=True)
 
 
 def rehash(folder: Path) -> None:
@@ -37,11 +40,12 @@ def rehash(folder: Path) -> None:
 
 def test_a_bundle_holds_data_and_nothing_executable(run):
     names = sorted(path.relative_to(run.bundle).as_posix() for path in run.bundle.rglob("*") if path.is_file())
-    assert [name for name in names if not name.startswith("examples/")] == [
-        "README.md", "config.json", "model.onnx", "model.safetensors", "trained_on.txt", "unknown.safetensors",
+    assert [name for name in names if not name.startswith((f"{EXAMPLES}/", f"{MISTAKES}/"))] == [
+        "README.md", "config.json", "config.json.sha256", "model.onnx", "model.safetensors", "trained_on.txt",
+        "unknown.safetensors",
     ]  # fmt: skip
     config = json.loads((run.bundle / "config.json").read_text())
-    assert set(config["files"]) == set(names) - {"config.json"}
+    assert set(config["files"]) == set(names) - {"config.json", "config.json.sha256"}
     assert config["vocab"] == ["circle", "square", "triangle"]
     assert config["metrics"]["n"] == 6
     assert config["proof"]["largest_difference"] <= 1e-5
@@ -120,6 +124,13 @@ def test_one_flipped_bit_in_any_file_is_refused_by_its_name(copy):
         ({"files": {}}, "field files names no model.safetensors"),
         ({"files": {"model.safetensors": "0", "../../secret": "0"}}, "model.safetensors is not the file|leads out"),
         ({"temperature": None}, "field temperature is not a float"),
+        ({"metrics": {"confusion": {"0": 1}}}, r"field metrics.confusion is not a list of \[class, class, times\]"),
+        (
+            {"metrics": {"confusion": [[0, 1, "<b>"]]}},
+            r"field metrics.confusion is not a list of \[class, class, times\]",
+        ),
+        ({"metrics": {"confusion": [[0, 3, 1]]}}, r"field metrics.confusion is not a list of \[class, class, times\]"),
+        ({"mistakes": [{"file": "a.jpg", "label": "b"}]}, "field mistakes is not a list of file, label, prediction"),
     ],
 )
 def test_a_config_that_is_not_as_it_should_be_is_refused_by_its_field(copy, fields, problem):
@@ -175,13 +186,114 @@ def test_a_loaded_model_does_not_change_when_its_file_is_overwritten(copy):
     assert predictor.predict(image)[0].probabilities == before
 
 
-def test_examples_carry_no_metadata_and_can_be_left_out(run, tmp_path):
-    for path in (run.bundle / "examples").iterdir():
+SECRETS = (b"Anna", b"secret", b"garden", b"GPS", b"sRGB", b"adobe", b"Exif", b"ICC_PROFILE")
+
+
+def write_telling(source: Path, target: Path) -> None:
+    """The image with everything that a photo may tell of its photographer: EXIF with GPS, ICC, XMP, comments."""
+    image = Image.open(source).convert("RGB")
+    exif = image.getexif()
+    exif[0x013B], exif[0x010E] = "Anna", "secret"
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.0), 29: "2024:07:31"})
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    told = {"exif": exif.tobytes(), "icc_profile": profile}
+    xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>garden</x:xmpmeta>"
+    if target.suffix == ".jpg":
+        image.save(target, quality=95, comment=b"secret", xmp=xmp, **told)
+    else:
+        text = PngImagePlugin.PngInfo()
+        text.add_text("Comment", "secret")
+        text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        image.save(target, pnginfo=text, **told)
+
+
+def segments(data: bytes) -> list[int]:
+    """The markers of a JPEG file up to its pixels."""
+    found, place = [], 2
+    while not found or found[-1] != 0xDA:
+        assert data[place] == 0xFF
+        found.append(data[place + 1])
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return found
+
+
+@pytest.fixture(scope="module")
+def telling(run, shapes, tmp_path_factory) -> Evaluation:
+    """An evaluation of images that tell a lot about their photographer, every other one of them wrong."""
+    folder = tmp_path_factory.mktemp("Annas garden")
+    sources = sorted(shapes.rglob("*.png"))
+    for number, source in enumerate(sources):
+        write_telling(source, folder / f"Anna_garden_{number}.{'jpg' if number % 2 else 'png'}")
+    paths = sorted(map(str, folder.iterdir()))
+    said = bundle.load(run.bundle).predict(paths)
+    other = {name: run.evaluation.vocab[place - 1] for place, name in enumerate(run.evaluation.vocab)}
+    labels = [other[one.label] if number % 2 else one.label for number, one in enumerate(said)]
+    return evaluate.evaluate(run.learner, pd.DataFrame({"path": paths, "label": labels}))
+
+
+@pytest.fixture
+def told(run, telling, tmp_path) -> Path:
+    """A bundle made with those images."""
+    return bundle.save(run.learner, telling, tmp_path / "told", onnx=False)
+
+
+def test_photos_in_a_bundle_are_pixels_alone_whatever_the_files_they_come_from_tell(told, telling):
+    for path in telling.predictions["path"]:
         image = Image.open(path)
-        assert not image.getexif()
-        assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
-    folder = bundle.save(run.learner, run.evaluation, tmp_path / "without", examples=False)
-    assert not (folder / "examples").exists()
+        assert image.getexif().get_ifd(0x8825)
+        assert image.info["icc_profile"]
+        assert b"garden" in Path(path).read_bytes()
+    for part in (EXAMPLES, MISTAKES):
+        files = sorted((told / part).iterdir())
+        assert [file.name for file in files] == [f"{part[:-1]}_{number}.jpg" for number in range(1, 7)]
+        for file in files:
+            image, content = Image.open(file), file.read_bytes()
+            assert not image.getexif()
+            assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+            assert set(segments(content)) <= {0xE0, 0xDB, 0xC0, 0xC4, 0xDA}
+            assert [secret for secret in SECRETS if secret in content] == []
+    assert "Anna" not in (told / "config.json").read_text() + (told / "README.md").read_text()
+
+
+def test_mistakes_say_what_they_are_and_what_the_bundle_takes_them_for(run, telling, tmp_path, monkeypatch):
+    monkeypatch.setattr("kit.bundle.write.calibration_of", lambda evaluation: Calibration(3.0, 0.2, 0.1, 24))
+    predictor = bundle.load(bundle.save(run.learner, telling, tmp_path / "told", onnx=False))
+    mistakes = predictor.config["mistakes"]
+    assert [one["file"] for one in mistakes] == photos(predictor.config, MISTAKES)
+    wrong = telling.predictions[~telling.predictions["correct"]]
+    said = {(row.label, row.prediction): [] for row in wrong.itertuples()}
+    for row in wrong.itertuples():
+        said[row.label, row.prediction].append(predictor.predict(row.path)[0].probability)
+    for one in mistakes:
+        sure = said[one["label"], one["prediction"]]
+        assert min(abs(one["probability"] - value) for value in sure) < 1e-4
+
+
+def test_photos_can_be_left_out_and_the_card_says_whether_they_are_shared(run, telling, told, tmp_path):
+    folder = bundle.save(run.learner, telling, tmp_path / "without", examples=False, onnx=False)
+    assert not (folder / EXAMPLES).exists()
+    assert not (folder / MISTAKES).exists()
+    assert "mistakes" not in json.loads((folder / "config.json").read_text())
+    assert "No photo is shared with this bundle" in (folder / "README.md").read_text()
+    assert "They are shared with the bundle: whoever gets it" in (told / "README.md").read_text()
+
+
+def test_a_model_without_mistakes_has_none_to_show(run, tmp_path):
+    labels = run.evaluation.predictions["prediction"].tolist()
+    right = Evaluation.from_probabilities(
+        run.evaluation.predictions["path"], labels, run.evaluation.probabilities, run.evaluation.vocab
+    )
+    folder = bundle.save(run.learner, right, tmp_path / "right", onnx=False)
+    assert json.loads((folder / "config.json").read_text())["mistakes"] == []
+    assert not (folder / MISTAKES).exists()
+
+
+def test_photos_of_a_bundle_are_those_that_config_json_names_in_that_folder_itself():
+    files = dict.fromkeys(
+        ("mistakes/b.jpg", "mistakes/a.jpg", "mistakes/../secret.jpg", "mistakes/in/c.jpg", "examples/d.jpg", "e.jpg"),
+        "",
+    )
+    assert photos({"files": files}, MISTAKES) == ["mistakes/a.jpg", "mistakes/b.jpg"]
 
 
 def test_a_bundle_is_never_written_over_something(run, copy):

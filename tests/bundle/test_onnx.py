@@ -108,6 +108,7 @@ def drop_onnx(folder):
     config = json.loads((folder / "config.json").read_text())
     del config["files"]["model.onnx"], config["onnx"]
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json.sha256").unlink(missing_ok=True)
     (folder / "model.onnx").unlink()
 
 
@@ -142,6 +143,28 @@ def test_one_flipped_bit_is_refused(copy):
         bundle.load(copy)
 
 
+def test_a_changed_file_is_never_given_to_the_engine(copy, monkeypatch):
+    """Hashing goes on beside the imports, but what is used was found sound before."""
+    given = []
+    monkeypatch.setattr("kit.bundle.engines.onnx_engine", lambda *values: given.append(values))
+    with (copy / "model.onnx").open("r+b") as file:
+        file.write(b"\xff")
+    with pytest.raises(BundleError, match=r"model\.onnx is not the file that was saved"):
+        bundle.load(copy, engine="onnx")
+    assert given == []
+
+
+def test_a_changed_file_that_the_engine_does_not_need_is_refused_too(copy, monkeypatch):
+    given = []
+    monkeypatch.setattr("kit.bundle.engines.onnx_engine", lambda *values: given.append(values))
+    with (copy / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    with pytest.raises(BundleError, match=r"model\.safetensors is not the file that was saved"):
+        bundle.load(copy, engine="onnx")
+    assert len(given) == 1
+
+
 @pytest.mark.parametrize(("engine", "device", "problem"), [
     ("tensorrt", "auto", "engine 'tensorrt'"),
     ("onnx", "cuda", "the ONNX engine computes on the CPU, not on cuda"),
@@ -172,6 +195,7 @@ def test_the_file_of_other_classes_is_refused(copy):
     config = json.loads((copy / "config.json").read_text())
     config["files"] = {"model.safetensors": config["files"]["model.safetensors"]}
     (copy / "config.json").write_text(json.dumps(config | {"files": config["files"] | {"model.onnx": hash_of(copy)}}))
+    (copy / "config.json.sha256").unlink()
     with pytest.raises(BundleError, match=r"model\.onnx was written for other classes, or in another order"):
         bundle.load(copy)
 

@@ -1,13 +1,21 @@
 """Predicting: a list in, a list out, and a bad image is an error in its own row."""
 
 import io
+import threading
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from fastai.vision.all import L
 from PIL import Image
 
 from kit import bundle
+from kit.bundle.engines import torch_engine
+from kit.bundle.predictor import Prediction, Predictor, columns, csv_line
+from kit.bundle.read import check_bf16, load_network
+from kit.errors import BundleError
+from kit.manifest import read_config
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +57,19 @@ def test_the_table_has_a_column_for_each_class_and_one_for_the_error(predictor, 
     assert table["error"].isna().tolist() == [True, False]
 
 
+def test_a_table_of_errors_alone_has_the_columns_that_it_can(predictor, tmp_path):
+    assert list(predictor.predict([tmp_path / "nowhere.png"]).table()) == columns([])
+    assert list(predictor.predict([]).table()) == columns([])
+
+
+def test_a_line_of_a_csv_file_has_a_text_for_each_column():
+    good = Prediction("a.jpg", "b", 0.75, {"a": 0.25, "b": 0.75}, unlike=False)
+    bad = Prediction("b.jpg", None, None, {}, "there is no such file")
+    assert columns(["a", "b"]) == ["path", "prediction", "probability", "p_a", "p_b", "unlike", "error"]
+    assert csv_line(good, ["a", "b"]) == ["a.jpg", "b", "0.750000", "0.250000", "0.750000", "false", ""]
+    assert csv_line(bad, ["a", "b"]) == ["b.jpg", "", "", "", "", "", "there is no such file"]
+
+
 def test_top_gives_the_likeliest_first(predictor, shapes):
     one = predictor.predict(shapes / "circle" / "00.png")[0]
     assert [value for _, value in one.top(3)] == sorted(one.probabilities.values(), reverse=True)
@@ -65,6 +86,103 @@ def test_an_image_that_the_caller_opened_stays_as_it_is(predictor):
     image = Image.open(io.BytesIO(jpeg()))
     predictor.predict(image)
     assert image.size == (1600, 1200)
+
+
+class Watched(Predictor):
+    """A predictor that notes what it opens."""
+
+    def __init__(self, predictor, engine=None):
+        super().__init__(predictor.config, engine or predictor.engine, predictor.folder, predictor.unknown)
+        self.opened, self.came = [], threading.Condition()
+
+    def prepare(self, source):
+        with self.came:
+            self.opened.append(source)
+            self.came.notify_all()
+        return super().prepare(source)
+
+
+def test_the_next_batch_is_prepared_while_one_is_computed(predictor, shapes):
+    paths, found = sorted(shapes.rglob("*.png"))[:12], []
+
+    def engine(pixels):
+        wanted = paths[4 * len(found) + 4 :][:1]
+        with watched.came:
+            found.append(watched.came.wait_for(lambda: set(wanted) <= set(watched.opened), timeout=20))
+        return predictor.engine(pixels)
+
+    watched = Watched(predictor, engine)
+    assert [one.path for one in watched.predict_each(paths, batch=4)] == list(map(str, paths))
+    assert found == [True] * 3
+
+
+def test_no_more_than_one_batch_is_prepared_ahead(predictor, shapes):
+    paths, taken = sorted(shapes.rglob("*.png")), []
+    watched = Watched(predictor)
+    stream = watched.predict_each((taken.append(path) or path for path in paths), batch=4)
+    next(stream)
+    assert taken == paths[:8]
+    assert set(watched.opened) <= set(taken)
+    assert [one.path for one in stream] == list(map(str, paths[1:]))
+
+
+def test_who_stops_early_leaves_no_thread_behind(predictor, shapes):
+    before, watched = set(threading.enumerate()), Watched(predictor)
+    stream = watched.predict_each(sorted(shapes.rglob("*.png")), batch=4)
+    next(stream)
+    stream.close()
+    assert set(threading.enumerate()) == before
+    opened = len(watched.opened)
+    assert list(stream) == []
+    assert len(watched.opened) == opened <= 8
+
+
+@pytest.mark.parametrize(
+    ("chosen", "dtype"),
+    [({}, torch.float32), ({"precision": "fp32"}, torch.float32), ({"precision": "bf16"}, torch.bfloat16)],
+)
+def test_the_body_computes_in_the_precision_that_is_asked_for_and_answers_in_fp32(
+    predictor, run, shapes, chosen, dtype
+):
+    config, seen = read_config(run.bundle), set()
+    network = load_network(run.bundle, config)
+    for module in network[0].modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    answers = torch_engine(network, config["image"], torch.device("cpu"), **chosen)(
+        predictor.prepare(shapes / "circle" / "00.png")[None]
+    )
+    assert seen == {dtype}
+    assert {part.dtype for part in (answers.probabilities, answers.features, answers.maps)} == {np.dtype("float32")}
+
+
+def test_bf16_answers_nearly_as_fp32_does_and_says_why_it_is_quick_or_slow(run, shapes, capsys):
+    paths = sorted(shapes.rglob("*.png"))
+    exact = bundle.load(run.bundle, engine="torch").predict(paths)
+    assert capsys.readouterr().err == ""
+    half = bundle.load(run.bundle, precision="bf16").predict(paths)
+    assert capsys.readouterr().err.startswith("bf16: ")
+    gaps = [
+        abs(one.plain[name] - other.plain[name]) for one, other in zip(exact, half, strict=True) for name in one.plain
+    ]
+    assert 0 < max(gaps) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"precision": "bf16", "engine": "onnx"}, "the ONNX engine computes in fp32, not bf16"),
+        ({"precision": "fp8"}, "precision 'fp8'.*\n.*choose one of fp32, bf16"),
+    ],
+)
+def test_a_precision_that_cannot_be_is_refused(run, options, problem):
+    with pytest.raises(BundleError, match=problem):
+        bundle.load(run.bundle, **options)
+
+
+def test_a_device_without_bf16_is_refused():
+    with pytest.raises(BundleError, match=r"precision bf16 is not used on meta\n  Fix: --precision fp32"):
+        check_bf16(torch.device("meta"))
 
 
 def jpeg() -> bytes:

@@ -3,15 +3,19 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
+import typer
 from conftest import write_shapes
 
 from kit import Recipe
+from kit.cli.predict import predict
 
 TINY = [
     "--weights",
@@ -94,6 +98,31 @@ def test_predict_writes_csv_for_folders_and_globs(run, shapes, tmp_path):
     assert "no file matches" in kit("predict", run.bundle, f"{shapes}/*.gif", expect=1).stderr
 
 
+def test_predict_and_the_page_write_the_same_csv(run, shapes, tmp_path):
+    from kit import bundle
+    from kit.serve.webpage import write_csv
+
+    (tmp_path / "bad.jpg").write_text("text")
+    paths = [*map(str, sorted(shapes.glob("circle/*.png"))), str(tmp_path / "bad.jpg")]
+    kit("predict", run.bundle, *paths, "--out", tmp_path / "p.csv")
+    predictor = bundle.load(run.bundle, many=False)
+    page = write_csv(predictor.predict(paths), predictor.vocab, tmp_path)
+    assert (tmp_path / "p.csv").read_text() == Path(page).read_text()
+
+
+def test_predict_in_bf16_says_by_how_much_it_differs(run, shapes, tmp_path, capsys):
+    predict(run.bundle, [str(shapes / "circle")], precision="bf16")
+    done = capsys.readouterr()
+    assert re.search(
+        r"bf16: on the first 8 images a probability differs from that of fp32 by at most 0\.0\d\d\d,", done.err
+    )
+    assert len(done.out.splitlines()) == 8
+    (tmp_path / "bad.jpg").write_text("text")
+    with pytest.raises(typer.Exit):
+        predict(run.bundle, [str(tmp_path / "bad.jpg")], precision="bf16")
+    assert "bf16: none of the first 1 images could be opened to compare it with fp32" in capsys.readouterr().err
+
+
 def test_evaluate_measures_anew_with_the_bundles_own_label_rule(run, tmp_path):
     folder = write_shapes(tmp_path / "new", count=4, first=100)
     text = kit("evaluate", run.folder, folder, "--out", tmp_path / "p.csv").stdout
@@ -123,6 +152,7 @@ def test_a_label_rule_in_a_bundle_is_never_run_as_code(run, shapes, tmp_path, la
     copy = shutil.copytree(run.bundle, tmp_path / "bundle")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"label": label}))
+    (copy / "config.json.sha256").unlink()
     before = sorted(shapes.rglob("*"))
     assert text in kit("evaluate", copy, shapes, expect=1).stderr
     assert sorted(shapes.rglob("*")) == before

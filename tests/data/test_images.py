@@ -120,3 +120,15 @@ def test_hidden_files_and_other_suffixes_do_not_look_like_images(tmp_path):
     assert [path.name for path in images] == ["a.JPG", "b.png"]
     assert [path.name for path, _ in others] == ["Thumbs.db", "d.txt"]
     assert not looks_like_image(tmp_path / "._c.jpg")
+
+
+@pytest.mark.parametrize("how", ["crop", "squish"])
+@pytest.mark.parametrize("size", [(90, 60), (61, 90), (33, 33), (500, 375), (1, 1), (7, 200), (129, 128)])
+def test_a_validation_image_becomes_square_as_fastais_resize_makes_it(how, size):
+    from fastai.vision.all import PILImage, Resize
+
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    for side in (32, 128):
+        theirs = Resize(side, method=how)(PILImage(image), split_idx=1)
+        assert np.array_equal(np.asarray(square(image, side, how)), np.asarray(theirs))

@@ -91,3 +91,34 @@ def test_every_image_validates_once_over_the_folds_and_groups_stay_whole():
 def test_more_folds_than_images_of_a_class_is_an_error():
     with pytest.raises(DataError, match="a class has 3 images in 3 groups; 5 folds want one each"):
         folds(rows(["a"] * 3 + ["b"] * 9), 5, seed=1)
+
+
+@pytest.mark.parametrize("how", ["stratified", "random", "grouped"])
+def test_folds_of_every_kind_hold_each_image_once_and_keep_groups_whole(how):
+    table = rows(["a"] * 20 + ["b"] * 30, [f"g{index // 5}" for index in range(40)] + [""] * 10)
+    sides = np.array(folds(table, 4, seed=3, how=how))
+    assert ((sides == "valid").sum(0) == 1).all()
+    assert all(10 <= (side == "valid").sum() <= 15 for side in sides)
+    for side in sides:
+        grouped = table.assign(side=side)[table["group"] != ""].groupby("group")["side"]
+        assert (grouped.nunique() == 1).all()
+
+
+def test_grouped_folds_do_not_ask_for_a_group_of_each_class_a_fold():
+    table = rows(["a"] * 5 + ["b"] * 20, [f"g{index // 5}" for index in range(25)])
+    with pytest.raises(DataError, match="a class has 5 images in 1 groups; 5 folds want one each"):
+        folds(table, 5, seed=1)
+    sides = np.array(folds(table, 5, seed=1, how="grouped"))
+    assert (sides == "valid").sum(1).tolist() == [5] * 5
+
+
+def test_grouped_folds_without_groups_and_more_folds_than_groups_are_errors():
+    with pytest.raises(DataError, match="folds are 'grouped', but there are no groups"):
+        folds(rows(["a", "b"] * 10), 2, seed=1, how="grouped")
+    with pytest.raises(DataError, match="there are 4 images in 2 groups; 3 folds want one each"):
+        folds(rows(["a", "b"] * 2, ["x", "x", "y", "y"]), 3, seed=1, how="grouped")
+
+
+def test_other_seeds_make_other_random_folds():
+    table = rows(["a", "b"] * 20)
+    assert folds(table, 4, 1, "random") == folds(table, 4, 1, "random") != folds(table, 4, 2, "random")

@@ -1,6 +1,9 @@
 """Honest numbers: every figure from the predictions table, against figures worked out by hand and by scikit-learn."""
 
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
@@ -8,7 +11,7 @@ from kit import evaluate
 from kit.data.images import open_image
 from kit.errors import DataError
 from kit.evaluate.evaluation import Evaluation
-from kit.evaluate.pictures import draw_confusion, draw_predictions, telling_examples
+from kit.evaluate.pictures import draw_confusion, draw_predictions, telling_examples, telling_mistakes
 
 VOCAB = ["cat", "dog", "fox"]
 
@@ -45,7 +48,33 @@ def test_what_is_confused_is_counted_most_frequent_first(made):
     pairs = made.most_confused()
     assert [times for _, _, times in pairs] == sorted((times for _, _, times in pairs), reverse=True)
     assert sum(times for _, _, times in pairs) == round(made.error_rate.value * 200)
+    assert {(true, said): times for true, said, times in pairs} == {
+        (true, said): made.confusion.loc[true, said] for true in VOCAB for said in VOCAB if true != said
+    }
     assert made.most_confused(least=10_000) == []
+
+
+def test_the_confusion_matrix_can_be_had_as_its_cells_that_are_not_zero(made):
+    counts = np.zeros((3, 3), int)
+    for true, said, times in made.confusion_cells():
+        counts[true, said] = times
+    assert np.array_equal(counts, made.confusion.to_numpy())
+    few = Evaluation.from_probabilities(["a"], ["fox"], np.array([[0.9, 0.1, 0]]), VOCAB)
+    assert few.to_json()["confusion"] == [[2, 0, 1]]
+
+
+def test_the_confusion_of_a_thousand_classes_stays_small_and_keeps_what_is_frequent():
+    dice = np.random.default_rng(0)
+    vocab = [f"class {number}" for number in range(1000)]
+    truth, said = dice.integers(0, 1000, 30_000), dice.integers(0, 1000, 30_000)
+    truth[:300], said[:300] = 7, 11
+    predictions = pd.DataFrame({"label": [vocab[i] for i in truth], "prediction": [vocab[i] for i in said]})
+    result = Evaluation(predictions, vocab)
+    cells = result.confusion_cells()
+    assert len(cells) == 5000
+    assert max(cells, key=lambda cell: cell[2])[:2] == [7, 11]
+    assert len(json.dumps(cells, indent=2)) < 400_000
+    assert result.most_confused()[0] == ("class 7", "class 11", result.confusion.to_numpy()[7, 11])
 
 
 def test_top_losses_are_the_surest_mistakes(made):
@@ -99,3 +128,14 @@ def test_telling_examples_are_the_surest_of_each_class_and_the_worst_mistake(mad
     assert len(rows) == 4
     assert rows["correct"].tolist() == [True, True, True, False]
     assert set(rows["label"][:3]) == set(VOCAB)
+
+
+def test_telling_mistakes_are_the_worst_of_each_confused_pair_first(made):
+    rows = telling_mistakes(made, 8)
+    pairs = list(zip(rows["label"], rows["prediction"], strict=True))
+    assert len(set(pairs[:6])) == 6
+    assert not rows["correct"].any()
+    assert rows["loss"].iloc[0] == made.predictions.loc[~made.predictions["correct"], "loss"].max()
+    assert rows["loss"].iloc[:6].is_monotonic_decreasing
+    right = Evaluation.from_probabilities(["a"], ["cat"], np.array([[0.8, 0.1, 0.1]]), VOCAB)
+    assert len(telling_mistakes(right)) == 0

@@ -4,7 +4,7 @@ After every one of them the next good request succeeds.
 """
 
 import base64
-import http.client
+import gc
 import json
 import os
 import signal
@@ -12,44 +12,46 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from over_sockets import (
+    BOUNDARY,
+    FORM,
+    IMAGE,
+    JSON,
+    LIMIT,
+    Held,
+    ask,
+    begin,
+    function_index,
+    functions,
+    good,
+    hears,
+    image_functions,
+    inside,
+    join,
+    listen,
+    many_function,
+    messages,
+    outcome,
+    part,
+    reachable,
+    served,
+    stored,
+    until,
+    upload,
+)
 
 from kit import bundle
 from kit.bundle.predictor import Predictor
-from kit.serve import process
-from kit.serve.reply import State
-from kit.serve.server import Settings, bind, build, private_cache
-
-LIMIT = 1_000_000
-BOUNDARY = "xyz"
-FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-JSON = {"Content-Type": "application/json"}
-
-
-@contextmanager
-def served(predictor, **settings):
-    """A server in a thread of this process, on a free port."""
-    settings = Settings(**{"port": 0, "max_upload": LIMIT, "patience": 1.0} | settings)
-    state, ready = State(), threading.Event()
-    with bind("127.0.0.1", 0) as listener, private_cache() as cache:
-        port = listener.getsockname()[1]
-        app = build(predictor, settings, state, settings.hosts, cache, port)
-        server = process.Process(app, state, ready.set)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            assert ready.wait(30)
-            yield SimpleNamespace(port=port, cache=cache, state=state)
-        finally:
-            server.should_exit = True
-            thread.join(30)
-        assert not thread.is_alive()
+from kit.cli.serve import serve as serve_command
+from kit.errors import KitError
+from kit.serve import guard, process, webpage
+from kit.serve.server import Settings, announce
 
 
 @pytest.fixture(scope="module")
@@ -72,59 +74,6 @@ def shared_server(predictor):
 def server(shared_server, photo):
     yield shared_server
     assert good(shared_server.port, photo)
-
-
-def ask(port, method, path, body=None, headers=None, **kwargs):
-    """The status, the headers and the body of one answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request(method, path, body, headers or {}, **kwargs)
-        answer = connection.getresponse()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-    finally:
-        connection.close()
-
-
-def good(port, photo, **headers) -> bool:
-    return ask(port, "POST", "/v1/predict", photo, {"Content-Type": "image/png"} | headers)[0] == 200
-
-
-def part(name, data, filename=None):
-    file = "" if filename is None else f'; filename="{filename}"'
-    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
-    return head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
-
-
-def upload(port, name, data):
-    return ask(port, "POST", "/gradio_api/upload", part("files", data, name), FORM)
-
-
-def function_index(port) -> int:
-    config = json.loads(ask(port, "GET", "/config")[2])
-    return next(one["id"] for one in config["dependencies"] if one["api_name"] == "predict")
-
-
-def image_functions(port) -> list[int]:
-    """What the page and programs call with one image."""
-    functions = json.loads(ask(port, "GET", "/config")[2])["dependencies"]
-    inputs = next(one["inputs"] for one in functions if one["api_name"] == "predict")
-    found = [one["id"] for one in functions if one["inputs"] == inputs]
-    assert len(found) == 2
-    return found
-
-
-def join(port, data, **fields):
-    event = {"data": data, "fn_index": function_index(port), "session_hash": "abc"} | fields
-    return ask(port, "POST", "/gradio_api/queue/join", json.dumps(event), JSON)
-
-
-def hears(port, session):
-    """All that the page's event stream says until its event is over."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", f"/gradio_api/queue/data?session_hash={session}")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    return text
 
 
 OUTSIDE = [
@@ -173,17 +122,17 @@ def test_11_a_path_that_leads_out_is_refused_on_every_file_route(server, path):
     ],
 )
 def test_12_an_image_argument_that_names_anything_but_an_upload_is_refused(server, photo, value):
-    stored = json.loads(upload(server.port, "a.png", photo)[2])[0]
-    text = json.dumps(value).replace("CACHE", str(server.cache)).replace("GOOD", stored)
+    kept = stored(server.port, "a.png", photo)
+    text = json.dumps(value).replace("CACHE", str(server.cache)).replace("GOOD", kept)
     status, _, body = join(server.port, [json.loads(text)])
     assert status == 422, body
     assert b"error" in body
 
 
 def test_12_an_upload_itself_is_predicted(server, photo):
-    stored = json.loads(upload(server.port, "a.png", photo)[2])[0]
-    url = f"http://127.0.0.1:{server.port}/gradio_api/file={stored}"
-    assert join(server.port, [{"path": stored, "url": url}], session_hash="s12")[0] == 200
+    path = stored(server.port, "a.png", photo)
+    url = f"http://127.0.0.1:{server.port}/gradio_api/file={path}"
+    assert join(server.port, [{"path": path, "url": url}], session_hash="s12")[0] == 200
     assert '"label":' in hears(server.port, "s12")
 
 
@@ -226,6 +175,11 @@ def test_13_a_streamed_body_without_a_length_is_a_413_where_it_passes_the_limit(
     assert b"--max-upload" in said
 
 
+LONG = '{"session_hash": "' + "x" * 65 + '", "fn_index": FN, "data": [null]}'
+MANY = '{"session_hash": "a", "fn_index": FN, "data": [[' + ", ".join(['{"path": "x"}'] * 50_000) + "]]}"
+DEEP = '{"session_hash": "a", "fn_index": FN, "data": [' + "[" * 400 + "]" * 400 + "]}"
+
+
 @pytest.mark.parametrize(
     "status, method, path, body, headers",
     [
@@ -254,7 +208,30 @@ def test_13_a_streamed_body_without_a_length_is_a_413_where_it_passes_the_limit(
         (422, "POST", "/gradio_api/run/predict", "{}", JSON),
         (404, "POST", "/gradio_api/run/predict", '{"session_hash": "a", "fn_index": FN, "data": [null]}', JSON),
         (404, "POST", "/gradio_api/call/predict", "{}", JSON),
+        (
+            422,
+            "POST",
+            "/gradio_api/queue/join",
+            '{"session_hash": "%s", "fn_index": FN, "data": [null]}' % ("x" * 65),
+            JSON,
+        ),
+        (422, "POST", "/gradio_api/queue/join", '{"session_hash": "", "fn_index": FN, "data": [null]}', JSON),
+        (422, "POST", "/gradio_api/queue/join", '{"session_hash": "\\ud800", "fn_index": FN, "data": [null]}', JSON),
+        (422, "POST", "/gradio_api/queue/join", DEEP, JSON),
+        (422, "POST", "/gradio_api/queue/join", MANY, JSON),
+        (400, "POST", "/gradio_api/cancel", "{bad", JSON),
+        (422, "POST", "/gradio_api/cancel", "[NaN]", JSON),
+        (422, "POST", "/gradio_api/cancel", '{"session_hash": "a", "fn_index": NaN, "event_id": "b"}', JSON),
+        (422, "POST", "/gradio_api/cancel", '{"session_hash": "a", "fn_index": true, "event_id": "b"}', JSON),
+        (422, "POST", "/gradio_api/cancel", '{"session_hash": "a", "fn_index": 1, "event_id": "\\ud800"}', JSON),
+        (400, "POST", "/v1/predict", '{"images": %s}' % ("9" * 5000), JSON),
+        (422, "POST", "/v1/predict", '{"images": [NaN]}', JSON),
+        (422, "POST", "/v1/predict", '{"images": ["\\ud800"]}', JSON),
+        (422, "POST", "/v1/predict", '{"images": [%s""]}' % ('"AAAA", ' * 100_000), JSON),
+        (404, "POST", "/login", "username=a&password=b", FORM),
+        (404, "GET", "/logout", None, {}),
     ],
+    ids=lambda value: ascii(value)[:60],
 )
 def test_14_a_malformed_request_is_a_4xx_that_says_why(server, status, method, path, body, headers):
     if isinstance(body, str) and "FN" in body:
@@ -265,10 +242,40 @@ def test_14_a_malformed_request_is_a_4xx_that_says_why(server, status, method, p
     assert b"Traceback" not in said
 
 
+def test_14_values_that_a_function_cannot_take_are_refused_before_it_runs(server, photo):
+    file, tried = {"path": stored(server.port, "a.png", photo)}, 0
+    kinds = {one["id"]: one["type"] for one in json.loads(ask(server.port, "GET", "/config")[2])["components"]}
+    wrong = {
+        "image": [[], [file], 1, "x", {}],
+        "file": [file, [1], [[file]], "x", {}],
+        "dataset": [None, [], "", -1, 999, True],
+    }
+    for function in functions(server.port):
+        (kind,) = {kinds[one] for one in function["inputs"]} or {None}
+        path = "/gradio_api/queue/join" if function["queue"] is not False else "/gradio_api/run/predict"
+        for value in wrong.get(kind, []):
+            event = {"fn_index": function["id"], "session_hash": "a", "data": [value]}
+            status, _, said = ask(server.port, "POST", path, json.dumps(event), JSON)
+            assert status == 422, (function["api_name"], value, said)
+            tried += 1
+        if not function["backend_fn"]:
+            event = {"fn_index": function["id"], "session_hash": "a", "data": []}
+            assert ask(server.port, "POST", path, json.dumps(event), JSON)[0] == 404
+            tried += 1
+    assert tried >= 22
+
+
+def test_14_a_program_that_sends_no_image_is_told_so(server, caplog):
+    done = outcome(server.port, function_index(server.port), [None], "none")
+    assert not done["success"]
+    assert done["output"]["error"] == "no image was given"
+    assert not [one for one in caplog.records if one.name == "kit.serve"]
+
+
 @pytest.mark.parametrize("name", ["a.html", "a.svg", "a.js", "a.xml", "a", "a.png.html", "a.pdf"])
 def test_15_an_upload_that_a_browser_could_run_comes_back_as_a_download(server, name):
-    stored = json.loads(upload(server.port, name, b"<svg onload=alert(1)><script>alert(1)</script>")[2])[0]
-    status, headers, _ = ask(server.port, "GET", f"/gradio_api/file={stored}")
+    path = stored(server.port, name, b"<svg onload=alert(1)><script>alert(1)</script>")
+    status, headers, _ = ask(server.port, "GET", f"/gradio_api/file={path}")
     assert status == 200
     assert headers["content-disposition"].startswith("attachment")
     assert headers["content-type"] == "application/octet-stream"
@@ -277,15 +284,30 @@ def test_15_an_upload_that_a_browser_could_run_comes_back_as_a_download(server, 
 
 
 @pytest.mark.parametrize(
-    "name", ["../../a.png", "..\\a.png", "/etc/a.png", ".bashrc", "a\0.png", "x" * 400 + ".png", "ü ß.png"]
+    "name, kept",
+    [
+        ("../../a.png", "a.png"),
+        ("..\\a.png", ".._a.png"),
+        ("/etc/a.png", "a.png"),
+        (".bashrc", "bashrc"),
+        ("..", "file"),
+        ("...", "file"),
+        ("photo", "photo"),
+        ("x" * 400 + ".png", "x" * 120 + ".png"),
+        ("猫" * 200 + ".jpeg", "猫" * 40 + ".jpeg"),
+        ("x." + "猫" * 200, "x.猫猫猫"),
+        ("ü ß.png", "ü ß.png"),
+        ("=1+1.png", "_1_1.png"),
+        ("a\u202egnp.exe", "a_gnp.exe"),
+    ],
 )
-def test_15_an_upload_is_stored_under_a_name_that_leads_nowhere(server, name):
-    status, _, said = upload(server.port, name.encode().decode("latin-1"), b"x")
-    assert status in (200, 400, 422)
-    if status == 200:
-        stored = Path(json.loads(said)[0])
-        assert stored.parent.parent == server.cache
-        assert stored.is_file()
+def test_15_an_upload_is_stored_under_a_name_that_leads_nowhere(server, name, kept):
+    status, _, said = upload(server.port, name, b"x")
+    assert status == 200
+    path = Path(json.loads(said)[0])
+    assert path.parent.parent == server.cache
+    assert path.name == kept.lstrip(".")
+    assert path.is_file()
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/gradio_api/upload", "/gradio_api/queue/join", "/", "/config"])
@@ -295,7 +317,10 @@ def test_15_an_upload_is_stored_under_a_name_that_leads_nowhere(server, name):
         (403, {"Origin": "https://evil.example"}),
         (403, {"Origin": "null"}),
         (403, {"Origin": "http://127.0.0.1:1"}),
+        (403, {"Origin": "http://[::1"}),
+        (403, {"Origin": "x" * 5000}),
         (403, {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}),
+        (421, {"Host": "evil.example", "X-Forwarded-Host": "127.0.0.1"}),
         (421, {"Host": "evil.example"}),
         (421, {"Host": "127.0.0.1.evil.example:7860"}),
         (421, {"Host": ""}),
@@ -310,32 +335,6 @@ def test_16_another_origin_and_a_foreign_host_are_refused(server, path, status, 
 
 def test_16_the_servers_own_page_may_post(server, photo):
     assert good(server.port, photo, Origin=f"http://127.0.0.1:{server.port}")
-
-
-class Held:
-    """A predictor whose network waits until it is released."""
-
-    def __init__(self, predictor):
-        self.release, self.started = threading.Event(), threading.Semaphore(0)
-        self.predictor = Predictor(predictor.config, self.engine, predictor.folder)
-        self.real = predictor.engine
-
-    def engine(self, pixels):
-        self.started.release()
-        assert self.release.wait(30)
-        return self.real(pixels)
-
-
-def inside(port) -> int:
-    lines = ask(port, "GET", "/metrics")[2].decode().splitlines()
-    return int(next(line for line in lines if line.startswith("kit_requests_inside")).split()[1])
-
-
-def until(happens, seconds=15):
-    end = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_17_of_fifty_at_once_twelve_are_served_and_the_rest_told_at_once(predictor, photo):
@@ -355,12 +354,38 @@ def test_17_of_fifty_at_once_twelve_are_served_and_the_rest_told_at_once(predict
 def test_17_the_pages_queue_is_as_short(predictor, photo):
     held = Held(predictor)
     with served(held.predictor) as server:
-        stored = json.loads(upload(server.port, "a.png", photo)[2])[0]
-        answers = [join(server.port, [{"path": stored}], session_hash=f"s{number}")[0] for number in range(50)]
-        assert 10 <= answers.count(200) <= 12
-        assert answers.count(200) + answers.count(503) == 50
+        path = stored(server.port, "a.png", photo)
+        answers = [join(server.port, [{"path": path}], session_hash=f"s{number}") for number in range(50)]
+        assert [status for status, *_ in answers] == [200] * 12 + [503] * 38
+        assert "retry-after" in answers[-1][1]
         held.release.set()
-        assert '"label":' in hears(server.port, "s0")
+        assert all('"label":' in hears(server.port, f"s{number}") for number in range(12))
+        assert good(server.port, photo)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_17_page_and_api_share_one_limit(predictor, photo, workers):
+    held, users = Held(predictor), 50
+    with served(held.predictor, concurrency=workers) as server, ThreadPoolExecutor(users) as pool:
+        path, classify = stored(server.port, "a.png", photo), image_functions(server.port)
+
+        def come(number):
+            if number % 3 == 0:
+                return ask(server.port, "POST", "/v1/predict", photo, IMAGE)[0]
+            function = classify[number % 3 - 1]
+            return join(server.port, [{"path": path}], fn_index=function, session_hash=f"s{number}")[0]
+
+        jobs = [pool.submit(come, number) for number in range(users)]
+        until(lambda: [job.result() for job in jobs if job.done()].count(503) == users - workers - 10)
+        until(lambda: held.working == workers)
+        held.release.set()
+        answers = [job.result() for job in jobs]
+        assert sorted(answers) == [200] * (workers + 10) + [503] * (users - workers - 10)
+        for number in range(users):
+            if number % 3 and answers[number] == 200:
+                (done,) = (one for one in messages(hears(server.port, f"s{number}")) if "completed" in one["msg"])
+                assert done["success"]
+        assert held.most == workers
         assert good(server.port, photo)
 
 
@@ -373,31 +398,98 @@ STALLS = {
 }
 
 
+def stall(port, count) -> list[socket.socket]:
+    """Clients that begin to ask, and then are silent. None of them waits longer than 15 s for an answer."""
+    stalled = []
+    for number in range(count):
+        connection = socket.create_connection(("127.0.0.1", port), timeout=15)
+        connection.sendall(list(STALLS.values())[number % len(STALLS)])
+        stalled.append(connection)
+    return stalled
+
+
+def are_closed(connections) -> bool:
+    """Whether the server closes each: a client that waits in vain raises TimeoutError."""
+    for connection in connections:
+        while connection.recv(65536):
+            pass
+        connection.close()
+    return True
+
+
 def test_18_three_hundred_that_stall_are_let_go_while_others_are_served(predictor, photo, monkeypatch):
     monkeypatch.setattr(process, "HEADER_SECONDS", 1.0)
     with served(predictor) as server:
-        stalled = []
-        for number in range(300):
-            connection = socket.create_connection(("127.0.0.1", server.port), timeout=15)
-            connection.sendall(list(STALLS.values())[number % len(STALLS)])
-            stalled.append(connection)
+        stalled = stall(server.port, 300)
         assert good(server.port, photo)
-        for connection in stalled:
-            while connection.recv(65536):
-                pass
+        assert are_closed(stalled)
+        assert good(server.port, photo)
+
+
+@pytest.mark.slow
+def test_18_with_the_settings_as_they_are_they_are_closed_within_15_seconds(predictor, photo):
+    with served(predictor, patience=Settings().patience) as server:
+        stalled = stall(server.port, 300)
+        assert good(server.port, photo)
+        assert are_closed(stalled)
+        assert good(server.port, photo)
+
+
+def test_18_clients_that_ask_and_never_read_the_answer_are_cut_off(predictor, photo, monkeypatch):
+    monkeypatch.setattr(process, "TAKING_SECONDS", 0.5)
+    monkeypatch.setattr(process, "LOOK_SECONDS", 0.1)
+    with served(predictor) as server:
+        path = stored(server.port, "a.txt", bytes(LIMIT - 1000))
+        silent = []
+        for _ in range(20):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", server.port))
+            head = f"GET /gradio_api/file={path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+            connection.sendall(head * 20)
+            silent.append(connection)
+        until(lambda: not server.process.server_state.connections)
+        assert good(server.port, photo)
+        for connection in silent:
             connection.close()
+
+
+def test_18_more_connections_than_the_server_holds_are_closed_at_once(predictor, photo, monkeypatch):
+    monkeypatch.setattr(process, "CONNECTIONS", 20)
+    monkeypatch.setattr(process, "SPARE", 10)
+    with served(predictor) as server:
+        held = [socket.create_connection(("127.0.0.1", server.port), timeout=15) for _ in range(30)]
+        until(lambda: len(server.process.server_state.connections) == 30)
+        late = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+        with late, suppress(ConnectionResetError):
+            assert late.recv(1) == b""
+        assert len(server.process.server_state.connections) == 30
+        for connection in held:
+            connection.close()
+        until(lambda: not server.process.server_state.connections)
         assert good(server.port, photo)
 
 
-def begin(port, photo, count=None):
-    """A client that has sent its request, or `count` bytes of its photo, and waits."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=15)
-    head = "POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
-    connection.sendall(f"{head}Content-Length: {len(photo)}\r\n\r\n".encode() + photo[:count])
-    return connection
+def test_18_the_pages_streams_may_not_take_all_connections(predictor, photo, monkeypatch):
+    monkeypatch.setattr(guard, "MOST_STREAMS", 5)
+    with served(predictor) as server:
+        beat = b"GET /gradio_api/heartbeat/s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        hearts = []
+        for _ in range(5):
+            connection = socket.create_connection(("127.0.0.1", server.port), timeout=15)
+            connection.sendall(beat)
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            hearts.append(connection)
+        assert ask(server.port, "GET", "/gradio_api/heartbeat/t")[0] == 503
+        assert ask(server.port, "GET", "/gradio_api/queue/data?session_hash=t")[0] == 503
+        assert good(server.port, photo)
+        hearts.pop().close()
+        until(lambda: ask(server.port, "GET", "/gradio_api/queue/data?session_hash=t")[0] == 200)
+        for connection in hearts:
+            connection.close()
 
 
-def test_19_the_jobs_of_clients_that_leave_are_dropped(predictor, photo):
+def test_19_the_jobs_of_clients_that_leave_are_dropped(predictor, photo, caplog):
     held = Held(predictor)
     with served(held.predictor, concurrency=1, metrics=True) as server:
         running = begin(server.port, photo)
@@ -413,12 +505,57 @@ def test_19_the_jobs_of_clients_that_leave_are_dropped(predictor, photo):
         assert good(server.port, photo)
         assert held.started.acquire(timeout=15)
         assert not held.started.acquire(blocking=False), "a job of a client that had left was run"
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+def test_19_the_events_of_visitors_who_leave_are_dropped(predictor, photo):
+    held = Held(predictor)
+    with served(held.predictor, concurrency=1, metrics=True) as server:
+        path = stored(server.port, "a.png", photo)
+        assert join(server.port, [{"path": path}], session_hash="stays")[0] == 200
+        assert held.started.acquire(timeout=15)
+        leaving = []
+        for number in range(5):
+            assert join(server.port, [{"path": path}], session_hash=f"leaves{number}")[0] == 200
+            leaving.append(listen(server.port, f"leaves{number}"))
+        assert inside(server.port) == 6
+        for connection in leaving:
+            connection.close()
+        until(lambda: inside(server.port) == 1)
+        held.release.set()
+        assert '"label":' in hears(server.port, "stays")
+        assert not held.started.acquire(blocking=False), "an event of a visitor who had left was run"
+        assert good(server.port, photo)
+
+
+def test_19_a_visitor_who_leaves_while_many_images_are_predicted_ends_that(predictor, photo, monkeypatch):
+    monkeypatch.setattr(webpage, "TELL_SECONDS", 0)
+    steps, done = threading.Semaphore(3), []
+
+    def engine(pixels):
+        assert steps.acquire(timeout=30)
+        done.append(1)
+        return predictor.engine(pixels)
+
+    with served(Predictor(predictor.config, engine, predictor.folder), metrics=True) as server:
+        files = [{"path": stored(server.port, f"{number}.png", photo)} for number in range(50)]
+        function = many_function(server.port)
+        assert join(server.port, [files], fn_index=function, session_hash="leaves")[0] == 200
+        stream = listen(server.port, "leaves")
+        until(lambda: len(done) == 3)
+        stream.close()
+        until(lambda: not any(event.alive for job in server.blocks._queue.active_jobs if job for event in job))
+        steps.release(100)
+        until(lambda: inside(server.port) == 0)
+        assert len(done) < 10
+        assert good(server.port, photo)
 
 
 @contextmanager
-def started(folder, **environment):
+def started(folder, code="", **environment):
     """A server as a process of its own; its port, and the process."""
-    code = f"from kit.serve import Settings, run; run({str(folder)!r}, Settings(port=0))"
+    code = code or f"from kit.serve import Settings, run; run({str(folder)!r}, Settings(port=0))"
     command = [sys.executable, "-c", code]
     server = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | environment
@@ -437,6 +574,7 @@ def memory(pid) -> float:
     return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) / 1000
 
 
+@pytest.mark.slow
 def test_13_20_22_in_a_process_memory_stays_flat_and_a_stop_drops_nobody(run, photo):
     with started(run.bundle, GRADIO_SHARE="1", GRADIO_MCP_SERVER="1", GRADIO_ALLOWED_PATHS="/") as (port, server):
         assert ask(port, "GET", "/gradio_api/file=/etc/passwd")[0] == 404
@@ -446,18 +584,34 @@ def test_13_20_22_in_a_process_memory_stays_flat_and_a_stop_drops_nobody(run, ph
             assert ask(port, "POST", "/v1/predict", pieces(60_000_000), JSON, encode_chunked=True)[0] == 413
         assert memory(server.pid) - before < 40
         slow = begin(port, photo, 100)
+        files = [{"path": stored(port, f"{number}.png", photo)} for number in range(100)]
+        assert join(port, [files], fn_index=many_function(port), session_hash="many")[0] == 200
+        event = listen(port, "many")
         server.send_signal(signal.SIGTERM)
         until(lambda: ask(port, "GET", "/v2/health/ready")[0] == 503)
         assert good(port, photo)
         until(lambda: not reachable(port))
         slow.sendall(photo[100:])
         assert slow.makefile("rb").readline().startswith(b"HTTP/1.1 200")
+        heard = event.makefile("rb").read().decode()
+        assert "100 of 100 classified" in heard
         assert server.wait(20) == 0
 
 
-def reachable(port) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def test_20_an_event_of_the_page_that_runs_is_finished_before_the_server_stops(predictor, photo):
+    held = Held(predictor)
+    with served(held.predictor) as server:
+        path = stored(server.port, "a.png", photo)
+        assert join(server.port, [{"path": path}], session_hash="s")[0] == 200
+        assert held.started.acquire(timeout=15)
+        stream = listen(server.port, "s")
+        server.process.handle_exit(signal.SIGTERM, None)
+        assert ask(server.port, "GET", "/v2/health/ready")[0] == 503
+        until(lambda: not reachable(server.port))
+        held.release.set()
+        heard = stream.makefile("rb").read().decode()
+        assert '"label":' in heard
+        assert "process_completed" in heard
 
 
 def test_21_three_hundred_wrong_passwords_are_braked(predictor, photo):
@@ -508,10 +662,10 @@ def test_23_an_error_inside_predict_is_a_number_and_nothing_else(predictor, phot
         status, _, said = ask(server.port, "POST", "/v1/predict", photo, {"Content-Type": "image/png"})
         assert status == 500
         assert "something went wrong (number " in json.loads(said)["error"]
-        stored = json.loads(upload(server.port, "a.png", photo)[2])[0]
+        path = stored(server.port, "a.png", photo)
         for function in image_functions(server.port):
             session = f"broken{function}"
-            assert join(server.port, [{"path": stored}], fn_index=function, session_hash=session)[0] == 200
+            assert join(server.port, [{"path": path}], fn_index=function, session_hash=session)[0] == 200
             heard = hears(server.port, session)
             assert "number " in heard
             assert "secret" not in heard
@@ -521,8 +675,117 @@ def test_23_an_error_inside_predict_is_a_number_and_nothing_else(predictor, phot
 
 
 def test_23_a_bad_image_says_no_path(server):
-    stored = json.loads(upload(server.port, "bad.png", b"no image")[2])[0]
-    assert join(server.port, [{"path": stored}], session_hash="bad")[0] == 200
+    path = stored(server.port, "bad.png", b"no image")
+    assert join(server.port, [{"path": path}], session_hash="bad")[0] == 200
     heard = hears(server.port, "bad")
     assert "not an image of the formats" in heard
-    assert str(server.cache) not in heard.split('"output"')[1].replace(stored, "")
+    assert str(server.cache) not in heard.split('"output"')[1].replace(path, "")
+
+
+PUBLIC = "https://abc123.gradio.live"
+
+
+@pytest.fixture
+def tunnel(monkeypatch):
+    """Gradio's tunnel, without the network: what opens it may be set, and what it was asked for is remembered."""
+    asked = []
+
+    def setup(*given):
+        asked.append(given)
+        if isinstance(opened.answer, Exception):
+            raise opened.answer
+        return opened.answer
+
+    opened = SimpleNamespace(answer=PUBLIC, asked=asked)
+    monkeypatch.setattr("gradio.networking.setup_tunnel", setup)
+    return opened
+
+
+def share(server, **settings):
+    """What `kit serve --share` does once the server listens."""
+    settings = Settings(**{"share": True, "public": True} | settings)
+    announce(f"http://127.0.0.1:{server.port}", 0.0, settings, server.hosts)
+
+
+def test_share_allows_the_host_of_the_tunnel_once_it_is_open(predictor, photo, tunnel, capsys):
+    with served(predictor) as server:
+        named = {"Host": "abc123.gradio.live"}
+        assert ask(server.port, "GET", "/v1/model", None, named)[0] == 421
+        share(server)
+        out, err = capsys.readouterr()
+        local, public = out.splitlines()
+        assert local.startswith(f"ready: http://127.0.0.1:{server.port} ")
+        assert public == f"ready: {PUBLIC} (public)"
+        assert err.startswith("note: --share downloads Gradio's tunnel program (frpc)")
+        assert tunnel.asked[0][:2] == ("127.0.0.1", server.port)
+        assert ask(server.port, "GET", "/v1/model", None, named)[0] == 200
+        assert good(server.port, photo, Origin=PUBLIC, **named)
+        assert ask(server.port, "GET", "/v1/model", None, {"Host": "other.gradio.live"})[0] == 421
+        assert ask(server.port, "POST", "/v1/predict", photo, named | {"Origin": "https://evil.example"})[0] == 403
+        assert json.loads(ask(server.port, "GET", "/config", None, named)[2])["root"] == PUBLIC
+        assert good(server.port, photo)
+
+
+@pytest.mark.parametrize(
+    "answer, said",
+    [
+        (RuntimeError("Could not get share link from Gradio API Server."), "Could not get share link from Gradio API"),
+        (ValueError("Could not create share URL.\nlog of frpc\nmore of it"), "Could not create share URL."),
+        (OSError(), "OSError"),
+        ("", "'' is no address"),
+        (None, "None is no address"),
+    ],
+)
+def test_share_that_fails_is_one_clear_line_and_the_local_address_goes_on(
+    predictor, photo, tunnel, capsys, answer, said
+):
+    tunnel.answer = answer
+    with served(predictor) as server:
+        share(server)
+        note, error = capsys.readouterr().err.splitlines()
+        assert note.startswith("note: --share downloads")
+        assert error.startswith(f"error: the public address could not be had: {said}")
+        assert error.endswith("the local address goes on working")
+        assert not server.hosts.tunnels
+        assert good(server.port, photo)
+
+
+def test_share_wants_a_login_or_the_word_that_it_is_meant_before_anything_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.delenv("KIT_PASSWORD", raising=False)
+    with pytest.raises(KitError, match="--share opens this page to everybody") as caught:
+        serve_command(tmp_path / "no bundle", share=True)
+    assert "--auth USER, or --public" in caught.value.fix
+
+
+@pytest.mark.slow
+def test_a_server_whose_tunnel_is_still_being_opened_stops_at_once(run, photo):
+    code = (
+        "import threading, gradio.networking as n; n.setup_tunnel = lambda *given: threading.Event().wait();"
+        f"from kit.serve import Settings, run; run({str(run.bundle)!r}, Settings(port=0, share=True, public=True))"
+    )
+    with started(run.bundle, code) as (port, server):
+        assert good(port, photo)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
+def test_the_login_cookie_is_for_https_only_where_the_visitor_came_by_https(predictor, photo, tunnel):
+    with served(predictor, auth="anna", password="right", allow_host=("pets.example",)) as server:
+        share(server)
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        ways = {
+            "plain": {},
+            "the page itself": {"Origin": f"http://127.0.0.1:{server.port}"},
+            "the tunnel": {"Host": "abc123.gradio.live"},
+            "the tunnel's page": {"Host": "abc123.gradio.live", "Origin": PUBLIC},
+            "a proxy's page": {"Host": "pets.example", "Origin": "https://pets.example"},
+        }
+        for way, headers in ways.items():
+            status, said, _ = ask(server.port, "POST", "/login", "username=anna&password=right", form | headers)
+            cookie = said["set-cookie"].lower()
+            assert status == 200
+            assert "httponly" in cookie
+            assert "samesite=strict" in cookie
+            assert ("secure" in cookie) == ("tunnel" in way or "proxy" in way), way
+            session = {"Cookie": said["set-cookie"].split(";")[0]}
+            assert good(server.port, photo, **session, **headers)

@@ -3,7 +3,9 @@
 import hashlib
 import http.server
 import json
+import shutil
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +16,7 @@ from safetensors.torch import save_file
 from kit.errors import ArchitectureError, BundleError, WeightsError
 from kit.files import packaged
 from kit.model.architectures import IMAGENET_MEAN, build_network, cut_body, find_architecture
+from kit.model.tensors import read_tensors
 from kit.model.weights import load_weights
 
 
@@ -22,6 +25,13 @@ def load(name: str, weights) -> tuple:
     network = build_network(architecture)
     body = cut_body(network, architecture, 64)
     return network, load_weights(network, body.module, architecture, str(weights))
+
+
+@pytest.fixture(autouse=True)
+def no_switches(monkeypatch):
+    """What the person who runs the tests has set is not theirs."""
+    for name in ("KIT_OFFLINE", "HF_HUB_OFFLINE", "KIT_WEIGHTS"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -136,6 +146,7 @@ def server(trained, tmp_path, monkeypatch):
     weights = SimpleNamespace(DEFAULT=SimpleNamespace(url=url, transforms=lambda: figures))
     monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: weights)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    state.name = url.rsplit("/", 1)[-1]
     yield state
     running.shutdown()
 
@@ -166,13 +177,94 @@ def test_without_imagenet_weights_any_other_network_stops_and_says_what_to_put_w
     assert "--weights none" in caught.value.fix
 
 
-def test_timm_weights_that_cannot_be_had_stop_at_once(monkeypatch):
+def test_timm_weights_that_cannot_be_had_stop_at_once(monkeypatch, tmp_path):
     from huggingface_hub import constants
 
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(WeightsError, match="127.0.0.1 did not give them") as caught:
+    with pytest.raises(WeightsError, match="127.0.0.1 did not give it") as caught:
         load("convnext_atto", "imagenet")
     assert "timm/convnext_atto" in caught.value.fix
+
+
+def test_offline_nothing_is_asked_and_the_message_says_which_file_to_put_where(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("KIT_OFFLINE", "1")
+    with pytest.raises(WeightsError, match="is missing .*KIT_OFFLINE=1 forbids to fetch it") as caught:
+        load("resnet50", "imagenet")
+    assert f"put it at {tmp_path / 'hub' / 'checkpoints' / 'resnet18-'}" in caught.value.fix
+    assert "FOLDER/resnet18-" in caught.value.fix
+    assert "set KIT_WEIGHTS=FOLDER" in caught.value.fix
+    monkeypatch.setenv("KIT_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError) as caught:
+        load("resnet50", "imagenet")
+    assert f"or put it at {tmp_path}/resnet18-" in caught.value.fix
+    assert load("resnet18", "imagenet")[1].kind == "bundled"
+    assert server.requests == 0
+
+
+def test_a_folder_of_ones_own_comes_before_the_cache_and_its_files_are_checked(server, trained, tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    own = tmp_path / "own" / server.name
+    own.write_bytes(server.content)
+    monkeypatch.setenv("KIT_WEIGHTS", str(tmp_path / "own"))
+    network, start = load("resnet18", "imagenet")
+    assert torch.equal(network.conv1.weight, trained.conv1.weight)
+    assert (start.kind, start.mean, server.requests) == ("imagenet", (0.5, 0.5, 0.5), 0)
+    own.write_bytes(b"something else")
+    with pytest.raises(WeightsError, match=f"{own} is not the ImageNet weights of resnet50: sha256 .* expected"):
+        load("resnet50", "imagenet")
+
+
+def test_a_name_that_is_no_path_is_looked_for_in_the_folder_of_ones_own(trained, tmp_path, monkeypatch):
+    save_file(trained.state_dict(), tmp_path / "mine.safetensors")
+    monkeypatch.setenv("KIT_WEIGHTS", str(tmp_path))
+    network, start = load("resnet18", "mine.safetensors")
+    assert torch.equal(network.conv1.weight, trained.conv1.weight)
+    assert start.origin == str(tmp_path / "mine.safetensors")
+
+
+def test_a_folder_of_ones_own_that_is_none_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("KIT_WEIGHTS", str(tmp_path / "nowhere"))
+    with pytest.raises(WeightsError, match="KIT_WEIGHTS=.*nowhere is no folder"):
+        load("resnet18", "imagenet")
+
+
+def test_what_is_counted_or_computed_may_be_missing_as_in_older_files(trained, tmp_path):
+    state = {name: value for name, value in trained.state_dict().items() if not name.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    network, _ = load("resnet18", tmp_path / "old.pth")
+    assert torch.equal(network.layer2[0].bn1.running_mean, trained.layer2[0].bn1.running_mean)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_a_checkpoint_that_holds_more_than_weights_gives_its_weights(trained, tmp_path, key):
+    torch.save({"epoch": 3, "best": 0.5, key: trained.state_dict()}, tmp_path / "checkpoint.pth.tar")
+    network, _ = load("resnet18", tmp_path / "checkpoint.pth.tar")
+    assert torch.equal(network.conv1.weight, trained.conv1.weight)
+
+
+def test_a_state_dict_of_half_precision_and_tied_tensors_is_read(tmp_path):
+    shared = torch.randn(10, dtype=torch.bfloat16)
+    torch.save({"a": shared, "b": shared, "c": torch.nn.Parameter(torch.zeros(3))}, tmp_path / "tied.pth")
+    tensors, _ = read_tensors(tmp_path / "tied.pth")
+    assert torch.equal(tensors["a"], tensors["b"])
+
+
+def test_a_normalisation_that_is_not_three_numbers_is_refused(trained, tmp_path):
+    for text in ("[0.1, 0.2]", "mean", "[[1], 2, 3]", "5"):
+        save_file(trained.state_dict(), tmp_path / "w.safetensors", metadata={"mean": text})
+        with pytest.raises(WeightsError, match="its mean is not three numbers"):
+            load("resnet18", tmp_path / "w.safetensors")
+
+
+def test_bundled_weights_that_were_damaged_are_refused_by_the_list_beside_them(tmp_path, monkeypatch):
+    copy = Path(shutil.copytree(packaged("weights"), tmp_path / "weights"))
+    monkeypatch.setattr("kit.model.weights.packaged", lambda name: copy)
+    content = bytearray((copy / "resnet18-cifar10.safetensors").read_bytes())
+    content[-1] ^= 1
+    (copy / "resnet18-cifar10.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError, match="resnet18-cifar10.safetensors is damaged: SHA-256"):
+        load("resnet18", "bundled")
 
 
 def test_the_metadata_of_the_bundled_weights_tell_where_they_come_from():

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import contextlib
 import io
+import struct
 import threading
 import zipfile
 
@@ -10,12 +12,12 @@ import pytest
 
 from kit.errors import KitError
 from kit.serve import archive
-from kit.serve.gate import Gate, Left
+from kit.serve.gate import Gate, Left, Turns
 from kit.serve.guard import Body, Guard, Hosts, Limits, is_route
 from kit.serve.login import ATTEMPTS, WINDOW, Login
 from kit.serve.reply import Refusal, State
 from kit.serve.server import Settings
-from kit.serve.uploads import inside
+from kit.serve.uploads import inside, safe_name
 
 
 def scope(path="/v1/model", method="GET", **headers):
@@ -24,8 +26,9 @@ def scope(path="/v1/model", method="GET", **headers):
     return {"type": "http", "path": path, "method": method, "headers": raw, "client": ("10.0.0.1", 1)}
 
 
-def guard(app=None, login=None, **limits):
-    return Guard(app, hosts=Hosts({"127.0.0.1", "pets.example"}), login=login, limits=Limits(**limits), state=State())
+def guard(app=None, login=None, tunnels=(), **limits):
+    hosts = Hosts({"127.0.0.1", "pets.example"}, tunnels=set(tunnels))
+    return Guard(app, hosts=hosts, login=login, limits=Limits(**limits), state=State())
 
 
 def ask(guard, request, *parts):
@@ -72,15 +75,29 @@ def test_hosts_are_names_with_or_without_a_port_and_addresses_only_where_all_are
         ({"origin": "http://127.0.0.1:9999"}, 403),
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://[::1"}, 403),
         ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors"}, 403),
         ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}, 200),
         ({"host": "evil.example"}, 421),
         ({"content_length": "999999999"}, 413),
         ({"content_length": "-1"}, 413),
+        ({"content_length": "9" * 5000}, 413),
     ],
 )
 def test_who_asks_from_where_is_checked_before_anything_is_read(headers, status):
     assert ask(guard(echo), scope(**headers))[0] == status
+
+
+def test_what_fails_unforeseen_before_the_request_is_let_through_is_a_number_too(monkeypatch):
+    def broken(scope):
+        raise RuntimeError("/secret/path")
+
+    login = Login("anna", "secret")
+    monkeypatch.setattr(login, "check", broken)
+    status, _, body = ask(guard(echo, login), scope())
+    assert status == 500
+    assert b"number " in body
+    assert b"secret" not in body
 
 
 def test_every_answer_carries_the_headers_that_keep_a_browser_from_guessing_and_from_asking_elsewhere():
@@ -133,6 +150,29 @@ def test_what_the_page_does_not_need_is_not_there(path):
     assert not is_route(path) or "%" in path
 
 
+async def arrival(scope, receive, send):
+    """An app that answers how the request came."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    came = [scope["scheme"], scope["client"][0], *sorted(name.decode() for name, _ in scope["headers"])]
+    await send({"type": "http.response.body", "body": " ".join(came).encode()})
+
+
+@pytest.mark.parametrize(
+    "headers, came",
+    [
+        ({}, "http 10.0.0.1 host"),
+        ({"origin": "http://127.0.0.1:7860"}, "http 10.0.0.1 host origin"),
+        ({"host": "abc.gradio.live"}, "https tunnel host"),
+        ({"host": "ABC.gradio.live:443"}, "https tunnel host"),
+        ({"host": "pets.example", "origin": "https://pets.example"}, "https 10.0.0.1 host origin"),
+        ({"host": "pets.example", "x_forwarded_proto": "https"}, "https 10.0.0.1 host"),
+        ({"x_forwarded_host": "evil.example", "x_gradio_server": "http://evil.example"}, "http 10.0.0.1 host"),
+    ],
+)
+def test_who_came_by_https_is_known_and_no_header_gives_the_server_another_name(headers, came):
+    assert ask(guard(arrival, tunnels={"abc.gradio.live"}), scope(**headers))[2].decode() == came
+
+
 def test_a_login_opens_by_password_or_session_and_not_otherwise():
     login = Login("anna", "secret")
     basic = "Basic " + base64.b64encode(b"anna:secret").decode()
@@ -157,6 +197,98 @@ def test_guessing_is_braked_for_a_while_and_only_for_the_one_who_guesses():
     login.attempt("anna", "secret", "10.0.0.2")
     now[0] = WINDOW + 1
     login.attempt("anna", "secret", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "header, own",
+    [
+        ("kit_session=abc-_1", "kit_session=abc-_1"),
+        ("a=b;kit_session=abc; c=d", "kit_session=abc"),
+        ("a=b; kit_session=abc", "kit_session=abc"),
+        ("kit_session=", ""),
+        ("kit_session=a b", ""),
+        ('kit_session="abc"', ""),
+        ("kit_session_7860=abc", ""),
+        ("xkit_session=abc", ""),
+        ("kit_session=" + "x" * 200, ""),
+        ('a="' + "\\" * 1_000_000 + '"; kit_session=abc', "kit_session=abc"),
+        ("", ""),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_of_all_cookies_only_the_logins_own_is_looked_at_and_passed_on(header, own):
+    assert Login("anna", "secret").own_cookie(header.encode()) == own.encode()
+    names = ask(guard(arrival, Login("a", "b", cookie="x")), scope("/login", cookie=header))[2].decode()
+    assert "cookie" not in names
+    assert "cookie" not in ask(guard(arrival), scope(cookie=header))[2].decode()
+
+
+def test_those_who_guess_through_the_tunnel_lock_out_nobody_else():
+    login = Login("anna", "secret")
+    server = guard(echo, login, tunnels={"abc.gradio.live"})
+    wrong, right = (
+        {"authorization": "Basic " + base64.b64encode(f"anna:{word}".encode()).decode()} for word in ("x", "secret")
+    )
+    tries = [ask(server, scope(host="abc.gradio.live", **wrong))[0] for _ in range(20)]
+    assert tries == [401] * ATTEMPTS + [429] * (20 - ATTEMPTS)
+    assert ask(server, scope(host="abc.gradio.live", **right))[0] == 429
+    assert ask(server, scope(**right))[0] == 200
+
+
+def test_a_turn_is_handed_on_in_order_and_not_snatched_back():
+    turns, order, threads = Turns(1), [], []
+
+    def take(number):
+        with turns:
+            order.append(number)
+
+    with turns:
+        for number in range(5):
+            threads.append(threading.Thread(target=take, args=(number,)))
+            threads[-1].start()
+            while len(turns.waiting) <= number and threads[-1].is_alive():
+                pass
+    take("again")
+    for thread in threads:
+        thread.join(5)
+    assert order == [0, 1, 2, 3, 4, "again"]
+    assert (turns.free, len(turns.waiting)) == (1, 0)
+
+
+def test_no_more_than_the_turns_work_at_once_and_an_error_gives_its_turn_back():
+    turns, begin, working, most = Turns(2), threading.Barrier(6), [], []
+
+    @turns.around
+    def work(fails):
+        working.append(1)
+        most.append(len(working))
+        working.pop()
+        if fails:
+            raise ValueError("broken")
+
+    def come():
+        begin.wait(5)
+        for number in range(200):
+            with contextlib.suppress(ValueError):
+                work(number % 3 == 0)
+
+    threads = [threading.Thread(target=come) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(most) == 1200
+    assert max(most) <= 2
+    assert turns.free == 2
+
+
+def test_the_gate_counts_those_that_something_else_let_in():
+    gate = Gate(1, 1, elsewhere=lambda: 1)
+    with gate.place():
+        assert gate.inside == 2
+        with pytest.raises(Refusal, match="too many requests at once"), gate.place():
+            pass
+    assert gate.inside == 1
 
 
 def test_the_gate_lets_some_work_some_wait_and_refuses_the_rest_at_once():
@@ -257,8 +389,44 @@ def test_a_zip_that_is_none_or_is_damaged_is_a_row(tmp_path):
             assert isinstance(data, bytes | archive.Refused)
 
 
+def contents_alone(count: int) -> bytes:
+    """A zip that is nothing but a table of contents."""
+    entries = b"".join(
+        b"PK\1\2" + struct.pack("<6H3I5H2I", 20, 20, *[0] * 7, len(name), *[0] * 6) + name
+        for name in (b"%x.jpg" % number for number in range(count))
+    )
+    return entries + b"PK\5\6" + struct.pack("<4H2IH", 0, 0, *[min(count, 65535)] * 2, len(entries), 0, 0)
+
+
+def test_a_zip_of_countless_files_is_refused_before_its_contents_are_read(tmp_path):
+    path = tmp_path / "many.zip"
+    path.write_bytes(contents_alone(100_000))
+    assert list(archive.images(path)) == [("many.zip", archive.TOO_MANY)]
+    assert archive.count(path) == 1
+    path.write_bytes(contents_alone(3000))
+    rows = list(archive.images(path))
+    assert len(rows) == archive.MOST_MEMBERS + 1 == archive.count(path)
+    assert rows[-1] == ("many.zip", "3,000 files; the first 2,000 were read")
+    assert all(isinstance(data, archive.Refused) for _, data in rows)
+
+
 def test_a_zip_bomb_fills_neither_memory_nor_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "MOST_BYTES_EACH", 100_000)
     stream = io.BytesIO(bytes(50_000_000))
     path = zipped(tmp_path, *((f"{number}.jpg", stream.getvalue()) for number in range(3)))
     assert [len(data) < 100 for _, data in archive.images(path)] == [True] * 3
+
+
+NAMES = [
+    "..", ".", "...", ".png", "a.", " ", "", "/", "猫" * 300, "x" * 300 + ".jpeg", "a/b/c.png", "con", "\ud800.png",
+    "a\0b.png", "e\u0301" * 200, "👍" * 100 + ".gif",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_any_name_becomes_one_that_the_disk_takes(tmp_path, name):
+    safe = safe_name(name)
+    (tmp_path / safe).write_bytes(b"x")
+    assert [path.name for path in tmp_path.iterdir()] == [safe]
+    assert len(safe.encode()) <= 200
+    assert not safe.startswith(".")

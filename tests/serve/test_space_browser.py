@@ -94,10 +94,10 @@ def test_there_it_gives_the_recorded_answer_in_chromium_and_draws_what_spoke_for
 def test_a_file_that_is_no_image_says_why_there_and_an_example_still_works(page, tmp_path, folder):
     (tmp_path / "bad.jpg").write_text("no image")
     page.locator("input[type=file]").first.set_input_files(tmp_path / "bad.jpg")
-    page.get_by_text("This photo cannot be read: it is damaged").wait_for()
+    page.get_by_text("This photo cannot be used: not an image").wait_for()
     page.locator(".gallery-item, .gallery button").first.click()
     page.get_by_test_id("label-output-value").wait_for()
     assert (
-        page.get_by_text("This photo cannot be read").count() == 0
+        page.get_by_text("This photo cannot be used").count() == 0
         or not page.get_by_text("cannot be read").is_visible()
     )

@@ -3,6 +3,8 @@
 import csv
 import io
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,7 +19,9 @@ from kit import bundle
 from kit.bundle.predictor import Prediction
 from kit.cli.serve import ask_password, parse_size
 from kit.errors import KitError
-from kit.serve import render, server, webpage
+from kit.evaluate.evaluation import Evaluation
+from kit.manifest import EXAMPLES, MISTAKES
+from kit.serve import about, render, server, webpage
 
 APP = Path(__file__).parents[2] / "apps" / "pets_demo.py"
 
@@ -38,7 +42,7 @@ def test_one_image_gives_its_class_a_heat_map_of_each_class_and_the_time(predict
     assert seen.count('type="radio"') == 3
     assert seen.count('class="heat"') >= 1
     assert 'type="range"' in seen
-    assert " ms" in seen
+    assert re.search(r"It took \d+&nbsp;ms", seen)
     assert (render.UNLIKE in seen) == bool(predictor.predict(photo)[0].unlike)
 
 
@@ -53,7 +57,7 @@ def test_a_file_that_is_no_image_says_why_and_not_where_it_lies(predictor, tmp_p
     bad = tmp_path / "bad.jpg"
     bad.write_text("no image")
     seen = webpage.classify(predictor, str(bad))
-    assert "not an image of the formats JPEG" in seen
+    assert "Not an image of the formats JPEG" in seen
     assert str(tmp_path) not in seen
     assert webpage.classify(predictor, None) == render.hint(webpage.DROP)
 
@@ -82,7 +86,7 @@ def test_names_of_classes_and_files_are_text_and_never_html():
 
 
 def test_about_says_the_error_rate_with_its_interval_and_every_class(predictor):
-    seen = render.about(predictor.config)
+    seen = about.card(predictor.config, predictor.folder)
     figures = predictor.config["metrics"]
     for text in (
         render.percent(figures["low"]),
@@ -92,6 +96,126 @@ def test_about_says_the_error_rate_with_its_interval_and_every_class(predictor):
     ):
         assert text in seen
     assert "95 % interval" in seen
+
+
+def figures_of(counts: list[list[int]], vocab: list[str]) -> dict:
+    """What a bundle holds of predictions that were made so often: a row a true class."""
+    pairs = [(t, s) for t, row in enumerate(counts) for s, times in enumerate(row) for _ in range(times)]
+    labels, probabilities = [vocab[true] for true, _ in pairs], np.eye(len(vocab))[[said for _, said in pairs]]
+    result = Evaluation.from_probabilities(["a.jpg"] * len(pairs), labels, probabilities, vocab)
+    return result.figures() | result.to_json()
+
+
+def rows_of(html: str) -> dict[str, list[int]]:
+    """A matrix read back: the counts of each row by its name."""
+    rows = re.findall(r'<tr><th scope="row" title="([^"]*)">.*?</th>(.*?)</tr>', html)
+    return {name: [int(count) for count in re.findall(r">(\d+)</td>", cells)] for name, cells in rows}
+
+
+def test_the_confusion_matrix_is_a_table_with_headings_for_every_row_and_column():
+    counts = [[3, 1, 0], [0, 4, 0], [2, 0, 5]]
+    seen = about.matrix(figures_of(counts, ["cat", "dog", "fox"]), ["cat", "dog", "fox"])
+    assert rows_of(seen) == dict(zip(["cat", "dog", "fox"], counts, strict=True))
+    assert re.findall(r'<th scope="col" title="(\w+)">', seen) == ["cat", "dog", "fox"]
+    assert "<caption>" in seen
+    assert 'tabindex="0" role="region"' in seen
+    assert '<td class="right" style="--share:0.750" title="3 of 4">3</td>' in seen
+    assert '<td class="wrong" style="--share:0.286" title="2 of 7">2</td>' in seen
+    assert '<td class="none">0</td>' in seen
+    assert "confused most" not in seen
+
+
+def test_of_many_classes_the_matrix_shows_those_confused_most_and_says_so():
+    vocab = [f"breed {number}" for number in range(37)]
+    counts = np.diag(np.full(37, 5))
+    for place in range(30):
+        counts[place, place + 1] = 1
+    counts[36, 0], counts[0, 36] = 4, 3
+    seen = about.matrix(figures_of(counts.tolist(), vocab), vocab)
+    assert "Shown are the 25 of 37 classes that are confused most" in seen
+    rows = rows_of(seen)
+    assert len(rows) == 25
+    assert {len(row) for row in rows.values()} == {26}
+    assert "breed 36" in rows
+    assert {name: sum(row) for name, row in rows.items()} == {name: sum(counts[vocab.index(name)]) for name in rows}
+    assert sum(row[-1] for row in rows.values()) > 0
+
+
+def test_many_classes_without_a_mistake_have_no_matrix():
+    vocab = [f"breed {number}" for number in range(37)]
+    assert about.matrix(figures_of(np.diag(np.full(37, 2)).tolist(), vocab), vocab) == ""
+
+
+@pytest.fixture
+def mistaken(run, tmp_path):
+    """A bundle's config and folder with a mistake of each kind: shown, no image, not named in files, elsewhere."""
+    folder = Path(shutil.copytree(run.bundle, tmp_path / "bundle"))
+    shutil.rmtree(folder / MISTAKES, ignore_errors=True)
+    (folder / MISTAKES).mkdir()
+    for name, colour in {"mistakes/a.jpg": "red", "mistakes/unnamed.jpg": "lime", "secret.jpg": "blue"}.items():
+        Image.new("RGB", (40, 30), colour).save(folder / name)
+    (folder / "mistakes/text.jpg").write_text("no image")
+    files = ("mistakes/a.jpg", "mistakes/text.jpg", "secret.jpg")
+    entries = [*files, "mistakes/unnamed.jpg", "mistakes/../secret.jpg", "../secret.jpg", "/etc/passwd"]
+    config = bundle.load(run.bundle).config | {"files": dict.fromkeys(files, "")}
+    return config | {"mistakes": [mistake(name) for name in entries]}, folder
+
+
+def mistake(name: str) -> dict:
+    return {"file": name, "label": f"<i>{name}</i>", "prediction": "square", "probability": 0.934}
+
+
+def test_mistakes_are_shown_with_what_they_are_and_what_they_were_taken_for(mistaken):
+    seen = about.card(*mistaken)
+    assert "is <b>&lt;i&gt;mistakes/a.jpg&lt;/i&gt;</b>, was taken for <b>square</b> <em>(93 %)</em>" in seen
+    assert seen.count('src="data:image/jpeg') == 1
+    assert "<i>mistakes" not in seen
+
+
+def test_a_photo_is_shown_only_where_the_bundle_names_it_among_its_mistakes(mistaken):
+    seen = about.card(*mistaken)
+    for name in ("unnamed", "secret", "passwd", "text.jpg"):
+        assert name not in seen
+
+
+def test_a_bundle_from_before_the_matrix_and_the_mistakes_still_has_its_card(predictor):
+    config = {name: value for name, value in predictor.config.items() if name != "mistakes"}
+    config["metrics"] = {name: value for name, value in config["metrics"].items() if name != "confusion"}
+    seen = about.card(config, predictor.folder)
+    assert "How often it is wrong" in seen
+    assert "Confusion matrix" not in seen
+    assert "What it got wrong" not in seen
+
+
+def test_everything_that_a_bundle_says_of_itself_is_text_and_never_html(predictor):
+    evil, config = "<script>alert(1)</script>", predictor.config
+    figures = config["metrics"] | {"most_confused": [[evil, evil, evil]]}
+    hostile = config | {"architecture": {"name": evil, "library": evil}, "metrics": figures, "start": {"origin": evil}}
+    hostile |= {"versions": {"torch": evil}, "data": {"train": evil, "valid": evil}}
+    blocks = webpage.page(bundle.Predictor(hostile, predictor.engine, predictor.folder))
+    seen = about.card(hostile, predictor.folder) + str(blocks.get_config_file()["components"])
+    assert "<script" not in seen
+    assert "&lt;script" in seen
+
+
+def test_only_examples_whose_hash_was_checked_are_offered(predictor):
+    def offered(config):
+        blocks = webpage.page(bundle.Predictor(config, predictor.engine, predictor.folder))
+        return [one for one in blocks.get_config_file()["components"] if one["type"] == "dataset"]
+
+    assert len(offered(predictor.config)) == 1
+    others = {name: digest for name, digest in predictor.config["files"].items() if not name.startswith(EXAMPLES)}
+    bare = bundle.Predictor(predictor.config | {"files": others}, predictor.engine, predictor.folder)
+    assert offered(bare.config) == []
+    assert "example" not in webpage.classify(bare, None)
+
+
+def test_a_network_without_heat_maps_shows_its_classes_and_nothing_to_choose():
+    one = Prediction("", "cat", 0.9, {"cat": 0.9, "dog": 0.1})
+    seen = render.verdict(one, None, ["cat", "dog"], Image.new("RGB", (8, 8)), 0.01)
+    assert "<input" not in seen
+    assert seen.count("<label>") == 2
+    assert "heat" not in seen.lower()
 
 
 @pytest.mark.parametrize(
@@ -222,15 +346,14 @@ def test_gradios_settings_in_the_environment_are_set_aside_and_put_back(monkeypa
 @pytest.mark.parametrize("program", ["serve", "demo"])
 def test_gradio_client_gets_the_answer_of_the_predictor(program, run, predictor, photo, tmp_path):
     from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     code = (
         f"from kit.serve import Settings, run; run({str(run.bundle)!r}, Settings(port={port}, auth='a', password='b'))"
     )
-    command = ["-c", code] if program == "serve" else [APP, str(run.bundle), "--port", str(port)]
-    if program == "demo":
-        command = [APP, "--folder", str(run.bundle), "--port", str(port)]
+    command = ["-c", code] if program == "serve" else [APP, "--folder", str(run.bundle), "--port", str(port)]
     running = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
         assert any(f":{port}" in line for line in running.stdout)
@@ -238,6 +361,14 @@ def test_gradio_client_gets_the_answer_of_the_predictor(program, run, predictor,
         client = Client(f"http://127.0.0.1:{port}", verbose=False, auth=auth, download_files=tmp_path)
         answer = client.predict(handle_file(photo), api_name="/predict")
         assert answer["label"] == predictor.predict(photo)[0].label
+        (tmp_path / "bad.jpg").write_text("no image")
+        if program == "serve":
+            told = client.predict(handle_file(tmp_path / "bad.jpg"), api_name="/predict")["error"]
+        else:
+            with pytest.raises(AppError) as error:
+                client.predict(handle_file(tmp_path / "bad.jpg"), api_name="/predict")
+            told = str(error.value)
+        assert told.startswith("not an image of the formats JPEG")
     finally:
         running.terminate()
         running.wait(30)

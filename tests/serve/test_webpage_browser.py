@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import write_shapes
+
+import kit
 
 pytestmark = pytest.mark.browser
 PHONE, LAPTOP, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}, {"width": 1800, "height": 1000}
@@ -30,6 +33,17 @@ def served(folder, **settings):
 
 @pytest.fixture(scope="module")
 def address(run):
+    with served(run.bundle) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def many_classes(tiny, tmp_path_factory):
+    """The address of a bundle that knows 30 classes with long names, and is wrong about most of them."""
+    folder = tmp_path_factory.mktemp("many")
+    names = tuple(f"<b>a breed whose name is long, number {number}" for number in range(30))
+    write_shapes(folder / "images", 5, names)
+    run = kit.fine_tune(folder / "images", tiny, valid=0.4, out=folder / "run", onnx=False)
     with served(run.bundle) as address:
         yield address
 
@@ -172,9 +186,101 @@ def test_a_file_over_the_limit_says_so(chromium, address, tmp_path):
 
 def test_about_is_the_card_made_readable(page, tmp_path):
     page.get_by_role("tab", name="About").click()
-    for heading in ("How often it is wrong", "What it is", "Class by class", "Limits"):
+    for heading in ("How often it is wrong", "What it is", "Confusion matrix", "Class by class", "Limits"):
         page.get_by_role("heading", name=heading).wait_for()
+    assert page.locator(".matrix tbody tr").count() == 3
     page.screenshot(path=tmp_path / "about.png", full_page=True)
+
+
+@pytest.mark.parametrize("viewport", [PHONE, LAPTOP, WIDE], ids=["phone", "laptop", "wide"])
+def test_many_classes_with_long_names_stay_in_their_places(chromium, many_classes, viewport, shapes, tmp_path):
+    page = visit(chromium, many_classes, viewport)
+    drop(page, shapes / "circle" / "00.png")
+    page.locator(".result h2").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_role("tab", name="About").click()
+    matrix = page.get_by_role("region", name="Confusion matrix")
+    assert matrix.locator("tbody tr").count() == 25
+    assert page.locator(".mistakes li").count() == 6
+    assert page.locator(".mistakes img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
+    page.screenshot(path=tmp_path / "about.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.context.close()
+
+
+def test_a_matrix_wider_than_a_phone_scrolls_in_its_box_by_keyboard_and_keeps_its_names(chromium, many_classes):
+    page = visit(chromium, many_classes, PHONE)
+    page.get_by_role("tab", name="About").click()
+    matrix = page.get_by_role("region", name="Confusion matrix")
+    assert matrix.evaluate("one => one.scrollWidth > one.clientWidth")
+    name = matrix.locator("tbody th").first
+    before = name.bounding_box()["x"]
+    matrix.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.matrix').scrollLeft > 20")
+    assert name.bounding_box()["x"] == pytest.approx(before, abs=2)
+    page.context.close()
+
+
+CONTRASTS = """() => {
+    const canvas = Object.assign(document.createElement('canvas'), {width: 1, height: 1})
+    const pen = canvas.getContext('2d', {willReadFrequently: true})
+    const light = colours => {
+        pen.clearRect(0, 0, 1, 1)
+        for (const colour of colours) { pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1) }
+        const [r, g, b] = [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3).map(
+            value => value / 255 <= 0.04045 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+    }
+    return [...document.querySelectorAll('.matrix td, .matrix th')].map(cell => {
+        const behind = []
+        for (let one = cell; one; one = one.parentElement) behind.unshift(getComputedStyle(one).backgroundColor)
+        const [dark, bright] = [light(behind), light([...behind, getComputedStyle(cell).color])].sort((a, b) => a - b)
+        return (bright + 0.05) / (dark + 0.05)
+    })
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_cell_of_the_matrix_can_be_read(chromium, many_classes, scheme):
+    page = visit(chromium, many_classes, LAPTOP, color_scheme=scheme)
+    page.get_by_role("tab", name="About").click()
+    page.locator(".matrix").wait_for()
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) == 26 * 27
+    assert min(contrasts) >= 4.5
+    page.context.close()
+
+
+def test_what_is_pressed_is_large_enough_for_a_finger_and_has_a_name(chromium, address, files):
+    page = visit(chromium, address, PHONE)
+    drop(page, files[0])
+    page.locator(".result h2").wait_for()
+    buttons = [one for one in page.get_by_role("button").all() if one.is_visible()]
+    assert len(buttons) >= 5
+    for one in buttons:
+        box, name = one.bounding_box(), one.get_attribute("aria-label") or one.inner_text()
+        assert min(box["width"], box["height"]) >= 32, name
+        assert name.strip()
+    page.context.close()
+
+
+def test_a_picture_that_the_browser_cannot_show_is_no_broken_picture(page, files, shapes):
+    drop(page, files[1])
+    page.locator(".photo img").wait_for(state="hidden")
+    clear(page)
+    drop(page, shapes / "circle" / "00.png")
+    page.locator(".photo img").wait_for(state="visible")
+
+
+def test_the_page_keeps_its_width_from_tab_to_tab(chromium, address):
+    page = visit(chromium, address, WIDE)
+    widths = set()
+    for tab in ("Many", "About", "Classify"):
+        page.get_by_role("tab", name=tab).click()
+        widths.add(page.locator("h1").bounding_box()["x"])
+    assert len(widths) == 1
+    page.context.close()
 
 
 def test_nothing_is_asked_of_another_machine_nor_kept_in_the_browser_and_nothing_sticks_out(page, address, files):

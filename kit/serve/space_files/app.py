@@ -3,7 +3,7 @@
     pip install -r requirements.txt && python app.py
 
 What was learned lies in model.onnx; model.json says how a photo is prepared for it, and names each file by its SHA-256.
-No training framework is needed. `python smoke.py` starts this page and compares its answers with recorded ones.
+images.py opens photos as in training. `python smoke.py` starts this page and compares its answers with recorded ones.
 """
 
 import hashlib
@@ -14,7 +14,9 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from errors import ImageError
+from images import open_image, square
+from PIL import Image
 
 HERE = Path(__file__).parent
 MODEL = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
@@ -36,46 +38,26 @@ NETWORK = onnxruntime.InferenceSession(saved("model.onnx"), providers=["CPUExecu
 UNKNOWN = dict(np.load(io.BytesIO(saved("unknown.npz")))) if "unknown.npz" in MODEL["files"] else None
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB from every mode: transparent places become white, 16-bit and float greys are scaled to 8 bits."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values, top = np.asarray(image, float), 1.0 if image.mode == "F" else 65535.0
-        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
-            raise ValueError(f"its grey values are not from 0 to {top:g}")
-        image = Image.fromarray(np.round(values / top * 255).astype(np.uint8))
-    elif image.mode != "RGB" and image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def open_image(file: dict | None) -> Image.Image:
-    """An uploaded file as an upright RGB image, decoded as the training images were; a gr.Error says why not."""
+def opened(file: dict | None) -> Image.Image:
+    """An uploaded file as an upright RGB image. Raises gr.Error that says why there is none."""
     path = Path((file or {}).get("path") or "/").resolve()
     if not path.is_relative_to(Path(gr.utils.get_upload_folder()).resolve()):
         raise gr.Error("There is no photo", print_exception=False)
     try:
-        with Image.open(path, formats=IMAGE["formats"]) as image:
-            if image.width * image.height > IMAGE["most_pixels"]:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            image.draft(None, (IMAGE["draft"], IMAGE["draft"]))
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
-    except Exception as error:
-        kinds = f"it is damaged, or none of {', '.join(IMAGE['formats'])}"
-        reason = error if type(error) in (ValueError, Image.DecompressionBombError) else kinds
-        raise gr.Error(f"This photo cannot be read: {reason}", print_exception=False) from None
+        return open_image(path.read_bytes(), IMAGE["at_least"])
+    except ImageError as error:
+        reason = error.problem.removeprefix("the image: ")
+        raise gr.Error(f"This photo cannot be used: {reason}; {error.fix}", print_exception=False) from None
 
 
-def square(image: Image.Image, size: int) -> Image.Image:
-    """The image as (size, size): the middle of it, all of it with black borders, or bent, as in training."""
-    ways = {"crop": ImageOps.fit, "pad": ImageOps.pad, "squish": Image.Image.resize}
-    return ways[IMAGE["resize"]](image, (size, size), Image.Resampling.BILINEAR)
+def prepared(image: Image.Image, size: int) -> np.ndarray:
+    """An image as the model sees it, at `size` pixels a side: uint8 (size, size, 3)."""
+    return np.asarray(square(image, size, IMAGE["resize"]), np.uint8)
 
 
 def predict(image: Image.Image) -> tuple[dict[str, float], bool | None, dict[str, np.ndarray]]:
     """Calibrated probabilities, likeliest first; whether it is unlike the training images; a heat map of each class."""
-    probabilities, features, *maps = NETWORK.run(None, {"pixels": np.asarray(square(image, IMAGE["size"]))[None]})
+    probabilities, features, *maps = NETWORK.run(None, {"pixels": prepared(image, IMAGE["size"])[None]})
     logs = np.log(np.maximum(probabilities[0].astype(float), np.finfo(np.float32).tiny)) / MODEL["temperature"]
     shares = np.exp(logs - logs.max()) / np.exp(logs - logs.max()).sum()
     pairs = sorted(zip(CLASSES, shares.tolist(), strict=True), key=lambda pair: -pair[1])
@@ -91,32 +73,34 @@ def is_unlike(features: np.ndarray) -> bool:
     return not distances[int(UNKNOWN["nearest"][0]) - 1] <= UNKNOWN["threshold"][0]
 
 
-def glow(picture: Image.Image, heat: np.ndarray) -> Image.Image:
-    """A picture with a heat map (h, w) over it: dark where nothing spoke for the class."""
+def glow(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A picture (s, s, 3) with a heat map (h, w) over it, both uint8: dark where nothing spoke for the class."""
     small = Image.fromarray((heat / max(heat.max(), 1e-12)).astype(np.float32))
-    level = np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC)).clip(0, 1)
+    level = np.asarray(small.resize(picture.shape[:2], Image.Resampling.BICUBIC)).clip(0, 1)
     colours = np.stack([np.interp(level, np.linspace(0, 1, len(RAMP)), part) for part in RAMP.T], 2)
     share = 0.3 + 0.25 * level[..., None]
-    return Image.fromarray((np.asarray(picture) * (1 - share) + colours * share).astype(np.uint8))
+    return (picture * (1 - share) + colours * share).astype(np.uint8)
 
 
 def look(file: dict | None, name: str | None = None) -> tuple:
     """What the page shows of a photo: a remark, the likeliest classes, a choice of heat maps, and that of `name`."""
     try:
-        image = open_image(file)
+        image = opened(file)
     except gr.Error as error:
         return gr.Markdown(f"**{error.message}.**", visible=file is not None), None, None, gr.Radio(visible=False)
     likeliest, unlike, maps = predict(image)
     names = list(likeliest)[:TOP]
-    name, seen = name if name in names else names[0], square(image, PICTURE)
-    seen = glow(seen, maps[name]) if maps else seen
+    name = name if name in names else names[0]
+    seen = prepared(image, PICTURE)
+    if maps:
+        seen = glow(seen, maps[name])
     choice = gr.Radio(names, value=name, visible=bool(maps))
     return gr.Markdown(UNLIKE, visible=bool(unlike)), likeliest, seen, choice
 
 
 def answer(file: dict | None) -> dict:
     """The same for programs: gradio_client's predict(handle_file("photo.jpg"), api_name="/predict")."""
-    probabilities, unlike, _ = predict(open_image(file))
+    probabilities, unlike, _ = predict(opened(file))
     best = next(iter(probabilities))
     return {"label": best, "probability": probabilities[best], "probabilities": probabilities, "unlike": unlike}
 

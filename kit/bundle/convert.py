@@ -1,0 +1,169 @@
+"""A learner that plain fastai exported, as a bundle: opened once, by somebody who trusts it, and never again.
+
+folder = convert("export.pkl", "pets-bundle", labelled_images("photos", label="is_cat"), names=["dog", "cat"])
+
+What a bundle cannot hold (a label function of a notebook, callbacks) is left behind; weights, classes and image rules
+go along, and the bundle must predict what the learner predicts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from fastai.vision.all import Learner, PILImage
+from torch import nn
+
+from kit.bundle.engines import torch_engine
+from kit.bundle.exports import Exported, read_export
+from kit.bundle.onnx import TOLERANCE
+from kit.bundle.predictor import prepare_image
+from kit.bundle.write import image_rules, save
+from kit.data.images import open_image
+from kit.errors import BundleError
+from kit.evaluate.evaluation import Evaluation, check_labels
+from kit.files import sha256
+from kit.manifest import CONVERTED
+from kit.model.architectures import Architecture, find_architecture
+from kit.model.build import Origin, empty_network
+from kit.model.weights import Start
+
+FEWEST_IMAGES = 8
+VALID = 1
+BATCH = 32
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How a bundle's predictions differ from the export's: on how many images, by how much, and in how many classes."""
+
+    images: int
+    largest_difference: float
+    other_classes: int
+
+    def __str__(self) -> str:
+        return (
+            f"a probability differs by up to {self.largest_difference:.1e}, "
+            f"and {self.other_classes} of {self.images} images get another class"
+        )
+
+
+def convert(
+    path: str | Path,
+    out: str | Path,
+    rows: pd.DataFrame,
+    *,
+    names: Sequence[str] | None = None,
+    arch: str | None = None,
+    tolerance: float = TOLERANCE,
+    examples: bool = True,
+    onnx: bool = True,
+) -> tuple[Path, Proof]:
+    """Write an export as a bundle into the new folder `out`; returns it, and the proof.
+
+    rows: at least 8 labelled images (path, label): on them the bundle must predict what the learner predicts, and its
+    error rate is measured. tolerance: how much a probability may differ. Raises `BundleError`.
+    """
+    path = Path(path)
+    if len(rows) < FEWEST_IMAGES:
+        raise BundleError(f"{len(rows)} images to prove it on", fix=f"give at least {FEWEST_IMAGES}, of every class")
+    exported = read_export(path, names, arch)
+    check_labels(rows["label"].tolist(), exported.vocab)
+    origin = _origin(exported, path)
+    network = _network(exported, origin.architecture)
+    theirs = predictions_of(exported.learner, rows["path"].tolist())
+    ours = _probabilities(network, image_rules(origin), rows["path"].tolist())
+    proof = _compare(ours, theirs, rows["path"].tolist(), tolerance)
+    evaluation = Evaluation.from_probabilities(rows["path"].tolist(), rows["label"].tolist(), ours, exported.vocab)
+    given = Converted(network, origin, Loaders(exported.vocab, Images([]), Images(rows)))
+    return save(given, evaluation, out, examples=examples, onnx=onnx), proof
+
+
+def predictions_of(learn: Learner, paths: Sequence[str]) -> np.ndarray:
+    """The export's own probabilities (n, classes), in float64, through its own transforms of validation images.
+
+    The files are opened as kit opens them: fastai leaves photos lying on their side where the camera was turned.
+    """
+    loader, parts = learn.dls.valid, []
+    for pipeline in (loader.after_item, loader.after_batch):
+        pipeline.split_idx = VALID
+    model = learn.model.eval().float()
+    for start in range(0, len(paths), BATCH):
+        items = [loader.after_item((PILImage(open_image(path)),)) for path in paths[start : start + BATCH]]
+        (batch,) = loader.after_batch(loader.create_batch(items))
+        with torch.no_grad():
+            parts.append(model(batch.as_subclass(torch.Tensor).float()).double().softmax(1).numpy())
+    return np.concatenate(parts)
+
+
+def _network(exported: Exported, architecture: Architecture) -> nn.Module:
+    """kit's own network with the export's weights."""
+    network = empty_network(architecture.full_name, len(exported.vocab), exported.recipe.size)
+    try:
+        network.load_state_dict(exported.learner.model.state_dict())
+    except RuntimeError as error:
+        problem = f"the export's weights do not fit the network {architecture.full_name} with fastai's head"
+        raise BundleError(
+            problem, fix="say which network it is: --arch NAME; other heads cannot be converted"
+        ) from error
+    return network.eval()
+
+
+def _probabilities(network: nn.Module, rules: dict[str, Any], paths: Sequence[str]) -> np.ndarray:
+    """The same through the bundle's way: float64 (n, classes)."""
+    engine = torch_engine(network, rules, CPU)
+    batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+    parts = [engine(np.stack([prepare_image(path, rules) for path in batch])).probabilities for batch in batches]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _compare(ours: np.ndarray, theirs: np.ndarray, paths: Sequence[str], tolerance: float) -> Proof:
+    """How far the two are apart; `BundleError` where that is too far."""
+    gaps = np.abs(ours - theirs).max(1)
+    worst = int(gaps.argmax())
+    proof = Proof(len(paths), float(gaps[worst]), int((ours.argmax(1) != theirs.argmax(1)).sum()))
+    if not proof.largest_difference <= tolerance:
+        problem = f"a bundle would not predict as the export does: {proof}, most on {Path(paths[worst]).name}"
+        fix = (
+            "after presizing, where fastai cuts images twice, some difference is left: --tolerance 0.1 accepts so much"
+        )
+        raise BundleError(problem, fix=fix)
+    return proof
+
+
+def _origin(exported: Exported, path: Path) -> Origin:
+    start = Start(path.name, CONVERTED, f"fastai export {path.name}", exported.mean, exported.std, sha256(path))
+    return Origin(exported.recipe, find_architecture(exported.recipe.arch), start)
+
+
+@dataclass(frozen=True)
+class Images:
+    """The items of a data set."""
+
+    items: Any
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """What a bundle asks of DataLoaders. Nothing is known of the images that the export was trained on."""
+
+    vocab: list[str]
+    train_ds: Images
+    valid_ds: Images
+    device: torch.device = CPU
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a bundle asks of a learner."""
+
+    model: nn.Module
+    origin: Origin
+    dls: Loaders

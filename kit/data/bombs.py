@@ -1,0 +1,201 @@
+"""Files that are small on the disk, and huge in the memory or on the clock: refused before they are decoded.
+
+check_file(data, name); image = Image.open(io.BytesIO(data)); check_image(image, data, name)
+
+Pillow limits the pixels alone, at 179 million. What else was found: the texts of a PNG (67 kB became 258 MB), the tile
+of a TIFF, larger than its image (1 kB, 1.5 GB), EXIF values that overlap (9 MB, 1 GB; 1 MB took minutes), and a JPEG
+that is painted over and over again (433 kB, 20 seconds).
+"""
+
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from PIL import Image, JpegImagePlugin
+
+from kit.errors import ImageError
+
+MOST_PIXELS = 100_000_000
+MOST_BYTES = 200_000_000
+MOST_TEXT = 8 << 20
+MOST_PARTS = 10_000
+MOST_TILE = 4 << 20
+MOST_SCANS = 100
+PNG, GIF, JPEG, TIFF = b"\x89PNG\r\n\x1a\n", b"GIF8", b"\xff\xd8\xff", (b"II", b"MM")
+# Pillow unpacks up to 1 MiB of each text, and deflate makes at most 1032 bytes of one.
+UNPACKED_EACH, DEFLATE = 1 << 20, 1032
+TILE_WIDTH, TILE_LENGTH = 322, 323
+# A marker that begins a segment, or the end: not a stuffed byte, a restart or a fill byte.
+MARKER, ALONE = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]"), (0x01, 0xD8)
+END, START_OF_SCAN, EXIF, MPF = 0xD9, 0xDA, b"Exif\0\0", b"MPF\0"
+# Bytes of a value of each type of TIFF, and the tags that lead to further values.
+SIZES = dict(zip(range(1, 19), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), strict=True))
+LEADING_ON, MOST_DIRECTORIES = (34665, 34853, 40965), 8
+SMALLER = "save it smaller"
+AGAIN = "open it in an image editor and save it again"
+
+
+def check_bytes(size: int, name: str) -> None:
+    """Refuse a file by its size alone: nothing, or too much. Raises `ImageError`, as all of these do."""
+    if size == 0:
+        raise ImageError(f"{name}: the file is empty", fix="replace or remove this file")
+    if size > MOST_BYTES:
+        raise ImageError(f"{name}: {size:,} bytes; at most {MOST_BYTES:,} are read", fix=SMALLER)
+
+
+def check_file(data: bytes, name: str) -> None:
+    """Refuse a file of which Pillow should not even read the header."""
+    check_bytes(len(data), name)
+    if data.startswith(PNG):
+        _check_png(data, name)
+    elif data.startswith(GIF):
+        _check_gif(data, name)
+    elif data.startswith(JPEG):
+        _check_jpeg(data, name)
+    elif data.startswith(TIFF):
+        check_tags(data, name)
+
+
+def check_size(image: Image.Image, name: str) -> None:
+    """Refuse more pixels than the memory should hold."""
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise ImageError(f"{name}: {width} x {height} pixels; at most {MOST_PIXELS:,} are decoded", fix=SMALLER)
+
+
+def check_image(image: Image.Image, data: bytes, name: str) -> None:
+    """Refuse what should not be decoded. image: of `data`, just opened."""
+    check_size(image, name)
+    if image.format == "TIFF":
+        _check_tiles(image, name)
+    elif image.format in ("JPEG", "MPO") and not _is_painted_once(image, data) and has_many_scans(data):
+        raise ImageError(f"{name}: a JPEG of more than {MOST_SCANS} scans", fix=AGAIN)
+
+
+def _check_png(data: bytes, name: str) -> None:
+    """Not countless chunks, and no texts that would unpack to much more than a picture needs."""
+    place, text, parts = len(PNG), 0, 0
+    while place + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        parts += kind not in (b"IDAT", b"fdAT")
+        if kind in (b"zTXt", b"iTXt"):
+            text += min(size * DEFLATE, UNPACKED_EACH)
+        _check_parts(parts, name)
+        _check_text(text, MOST_TEXT, name)
+        place += size + 12
+
+
+def _check_gif(data: bytes, name: str) -> None:
+    """No long comments before the first picture: Pillow joins their blocks of 255 bytes one by one."""
+    flags = data[10] if len(data) > 10 else 0
+    begun = place = 13 + (3 * (2 << (flags & 7)) if flags & 0x80 else 0)
+    while data[place : place + 1] == b"!":
+        place += 2
+        while place < len(data) and data[place]:
+            place += data[place] + 1
+        place += 1
+        _check_text(place - begun, UNPACKED_EACH, name)
+
+
+def _check_jpeg(data: bytes, name: str) -> None:
+    """Not countless segments before the picture, and no EXIF or MPF values that overlap."""
+    exif = b""
+    for parts, (kind, segment) in enumerate(_segments(data)):
+        _check_parts(parts, name)
+        if kind == START_OF_SCAN:
+            break
+        if segment.startswith(EXIF):
+            exif += segment.removeprefix(EXIF) if exif else segment
+        elif segment.startswith(MPF):
+            check_tags(segment[len(MPF) :], name)
+    check_tags(exif, name)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The segments of a JPEG as Pillow finds them: the kind and what they hold."""
+    place = 0
+    while found := MARKER.search(data, place):
+        place, kind = found.end(), data[found.end() - 1]
+        handler = JpegImagePlugin.MARKER.get(0xFF00 | kind, ("", "", None))[2]
+        size = int.from_bytes(data[place : place + 2], "big") if handler else 0
+        yield kind, data[place + 2 : place + size]
+        place += size
+
+
+def _check_parts(parts: int, name: str) -> None:
+    if parts > MOST_PARTS:
+        raise ImageError(f"{name}: more than {MOST_PARTS:,} parts", fix=AGAIN)
+
+
+def _check_text(size: int, most: int, name: str) -> None:
+    if size > most:
+        raise ImageError(f"{name}: its texts may take more than {most:,} bytes", fix=AGAIN)
+
+
+def check_tags(data: bytes, name: str) -> None:
+    """Refuse values that overlap so much that together they are far more than the file. data: a TIFF, or EXIF."""
+    if data.startswith(EXIF * MOST_DIRECTORIES):
+        raise ImageError(f"{name}: its EXIF data begin again and again", fix=AGAIN)
+    data = data[re.match(rb"(?:Exif\0\0)*", data).end() :]
+    order, big = ">" if data[:2] == b"MM" else "<", data[2:3] == b"\x2b"
+    total, places = 0, list(_at(order + ("Q" if big else "I"), data, 8 if big else 4))
+    for place in places:
+        for tag, kind, count, value in _entries(data, order, big, place):
+            total += min(count * SIZES.get(kind, 0), len(data))
+            if total > 4 * len(data) + UNPACKED_EACH:
+                raise ImageError(f"{name}: the values of its tags overlap", fix=AGAIN)
+            if tag in LEADING_ON and len(places) < MOST_DIRECTORIES:
+                places.append(value)
+
+
+def _entries(data: bytes, order: str, big: bool, place: int) -> Iterator[tuple[int, int, int, int]]:
+    """The tag, the type, the count and the value, or where that lies, of each entry of a directory, until data ends."""
+    head, form = (order + "Q", order + "HHQQ") if big else (order + "H", order + "HHII")
+    (count,) = _at(head, data, place) or (0,)
+    first, size = place + struct.calcsize(head), struct.calcsize(form)
+    for number in range(count):
+        if not (entry := _at(form, data, first + number * size)):
+            break
+        yield entry
+
+
+def _at(form: str, data: bytes, place: int) -> tuple[int, ...]:
+    """What is written at a place, nothing where data ends before."""
+    return struct.unpack_from(form, data, place) if place + struct.calcsize(form) <= len(data) else ()
+
+
+def check_exif(info: Mapping[str, Any], name: str) -> None:
+    """The same for what is known of an image once it is decoded: Pillow has not read these values yet."""
+    exif = info.get("exif") or b""
+    if not exif and isinstance(text := info.get("Raw profile type exif"), str):
+        with suppress(ValueError):
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))
+    check_tags(exif, name)
+
+
+def _check_tiles(image: Image.Image, name: str) -> None:
+    wide, long = (image.tag_v2.get(tag, 0) for tag in (TILE_WIDTH, TILE_LENGTH))
+    if wide * long > max(MOST_TILE, image.width * image.height):
+        problem = f"{name}: tiles of {wide} x {long} pixels for {image.width} x {image.height}"
+        raise ImageError(problem, fix=AGAIN)
+
+
+def _is_painted_once(image: Image.Image, data: bytes) -> bool:
+    """Whether the first scan of a JPEG is all of it: it names all components. Pillow has just read its header."""
+    size = 6 + 2 * image.layers
+    header = bytes((0xFF, START_OF_SCAN, 0, size, image.layers))
+    return not image.info.get("progressive") and data[: image.fp.tell()][-size - 2 :].startswith(header)
+
+
+def has_many_scans(data: bytes, most: int = MOST_SCANS) -> bool:
+    """Whether a JPEG has more scans than that until it ends; what lies in other segments, or behind, does not count."""
+    place = scans = 0
+    while scans <= most and (found := MARKER.search(data, place)):
+        place, kind = found.end(), data[found.end() - 1]
+        if kind == END:
+            break
+        scans += kind == START_OF_SCAN
+        place += 0 if kind in ALONE else int.from_bytes(data[place : place + 2], "big")
+    return scans > most

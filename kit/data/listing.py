@@ -1,0 +1,169 @@
+"""From what people have to rows of path, label, split and group, unread: from folders, CSV files and DataFrames.
+
+rows, left_out = listed("photos", label="^(.+)_[0-9]+")
+
+What is left out, and why, is a list of {"path", "reason"}: nothing disappears without a word.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kit.data.datasets import NAMED
+from kit.data.images import list_images
+from kit.data.labels import LabelRule, label_rule, parent_folder
+from kit.errors import DataError, did_you_mean, some_of
+
+SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid"}
+SPLIT_FOLDERS |= {"test": "test"}
+PATH_COLUMNS = ("path", "file", "filename", "fname", "image", "name")
+LABEL_COLUMNS = ("label", "class", "category", "target")
+UNLABELLED = ("error", "skip")
+SKIP = 'or leave them out: --unlabelled skip, unlabelled="skip"'
+
+LeftOut = list[dict[str, str]]
+
+
+def listed(
+    source: str | Path | pd.DataFrame,
+    label: str | Callable[[Any], Any] = "folder",
+    labels: str | Path | None = None,
+    follow_links: bool = False,
+    unlabelled: str = "error",
+) -> tuple[pd.DataFrame, LeftOut]:
+    """Rows of path, label, split ('' where none is given) and group, and what is left out; see `data.survey`."""
+    if isinstance(source, pd.DataFrame):
+        return _from_frame(source, Path(), "the DataFrame", unlabelled)
+    folder = find_folder(source)
+    if labels is not None:
+        return _from_frame(_read_csv(Path(labels)), folder, str(labels), unlabelled)
+    images, others = list_images(folder, follow_links)
+    left_out = [{"path": str(path), "reason": reason} for path, reason in others]
+    rows, nameless = _from_paths(images, folder, label, left_out, unlabelled)
+    return rows, left_out + nameless
+
+
+def find_folder(source: str | Path) -> Path:
+    """The folder that `source` names: a path, or one of kit's named data sets (fetched if need be)."""
+    folder = Path(source).expanduser().absolute()
+    if folder.is_dir():
+        return folder
+    if str(source) in NAMED:
+        return NAMED[str(source)]()
+    what = "is a file, not a folder" if folder.is_file() else "is not there"
+    hint = did_you_mean(str(source), NAMED)
+    names = ", ".join(NAMED)
+    raise DataError(f"{source} {what}.{hint}", fix=f"give a folder of images, or a named data set: {names}")
+
+
+def empty_folders(folder: Path) -> list[str]:
+    """Folders that hold nothing at all: classes that somebody meant to fill. Relative to `folder`, by name."""
+    found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_dir() and not any(path.iterdir())]
+    return sorted(str(path) for path in found if not any(part.startswith(".") for part in path.parts))
+
+
+def _from_paths(
+    paths: Sequence[Path], folder: Path, label: Any, others: LeftOut, unlabelled: str
+) -> tuple[pd.DataFrame, LeftOut]:
+    if not paths:
+        reasons = "; ".join(sorted({entry["reason"] for entry in others})[:3])
+        fix = "give the folder above the images; their names end in .jpg, .png, .webp, ..."
+        raise DataError(
+            f"{folder} holds no images, and {len(others)} other files{reasons and f' ({reasons})'}", fix=fix
+        )
+    rule = label_rule(label)
+    loose = [path.name for path in paths if path.parent == folder]
+    if rule is parent_folder and loose:
+        fix = 'put each image into the folder of its class, or say --label is_cat or a pattern like "^(.*)_[0-9]+"'
+        raise DataError(f"{len(loose)} images lie in {folder} itself, in no class folder: {some_of(loose)}", fix=fix)
+    found, nameless = _labels_of(paths, rule, unlabelled)
+    levels = 3 if rule is parent_folder else 2
+    splits = [_split_of(path.relative_to(folder), levels) for path in found]
+    columns = {"path": [str(path) for path in found], "label": list(found.values()), "split": splits, "group": ""}
+    return pd.DataFrame(columns), nameless
+
+
+def _labels_of(paths: Sequence[Path], rule: LabelRule, unlabelled: str) -> tuple[dict[Path, str], LeftOut]:
+    """A label for each path; those that have none are counted, and the first five named, or left out."""
+    labels, failed = {}, {}
+    for path in paths:
+        try:
+            labels[path] = rule(path)
+        except DataError as error:
+            failed[path] = error
+    if failed and (unlabelled == "error" or not labels):
+        errors = list(failed.values())
+        problem = f"{len(failed)} of {len(paths)} files have no label: {some_of([error.problem for error in errors])}"
+        raise DataError(problem, fix=f"{errors[0].fix}; {SKIP}" if labels else errors[0].fix)
+    return labels, [{"path": str(path), "reason": "no label"} for path in failed]
+
+
+def _split_of(path: Path, levels: int) -> str:
+    """The split that the first folder of a relative path names, or ''; a class may be called "test" too."""
+    return SPLIT_FOLDERS.get(path.parts[0].lower(), "") if len(path.parts) >= levels else ""
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """A CSV file as text: UTF-8, with or without a byte order mark."""
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        problem = f"{path} is not UTF-8 (byte {error.start} cannot be read)"
+        raise DataError(problem, fix="save it as UTF-8; in Excel: Save as, CSV UTF-8") from error
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path} cannot be read as CSV ({error})", fix="save it as a UTF-8 CSV file") from error
+
+
+def _from_frame(frame: pd.DataFrame, folder: Path, name: str, unlabelled: str) -> tuple[pd.DataFrame, LeftOut]:
+    """Rows from a table that says the labels; its paths count from `folder`."""
+    path_column, label_column = (_column(frame, known, name) for known in (PATH_COLUMNS, LABEL_COLUMNS))
+    rows = pd.DataFrame({"path": [str((folder / str(path)).absolute()) for path in frame[path_column]]})
+    rows["label"] = [str(label).strip() if pd.notna(label) else "" for label in frame[label_column]]
+    for column in ("split", "group"):
+        rows[column] = frame[column].fillna("").astype(str).str.strip().tolist() if column in frame else ""
+    missing = ~rows["path"].map(lambda path: Path(path).is_file())
+    fix = f"paths in {name} count from {folder.resolve()}; correct them or remove the rows"
+    gone = _left_out(
+        rows[missing], len(rows), unlabelled, (f"files of {name} are not there", fix, "there is no such file")
+    )
+    empty = ~missing & (rows["label"] == "")
+    gone += _left_out(
+        rows[empty], len(rows), unlabelled, (f"rows of {name} have no label", "fill or remove them", "no label")
+    )
+    rows = rows[~missing & ~empty].reset_index(drop=True)
+    repeated = rows["path"][rows["path"].duplicated()].tolist()
+    if repeated:
+        raise DataError(f"{name} names files more than once: {some_of(repeated)}", fix="keep one row a file")
+    return _checked_splits(rows, name), gone
+
+
+def _left_out(rows: pd.DataFrame, total: int, unlabelled: str, words: tuple[str, str, str]) -> LeftOut:
+    """Rows that cannot be used, with their reason, where they may be left out; else `DataError`.
+
+    words: what is wrong with them, the fix, and the reason in short.
+    """
+    wrong, fix, reason = words
+    paths = rows["path"].tolist()
+    if paths and (unlabelled == "error" or len(paths) == total):
+        raise DataError(f"{len(paths)} of {total} {wrong}: {some_of(paths)}", fix=f"{fix}; {SKIP}")
+    return [{"path": path, "reason": reason} for path in paths]
+
+
+def _column(frame: pd.DataFrame, known: Sequence[str], name: str) -> str:
+    for name_wanted in known:
+        for column in frame.columns:
+            if str(column).strip().lower() == name_wanted:
+                return column
+    has = ", ".join(map(str, frame.columns))
+    raise DataError(f"{name} has no column {known[0]!r}; it has: {has}", fix=f"name a column one of {', '.join(known)}")
+
+
+def _checked_splits(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    rows["split"] = [SPLIT_FOLDERS.get(split.lower(), split) for split in rows["split"]]
+    unknown = sorted(set(rows["split"]) - {"", "train", "valid", "test", "out"})
+    if unknown:
+        problem = f"{name} has unknown splits: {', '.join(unknown)}"
+        raise DataError(problem, fix="use train, valid, test, or leave empty")
+    return rows

@@ -1,0 +1,60 @@
+"""Where weights lie on this machine: a folder of one's own, and the caches that torch and Hugging Face share.
+
+KIT_WEIGHTS=/data/weights kit fine-tune photos   # looked into before any cache, and before the network
+
+The folder holds files by the names that they have where they come from: `resnet18-f37072fd.pth` (torchvision),
+`resnet18.a1_in1k.safetensors` or a folder `resnet18.a1_in1k/` with `model.safetensors` (timm), and the same below the
+owner's name, `timm/resnet18.a1_in1k/` (the hub's ID, as `hf download ID --local-dir FOLDER/ID` writes it).
+"""
+
+import os
+from pathlib import Path
+
+from kit.errors import WeightsError
+
+VARIABLE = "KIT_WEIGHTS"
+SUMS = "SHA256SUMS"
+
+
+def own_folder() -> Path | None:
+    """The folder that KIT_WEIGHTS names, or None. Raises `WeightsError` where it names something else."""
+    value = os.environ.get(VARIABLE)
+    if not value:
+        return None
+    folder = Path(value).expanduser().absolute()
+    if not folder.is_dir():
+        raise WeightsError(f"{VARIABLE}={value} is no folder", fix=f"make it, or unset {VARIABLE}")
+    return folder
+
+
+def own_file(name: str) -> Path | None:
+    """The file or folder of that name in the folder that KIT_WEIGHTS names; None where there is none."""
+    folder = own_folder()
+    return folder / name if folder and (folder / name).exists() else None
+
+
+def put_it(name: str) -> str:
+    """Where a person may put a file by hand, in words: "put it at /data/weights/resnet18-f37072fd.pth"."""
+    folder = own_folder()
+    return f"put it at {folder / name}" if folder else f"put it at FOLDER/{name} and set {VARIABLE}=FOLDER"
+
+
+def torch_cache() -> Path:
+    """Where torch.hub, and with it torchvision, keeps files."""
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def hub_cache() -> Path:
+    """Where Hugging Face's client keeps files."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def listed_sha256(path: Path) -> str | None:
+    """The SHA-256 that the list beside a file gives for it (SHA256SUMS, as sha256sum writes it); None without one."""
+    sums = path.parent / SUMS
+    lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
+    return next((line.split()[0] for line in lines if line.split()[1:] == [path.name]), None)

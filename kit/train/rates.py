@@ -1,0 +1,138 @@
+"""Learning rates: what the recipe leaves open, and the rate finder, which changes nothing but your mind.
+
+curve = find_rate(learn, recipe); curve.suggestion              # 0.0021
+"""
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from fastai.callback.schedule import valley
+from fastai.optimizer import OptimWrapper
+from fastai.vision.all import CancelFitException, Learner, LRFinder, ParamScheduler
+
+from kit.console import say
+from kit.errors import RecipeError, TrainingError
+from kit.model.build import origin_of
+from kit.recipe import Recipe
+from kit.train.callbacks import batch_callbacks
+from kit.train.precision import precision_for, training_in
+from kit.train.state import random_numbers_kept
+
+STEPS = 100
+LOWEST, HIGHEST = 1e-7, 10.0
+FEWEST_POINTS = 10
+
+
+@dataclass(frozen=True)
+class RateCurve:
+    """What the rate finder saw: `rates` tried and the smoothed training `losses` there; and the rate it suggests."""
+
+    rates: list[float]
+    losses: list[float]
+    suggestion: float
+
+    def table(self) -> pd.DataFrame:
+        """A row a step: rate, loss."""
+        return pd.DataFrame({"rate": self.rates, "loss": self.losses})
+
+
+def rates_for(learn: Learner, recipe: Recipe) -> tuple[float, float]:
+    """The recipe's rate and lr_mult; where it leaves them open, those that suit what the learner started from.
+
+    The bundled weights were learned on photos of 32 pixels: they must move further than ImageNet's, early layers too.
+    With rate "auto", `find_rate` is asked.
+    """
+    rate, lr_mult = (5e-3, 10.0) if origin_of(learn).start.kind == "bundled" else (2e-3, 100.0)
+    wanted = _looked_for(learn, recipe) if recipe.rate == "auto" else recipe.rate
+    return wanted or rate, recipe.lr_mult or lr_mult
+
+
+def _looked_for(learn: Learner, recipe: Recipe) -> float:
+    """The suggestion, told before and after: on a CPU it takes a while."""
+    say(f"rate auto: a copy trains for {STEPS} batches to find a rate")
+    suggestion = find_rate(learn, recipe).suggestion
+    say(f"rate auto: {suggestion:.2g}")
+    return suggestion
+
+
+def find_rate(learn: Learner, recipe: Recipe) -> RateCurve:
+    """Train a copy of `learn` for 100 batches with a growing rate (fastai's `lr_find`), and suggest one by "valley".
+
+    The copy's body is frozen where it is pretrained, as in the first phase of `fine_tune`; its batches and loss are the
+    recipe's (mixup, weights, smoothing, clipping), one batch a step. `learn`, its loaders, all random numbers and all
+    files are afterwards as before. Source: Smith, "Cyclical Learning Rates for Training Neural Networks", 2017.
+    Raises `TrainingError` where the loss is not finite from the start.
+    """
+    copy = _copy_of(learn)
+    if origin_of(learn).start.pretrained:
+        copy.freeze()
+    epochs = STEPS // len(learn.dls.train) + 1
+    training = training_in(copy, precision_for(learn, recipe))
+    with random_numbers_kept(learn.dls), copy.no_bar(), copy.no_logging(), training as needed:
+        copy.fit(epochs, cbs=[*needed, *batch_callbacks(copy, recipe), RateFinder(LOWEST, HIGHEST, STEPS)])
+    return _curve(copy.recorder.lrs, [float(loss) for loss in copy.recorder.losses])
+
+
+class RateFinder(LRFinder):
+    """fastai's LRFinder, which need not save and load the learner: it is given a copy. Stops at a loss of NaN."""
+
+    def before_fit(self) -> None:
+        """Begin."""
+        ParamScheduler.before_fit(self)
+        self.best_loss = float("inf")
+
+    def after_batch(self) -> None:
+        """Go on while the loss tells anything."""
+        super().after_batch()
+        if not math.isfinite(self.smooth_loss):
+            raise CancelFitException
+
+    def after_fit(self) -> None:
+        """Nothing was saved."""
+
+
+def _copy_of(learn: Learner) -> Learner:
+    """A Learner over the same loaders whose model, loss and optimiser are its own, with fastai's callbacks alone."""
+    if isinstance(learn.opt_func, OptimWrapper):
+        problem = "rate=auto trains a copy, and this learner's opt_func is an optimiser of its own parameters"
+        raise RecipeError(problem, fix="opt_func=partial(OptimWrapper, opt=...), or a rate")
+    names = ("opt_func", "splitter", "lr", "wd", "wd_bn_bias", "train_bn", "moms", "default_cbs")
+    same = {name: getattr(learn, name) for name in names}
+    return Learner(learn.dls, deepcopy(learn.model), loss_func=deepcopy(learn.loss_func), **same)
+
+
+def _curve(rates: list[float], losses: list[float]) -> RateCurve:
+    """fastai leaves out the first tenth and the last five steps, and so do we."""
+    count = next((step for step, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+    rates, losses = [float(rate) for rate in rates[:count]], losses[:count]
+    told = slice(STEPS // 10, -5)
+    if len(losses[told]) < FEWEST_POINTS:
+        problem = f"the rate finder's loss was no longer a number after {count} steps, at the rate {rates[-1:]}"
+        raise TrainingError(problem, fix="look at the images and the loss first; or give a rate: --rate 2e-3")
+    suggestion, _ = valley(torch.tensor(rates[told]), torch.tensor(losses[told]), STEPS)
+    return RateCurve(rates, losses, suggestion)
+
+
+def draw_rates(curve: RateCurve, path: Path) -> None:
+    """The loss against the rate, with the suggestion, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(curve.rates, curve.losses, color="#2f6fde", linewidth=2)
+    axes.axvline(curve.suggestion, color="#e0662f", linewidth=1.5, linestyle="--")
+    axes.text(
+        curve.suggestion,
+        0.97,
+        f" {curve.suggestion:.2g}",
+        color="#e0662f",
+        transform=axes.get_xaxis_transform(),
+        va="top",
+    )
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120, format="png")

@@ -1,0 +1,97 @@
+"""From the start of a process to its first answer: `kit predict` beside fastai's load_learner and predict. Run by hand.
+
+python tests/bench/startup.py
+python tests/bench/startup.py --bundle runs/pets          # a bundle of one's own, without fastai beside it
+
+resnet18 and resnet34 at 224 pixels, random weights, one small photo, fresh processes in turn, the files in the system's
+cache. Seconds until the answer is printed and the peak memory of the process (ru_maxrss); then `kit --help` and
+`import kit`, until they end. The last line is how many times sooner kit answers than fastai, for resnet34.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from bundles import sample, spread, untrained
+
+from kit.cli.script import script
+
+ARCHS = ("resnet18", "resnet34")
+KIT = [sys.executable, "-m", "kit.cli.main"]
+FASTAI = """
+import sys
+from fastai.vision.all import load_learner
+
+learn = load_learner(sys.argv[1])
+with learn.no_bar():
+    label, _, probabilities = learn.predict(sys.argv[2])
+print(sys.argv[2], label, max(probabilities).item(), flush=True)
+"""
+
+Measured = tuple[float, float]
+
+
+def measure(command: list[str], until: str = "") -> Measured:
+    """Seconds until a fresh process prints a line with `until` in it, or until it ends, and its peak memory in MiB."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    found = [time.perf_counter() - begun for line in process.stdout if until and until in line]
+    _, status, usage = os.wait4(process.pid, 0)
+    if status or (until and not found):
+        raise SystemExit(f"{' '.join(command)} gave no answer (status {status})")
+    return found[0] if until else time.perf_counter() - begun, usage.ru_maxrss / 1024
+
+
+def commands(folder: Path, arch: str, photo: str) -> dict[str, tuple[list[str], str]]:
+    """What is measured for a folder of `untrained`, by name: the command, and what its answer holds."""
+    return {
+        f"kit predict, {arch}": ([*KIT, "predict", str(folder / "bundle"), photo], photo),
+        f"fastai, {arch}": ([sys.executable, "-c", FASTAI, str(folder / "export.pkl"), photo], photo),
+    }
+
+
+def in_turn(known: dict[str, tuple[list[str], str]], runs: int) -> dict[str, list[Measured]]:
+    """Each command once to warm up, then `runs` times, in turn."""
+    for command, until in known.values():
+        measure(command, until)
+    seen: dict[str, list[Measured]] = {name: [] for name in known}
+    for _ in range(runs):
+        for name, (command, until) in known.items():
+            seen[name].append(measure(command, until))
+    return seen
+
+
+def main(
+    bundle: Annotated[Path | None, typer.Option(help="measure this bundle alone")] = None,
+    image: Annotated[Path | None, typer.Option(help="a photo; by default a drawing")] = None,
+    runs: int = 7,
+):
+    """Print seconds and MiB for each command, and the ratio."""
+    photo = str(image or sample(1)[0])
+    quick = {"kit --help": ([*KIT, "--help"], ""), "import kit": ([sys.executable, "-c", "import kit"], "")}
+    if bundle:
+        own = {f"kit predict, {bundle}": ([*KIT, "predict", str(bundle), photo], photo)}
+        return show(in_turn(own | quick, runs))
+    with untrained(ARCHS[0], 224) as small, untrained(ARCHS[1], 224) as large:
+        seen = in_turn(commands(small, ARCHS[0], photo) | commands(large, ARCHS[1], photo) | quick, runs)
+    show(seen)
+    for arch in ARCHS:
+        kit, fastai = (seen[f"{name}, {arch}"] for name in ("kit predict", "fastai"))
+        ratio = statistics.median(theirs / ours for (ours, _), (theirs, _) in zip(kit, fastai, strict=True))
+        print(f"{ratio:.1f}x")
+
+
+def show(seen: dict[str, list[Measured]]) -> None:
+    """Print the table."""
+    for name, values in seen.items():
+        seconds, memory = ([value[place] for value in values] for place in (0, 1))
+        print(f"{name:24} {spread(seconds)} s, {max(memory):.0f} MiB")
+
+
+if __name__ == "__main__":
+    script(main)

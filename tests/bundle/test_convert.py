@@ -1,0 +1,202 @@
+"""Exports of plain fastai become bundles that predict the same; nothing is opened unasked."""
+
+import hashlib
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastai.vision.all import (
+    CategoryBlock,
+    DataBlock,
+    ImageBlock,
+    MultiCategoryBlock,
+    Normalize,
+    RandomSplitter,
+    Resize,
+    aug_transforms,
+    get_image_files,
+    imagenet_stats,
+    vision_learner,
+)
+from torchvision.models import resnet18
+from typer.testing import CliRunner
+
+from kit import bundle
+from kit.bundle.convert import convert
+from kit.bundle.exports import open_export, read_export
+from kit.cli.main import app
+from kit.data.sources import labelled_images
+from kit.errors import BundleError
+
+VOCAB = ["circle", "square", "triangle"]
+
+
+def label(path):
+    return path.parent.name
+
+
+def export(folder, out, *, arch=resnet18, get_y=label, resize=None, batch_tfms=None, by_reference=False):
+    """A learner as in the first lesson: untrained, but with batch-norm statistics of its own."""
+    block = DataBlock(
+        (ImageBlock, CategoryBlock),
+        get_items=get_image_files,
+        get_y=get_y,
+        splitter=RandomSplitter(seed=1),
+        item_tfms=resize or Resize(64),
+        batch_tfms=[*(batch_tfms or []), Normalize.from_stats(*imagenet_stats)],
+    )
+    dls = block.dataloaders(folder, bs=8, num_workers=0, device="cpu")
+    learn = vision_learner(dls, arch, pretrained=False, normalize=False)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3)
+    learn.export(out, **({"pickle_module": pickle} if by_reference else {}))
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(shapes, tmp_path_factory):
+    return export(shapes, tmp_path_factory.mktemp("exports") / "export.pkl")
+
+
+@pytest.fixture(scope="module")
+def rows(shapes):
+    return labelled_images(shapes)
+
+
+def test_a_bundle_of_an_export_predicts_what_fastai_predicts(exported, rows, tmp_path):
+    folder, proof = convert(exported, tmp_path / "out", rows)
+    assert proof.images == 24
+    assert proof.largest_difference < 1e-4
+    assert proof.other_classes == 0
+    learn, _ = open_export(exported)
+    paths = [Path(path) for path in rows["path"][::5]]
+    theirs = learn.get_preds(dl=learn.dls.test_dl(paths, num_workers=0))[0].numpy()
+    ours = bundle.load(folder).predict(paths)
+    assert np.allclose([[one.plain[name] for name in VOCAB] for one in ours], theirs, atol=1e-4)
+
+
+def test_the_bundle_says_where_it_comes_from_and_claims_nothing_about_training(exported, rows, tmp_path):
+    folder, _ = convert(exported, tmp_path / "out", rows)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["start"]["kind"] == "converted"
+    assert config["start"]["sha256"] == hashlib.sha256(exported.read_bytes()).hexdigest()
+    assert config["data"]["train"] == 0
+    card = (folder / "README.md").read_text()
+    assert "not known" in card
+    assert "no training image duplicates" not in card
+
+
+def test_classes_can_be_given_better_names(exported, rows, tmp_path):
+    names = ["round", "four corners", "three corners"]
+    renamed = rows.assign(label=rows["label"].map(dict(zip(VOCAB, names, strict=True))))
+    folder, _ = convert(exported, tmp_path / "out", renamed, names=names)
+    assert bundle.load(folder).vocab == names
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "a", "b"]])
+def test_names_that_do_not_fit_the_classes_are_refused(exported, rows, tmp_path, names):
+    with pytest.raises(BundleError, match="names for 3 classes: circle, square, triangle"):
+        convert(exported, tmp_path / "out", rows, names=names)
+
+
+def test_a_label_function_that_is_nowhere_is_no_trouble(shapes, rows, tmp_path, monkeypatch):
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "notebook_label", notebook_label, raising=False)
+    monkeypatch.setattr(notebook_label, "__module__", "__main__")
+    path = export(shapes, tmp_path / "export.pkl", get_y=notebook_label, by_reference=True)
+    monkeypatch.delattr(main, "notebook_label")
+    assert open_export(path)[1] == ["__main__.notebook_label"]
+    assert convert(path, tmp_path / "out", rows)[1].largest_difference < 1e-4
+
+
+def notebook_label(path):
+    return path.parent.name
+
+
+def test_a_network_of_timms_is_known_by_itself(shapes, rows, tmp_path):
+    path = export(shapes, tmp_path / "export.pkl", arch="resnet10t")
+    folder, proof = convert(path, tmp_path / "out", rows)
+    assert proof.largest_difference < 1e-4
+    assert json.loads((folder / "config.json").read_text())["architecture"]["name"] == "timm/resnet10t"
+
+
+def test_squished_images_and_no_normalisation_are_kept(shapes, rows, tmp_path):
+    path = export(shapes, tmp_path / "export.pkl", resize=Resize(48, "squish"))
+    exported = read_export(path)
+    assert (exported.recipe.size, exported.recipe.resize) == (48, "squish")
+    assert convert(path, tmp_path / "out", rows)[1].largest_difference < 1e-4
+
+
+def test_presizing_leaves_a_difference_that_has_to_be_accepted(shapes, rows, tmp_path):
+    path = export(shapes, tmp_path / "export.pkl", resize=Resize(80), batch_tfms=aug_transforms(size=64))
+    assert read_export(path).recipe.size == 64
+    with pytest.raises(BundleError, match="a probability differs by up to") as error:
+        convert(path, tmp_path / "out", rows)
+    assert "--tolerance" in error.value.fix
+    folder, proof = convert(path, tmp_path / "out", rows, tolerance=0.9)
+    assert 1e-4 < proof.largest_difference < 0.9
+    assert bundle.load(folder).config["image"]["size"] == 64
+
+
+def test_a_head_of_ones_own_is_refused(shapes, rows, tmp_path):
+    block = DataBlock((ImageBlock, CategoryBlock), get_items=get_image_files, get_y=label, item_tfms=Resize(64))
+    dls = block.dataloaders(shapes, bs=8, num_workers=0, device="cpu")
+    vision_learner(dls, resnet18, pretrained=False, lin_ftrs=[32]).export(tmp_path / "export.pkl")
+    with pytest.raises(BundleError, match="or its head is not fastai's own"):
+        convert(tmp_path / "export.pkl", tmp_path / "out", rows)
+
+
+def test_a_learner_of_several_labels_is_refused(shapes, rows, tmp_path):
+    block = DataBlock((ImageBlock, MultiCategoryBlock), get_items=get_image_files, get_y=several, item_tfms=Resize(64))
+    dls = block.dataloaders(shapes, bs=8, num_workers=0, device="cpu")
+    vision_learner(dls, resnet18, pretrained=False).export(tmp_path / "export.pkl")
+    with pytest.raises(BundleError, match="does not tell classes apart, one for an image"):
+        convert(tmp_path / "export.pkl", tmp_path / "out", rows)
+
+
+def several(path):
+    return [path.parent.name]
+
+
+def test_what_is_no_export_says_so(tmp_path, rows):
+    (tmp_path / "text.pkl").write_text("no pickle")
+    with pytest.raises(BundleError, match="cannot be opened as a fastai export"):
+        convert(tmp_path / "text.pkl", tmp_path / "out", rows)
+
+
+def test_a_handful_of_images_prove_nothing(exported, rows, tmp_path):
+    with pytest.raises(BundleError, match="3 images to prove it on"):
+        convert(exported, tmp_path / "out", rows.head(3))
+
+
+class Marks:
+    """A pickle that writes a file when it is opened."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_3_nothing_is_opened_before_its_hash_is_shown_and_it_is_trusted(shapes, tmp_path):
+    path = tmp_path / "export.pkl"
+    path.write_bytes(pickle.dumps(Marks(tmp_path / "ran")))
+    command = ["convert", str(path), str(tmp_path / "out"), "--images", str(shapes)]
+    done = CliRunner().invoke(app, command)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in done.output
+    assert isinstance(done.exception, BundleError)
+    assert "--trust-pickle" in done.exception.fix
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_3_trusted_it_is_converted_by_the_command(exported, shapes, tmp_path):
+    command = ["convert", str(exported), str(tmp_path / "out"), "--images", str(shapes), "--trust-pickle"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "0 of 24 images get another class" in done.output
+    assert bundle.load(tmp_path / "out").vocab == VOCAB

@@ -1,0 +1,175 @@
+"""What the tests of bad inputs share: a server on a free port of this machine, and the clients that talk to it."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+from kit.bundle.predictor import Predictor
+from kit.serve import process
+from kit.serve.reply import State
+from kit.serve.server import Settings, bind, build, private_cache
+
+LIMIT = 1_000_000
+BOUNDARY = "xyz"
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+JSON = {"Content-Type": "application/json"}
+IMAGE = {"Content-Type": "image/png"}
+
+
+@contextmanager
+def served(predictor, **settings):
+    """A server in a thread of this process, on a free port."""
+    settings = Settings(**{"port": 0, "max_upload": LIMIT, "patience": 1.0} | settings)
+    state, ready, hosts = State(), threading.Event(), settings.hosts
+    with bind("127.0.0.1", 0) as listener, private_cache() as cache:
+        port = listener.getsockname()[1]
+        app = build(predictor, settings, state, hosts, cache, port)
+        server = process.Process(app, state, ready.set)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            assert ready.wait(30)
+            yield SimpleNamespace(
+                port=port, cache=cache, state=state, hosts=hosts, process=server, blocks=app.app.blocks
+            )
+        finally:
+            server.should_exit = True
+            thread.join(30)
+        assert not thread.is_alive()
+
+
+def ask(port, method, path, body=None, headers=None, **kwargs):
+    """The status, the headers and the body of one answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, body, headers or {}, **kwargs)
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def good(port, photo, **headers) -> bool:
+    return ask(port, "POST", "/v1/predict", photo, IMAGE | headers)[0] == 200
+
+
+def part(name, data, filename=None):
+    file = "" if filename is None else f'; filename="{filename}"'
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
+    return head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def upload(port, name, data):
+    return ask(port, "POST", "/gradio_api/upload", part("files", data, name), FORM)
+
+
+def stored(port, name, data) -> str:
+    """The path under which the page's upload keeps a file."""
+    status, _, said = upload(port, name, data)
+    assert status == 200, said
+    return json.loads(said)[0]
+
+
+def functions(port) -> list[dict]:
+    return json.loads(ask(port, "GET", "/config")[2])["dependencies"]
+
+
+def function_index(port) -> int:
+    return next(one["id"] for one in functions(port) if one["api_name"] == "predict")
+
+
+def image_functions(port) -> list[int]:
+    """What the page and programs call with one image."""
+    inputs = next(one["inputs"] for one in functions(port) if one["api_name"] == "predict")
+    found = [one["id"] for one in functions(port) if one["inputs"] == inputs]
+    assert len(found) == 2
+    return found
+
+
+def many_function(port) -> int:
+    """What the page calls with many files."""
+    (found,) = (one["id"] for one in functions(port) if one["inputs"] and len(one["outputs"]) == 2)
+    return found
+
+
+def join(port, data, **fields):
+    event = {"data": data, "session_hash": "abc"} | fields
+    if "fn_index" not in event:
+        event["fn_index"] = function_index(port)
+    return ask(port, "POST", "/gradio_api/queue/join", json.dumps(event), JSON)
+
+
+def listen(port, session) -> socket.socket:
+    """The page's event stream, its first bytes read."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    head = f"GET /gradio_api/queue/data?session_hash={session} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+    connection.sendall(head.encode())
+    assert connection.recv(12) == b"HTTP/1.1 200"
+    return connection
+
+
+def hears(port, session) -> str:
+    """All that the page's event stream says until its event is over."""
+    return ask(port, "GET", f"/gradio_api/queue/data?session_hash={session}")[2].decode()
+
+
+def messages(text) -> list[dict]:
+    """The messages of an event stream."""
+    return [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+
+
+def outcome(port, function, data, session):
+    """What a function of the page gives in the end."""
+    status, _, said = join(port, data, fn_index=function, session_hash=session)
+    assert status == 200, said
+    (done,) = (one for one in messages(hears(port, session)) if one["msg"] == "process_completed")
+    return done
+
+
+class Held:
+    """A predictor whose network waits until it is released. most: how many were in it at one time."""
+
+    def __init__(self, predictor):
+        self.release, self.started = threading.Event(), threading.Semaphore(0)
+        self.predictor = Predictor(predictor.config, self.engine, predictor.folder)
+        self.real, self.lock, self.working, self.most = predictor.engine, threading.Lock(), 0, 0
+
+    def engine(self, pixels):
+        with self.lock:
+            self.working += 1
+            self.most = max(self.most, self.working)
+        self.started.release()
+        assert self.release.wait(30)
+        with self.lock:
+            self.working -= 1
+        return self.real(pixels)
+
+
+def inside(port) -> int:
+    """How many requests and events the server has let in. It needs `metrics`."""
+    lines = ask(port, "GET", "/metrics")[2].decode().splitlines()
+    return int(next(line for line in lines if line.startswith("kit_requests_inside")).split()[1])
+
+
+def until(happens, seconds=15):
+    end = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def reachable(port) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def begin(port, photo, count=None):
+    """A client that has sent its request, or `count` bytes of its photo, and waits."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=15)
+    head = "POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
+    connection.sendall(f"{head}Content-Length: {len(photo)}\r\n\r\n".encode() + photo[:count])
+    return connection
