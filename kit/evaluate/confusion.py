@@ -9,9 +9,10 @@ MOST_CLASSES = 25
 
 
 def confused_most(cells: Mapping[tuple[int, int], int], classes: int) -> list[int]:
-    """The classes that a matrix shows: all of them up to 25, and of more those of the most frequent confusions, none without any.
+    """The classes that a matrix shows: all of them up to 25, and of more those of the most frequent confusions.
 
-    cells: how often class (true, predicted), by number, was found; what is missing counts as 0.
+    cells: how often class (true, predicted), by number, was found; what is missing counts as 0. Of many classes without
+    a confusion none is shown.
     """
     if classes <= MOST_CLASSES:
         return list(range(classes)) if cells else []

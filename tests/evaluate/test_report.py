@@ -93,7 +93,7 @@ def test_of_many_classes_those_confused_most_are_shown():
     everywhere = {(place, place + 1): 40 - place for place in range(39)}
     assert confused_most(everywhere, 40) == list(range(25))
     assert confused_most(right, 40) == []
-    assert confused_most(cells, 25) == list(range(25))
+    assert confused_most(right, 25) == list(range(25))
     assert confused_most({}, 3) == []
 
 
