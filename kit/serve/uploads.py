@@ -44,7 +44,8 @@ def routes(blocks: Any, cache: Path) -> APIRouter:
         try:
             form = await request.form(max_files=MOST_FILES, max_fields=MOST_FILES)
         except (MultiPartException, HTTPException) as error:
-            raise Refusal(400, "the form cannot be read", fix=HOW) from error
+            why = getattr(error, "message", "") or getattr(error, "detail", "")
+            raise Refusal(400, f"the form cannot be read ({why})", fix=HOW) from error
         files = form.getlist("files")
         if not files or not all(isinstance(file, UploadFile) and file.filename for file in files):
             raise Refusal(422, "no files, or one without a name", fix=HOW)

@@ -5,7 +5,7 @@ with logging_to("tensorboard", learn, Path("runs/pets")) as callbacks: learn.fin
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,13 @@ from kit.train.state import random_numbers_kept
 
 
 def check_log(log: str) -> None:
-    """Raise `RecipeError` where the package that writes the log is not installed."""
-    if log != "none" and find_spec(log) is None:
-        raise RecipeError(f"log={log} needs the package {log}, which is not installed", fix=f"pip install {log}")
+    """Raise `RecipeError` where the package that writes the log is not installed, or does not load."""
+    if log == "none":
+        return
+    try:
+        import_module(log)
+    except ImportError as error:
+        raise RecipeError(f"log={log} needs the package {log}: {error}", fix=f"pip install {log}") from error
 
 
 @contextmanager

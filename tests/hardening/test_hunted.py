@@ -12,6 +12,8 @@ import zipfile
 
 import pytest
 from over_sockets import (
+    BOUNDARY,
+    FORM,
     IMAGE,
     JSON,
     ask,
@@ -321,3 +323,10 @@ def test_a_login_that_is_too_long_is_refused(predictor, size):
     with served(predictor, auth="anna", password="right") as server:
         assert ask(server.port, "POST", "/login", "a=b&" * (size // 4), form)[0] == 413
         assert ask(server.port, "POST", "/login", "username=anna&password=right", form)[0] == 200
+
+
+def test_files_beyond_a_thousand_at_once_are_refused_with_the_number(server):
+    one = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n'
+    status, _, said = ask(server.port, "POST", "/gradio_api/upload", one * 1001 + f"--{BOUNDARY}--\r\n", FORM)
+    assert status == 400
+    assert b"Maximum number of files is 1000" in said
