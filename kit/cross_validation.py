@@ -6,6 +6,7 @@ With few images one validation set says little: a fifth of 370 photos leaves the
 them by 3. The price is a training a fold. The networks are thrown away; train the one to keep without `folds`.
 """
 
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -75,8 +76,7 @@ def cross_validate(
     """Train once for each of `folds` parts of the images, each time on the others, and measure on that part.
 
     Classes, or whole groups, are spread over the folds as the recipe's `split` says; no group and no copy is divided.
-    Images given for testing stay out of it. The other arguments are those of `fine_tune`. Raises `DataError` where the
-    folders give the validation images, or there are fewer images of a class than folds.
+    Images given for testing stay out of it. The other arguments are those of `fine_tune`. Raises `DataError`.
     """
     started = time.perf_counter()
     changes, learner_options = divide(options)
@@ -86,19 +86,20 @@ def cross_validate(
     table = checked_table(source, recipe)
     tables = fold_tables(table, folds, recipe)
     new_folder(folder)
+    block = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms)
     runs = []
     for number, part in enumerate(tables, 1):
         train.seed_everything(recipe.seed)
-        dls = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms).dataloaders(part)
-        learn, history = model.learner(dls, recipe, **learner_options), History(quiet=True)
+        learn, history = model.learner(block.dataloaders(part), recipe, **learner_options), History(quiet=True)
         train.fine_tune(learn, recipe, cbs=cbs, history=history, log_folder=folder / f"fold-{number}")
         result = evaluate.evaluate(learn)
         say(f"fold {number} of {folds}: error rate {result.error_rate}")
         # One learner is enough to tell what was chosen; five would fill the memory.
         runs.append(Run(source, folder, part, learn if number == 1 else None, history, result, None, folder, 0.0))
-    found = CrossValidation(
-        folder, recipe, *pooled(runs, table), [run.error_rate for run in runs], time.perf_counter() - started
-    )
+        del learn
+        gc.collect()
+    rates = [run.error_rate for run in runs]
+    found = CrossValidation(folder, recipe, *pooled(runs, table), rates, time.perf_counter() - started)
     write(found, runs)
     return found
 

@@ -3,8 +3,8 @@
 config = read_config(find_bundle("runs/pets"))
 
 A bundle is data: JSON, safetensors, text and pictures; config.json names each file by its SHA-256, its own lies beside
-it in config.json.sha256, and nothing in it is ever run. This is foundation, because both the rooms that write and read bundles and the one that takes weights from
-them need it.
+it in config.json.sha256, and nothing in it is ever run. This is foundation, because both the rooms that write and read
+bundles and the one that takes weights from them need it.
 """
 
 import hashlib

@@ -17,6 +17,7 @@ from kit.errors import RecipeError, did_you_mean
 RESIZES = ("crop", "pad", "squish")
 SPLITS = ("stratified", "random", "grouped", "given")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+UNLABELLED = ("error", "skip")
 BALANCES = ("none", "balanced")
 LOGS = ("none", "tensorboard", "wandb")
 MOST_PIXELS_A_SIDE = 4096
@@ -31,6 +32,12 @@ class Recipe:
 
     labels: str | None = None
     """A CSV file with a row an image: columns path and label, and if you like split and group."""
+
+    unlabelled: str = "error"
+    """What to do with files without a label and rows without a file: error, or skip (they are counted and named)."""
+
+    follow_links: bool = False
+    """Whether links to images outside of the folder count."""
 
     arch: str = "resnet18"
     """The network: resnet18 to resnet152, resnext..., wide_resnet..., or any name of timm's ("timm/resnet18" too)."""
@@ -168,6 +175,7 @@ _CHOICES = {
     "class_weights": BALANCES,
     "sampler": BALANCES,
     "split": SPLITS,
+    "unlabelled": UNLABELLED,
     "precision": PRECISIONS,
     "log": LOGS,
 }

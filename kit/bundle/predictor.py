@@ -7,7 +7,7 @@ Imports numpy and Pillow only; what computes the network is passed in, and panda
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
@@ -128,18 +128,18 @@ class Predictor:
         """The same one by one, as they come: for folders that are larger than the memory."""
         with without_warnings(), ThreadPoolExecutor(THREADS) as pool:
             try:
-                for sources, images_to_come in self._ahead(iter(images), batch, pool):
-                    yield from self._predict_batch(sources, [image.result() for image in images_to_come])
+                for sources, prepared in self._ahead(iter(images), batch, pool):
+                    yield from self._predict_batch(sources, list(prepared))
             finally:
                 pool.shutdown(cancel_futures=True)
 
     def _ahead(
         self, stream: Iterator[Source], batch: int, pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[list[Source], list[Future]]]:
-        """Batches of sources with their images to come: the pool prepares one while the one before is computed."""
-        waiting: deque[tuple[list[Source], list[Future]]] = deque()
+    ) -> Iterator[tuple[list[Source], Iterable[np.ndarray | str]]]:
+        """Batches of sources with what becomes of them: the pool prepares one while the one before is computed."""
+        waiting: deque[tuple[list[Source], Iterable[np.ndarray | str]]] = deque()
         while sources := list(islice(stream, batch)):
-            waiting.append((sources, [pool.submit(self._attempt, source) for source in sources]))
+            waiting.append((sources, pool.map(self._attempt, sources)))
             if len(waiting) > BATCHES_AHEAD:
                 yield waiting.popleft()
         yield from waiting

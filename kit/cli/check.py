@@ -33,9 +33,7 @@ def check(folder: Folder, recipe: Recipe, out: Out = None, show: Show = None, as
 
     if out:
         new_folder(out)
-    table = data.survey(
-        folder, label=recipe.label, labels=recipe.labels, split=recipe.split, valid=recipe.valid, seed=recipe.seed
-    )
+    table = data.survey(folder, **data.told(recipe))
     report = data.check(table, recipe.batch, recipe.size)
     if out:
         write_report(table, report, out, recipe.size)

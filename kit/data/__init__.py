@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy(
         "show_batch": "kit.data.datablock",
         "survey": "kit.data.sources",
         "table": "kit.data.sources",
+        "told": "kit.data.sources",
         "travel": "kit.data.datablock",
     },
 )

@@ -20,7 +20,6 @@ SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val":
 SPLIT_FOLDERS |= {"test": "test"}
 PATH_COLUMNS = ("path", "file", "filename", "fname", "image", "name")
 LABEL_COLUMNS = ("label", "class", "category", "target")
-UNLABELLED = ("error", "skip")
 SKIP = 'or leave them out: --unlabelled skip, unlabelled="skip"'
 
 LeftOut = list[dict[str, str]]

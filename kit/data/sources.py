@@ -9,15 +9,21 @@ from typing import Any
 
 import pandas as pd
 
-from kit.data.listing import UNLABELLED, empty_folders, find_folder, listed
+from kit.data.listing import empty_folders, find_folder, listed
 from kit.data.scan import FileFacts, scan_images
 from kit.data.splits import assign_splits, join_groups
 from kit.errors import DataError, some_of
 from kit.manifest import FROM_TABLE
-from kit.recipe import label_name
+from kit.recipe import UNLABELLED, Recipe, label_name
 
 COLUMNS = ["path", "label", "split", "group", "sha256"]
 MOST_BROKEN = 0.2
+TOLD = ("label", "labels", "split", "valid", "seed", "follow_links", "unlabelled")
+
+
+def told(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says about a table, as arguments of `table` and `survey`."""
+    return {name: getattr(recipe, name) for name in TOLD}
 
 
 def table(source: str | Path | pd.DataFrame, **how: Any) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import math
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 import torch
@@ -65,7 +66,7 @@ def find_rate(learn: Learner, recipe: Recipe) -> RateCurve:
     The copy's body is frozen where it is pretrained, as in the first phase of `fine_tune`; its batches and loss are the
     recipe's (mixup, weights, smoothing, clipping), one batch a step. `learn`, its loaders, all random numbers and all
     files are afterwards as before. Source: Smith, "Cyclical Learning Rates for Training Neural Networks", 2017.
-    Raises `TrainingError` where the loss is not finite from the start.
+    Raises `TrainingError` where the loss grows, or is no number, before enough was seen.
     """
     copy = _copy_of(learn)
     if origin_of(learn).start.pretrained:
@@ -107,11 +108,11 @@ def _copy_of(learn: Learner) -> Learner:
 
 def _curve(rates: list[float], losses: list[float]) -> RateCurve:
     """fastai leaves out the first tenth and the last five steps, and so do we."""
-    count = next((step for step, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+    count, last = sum(math.isfinite(loss) for loss in losses), losses[-1]
     rates, losses = [float(rate) for rate in rates[:count]], losses[:count]
     told = slice(STEPS // 10, -5)
     if len(losses[told]) < FEWEST_POINTS:
-        problem = f"the rate finder's loss was no longer a number after {count} steps, at the rate {rates[-1:]}"
+        problem = f"the rate finder ended too soon: after {count} steps the loss was {last:.3g}"
         raise TrainingError(problem, fix="look at the images and the loss first; or give a rate: --rate 2e-3")
     suggestion, _ = valley(torch.tensor(rates[told]), torch.tensor(losses[told]), STEPS)
     return RateCurve(rates, losses, suggestion)
@@ -134,5 +135,8 @@ def draw_rates(curve: RateCurve, path: Path) -> None:
         va="top",
     )
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss, smoothed")
+    usual = median(curve.losses)
+    top = usual + 1.5 * max(usual - min(curve.losses), abs(usual) / 2)
+    axes.set_ylim(top=min(top, 1.05 * max(curve.losses)))  # the steep end would flatten the valley
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, format="png")

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import kit
 from kit import bundle, data, evaluate
+from kit.cli.fine_tune import Examples
 from kit.errors import ArchitectureError, BundleError, OutputError
 from kit.evaluate.calibration import Calibration
 from kit.evaluate.evaluation import Evaluation
@@ -276,6 +277,7 @@ def test_photos_can_be_left_out_and_the_card_says_whether_they_are_shared(run, t
     assert "mistakes" not in json.loads((folder / "config.json").read_text())
     assert "No photo is shared with this bundle" in (folder / "README.md").read_text()
     assert "They are shared with the bundle: whoever gets it" in (told / "README.md").read_text()
+    assert "photos are shared with the bundle" in Examples.__metadata__[0].help
 
 
 def test_a_model_without_mistakes_has_none_to_show(run, tmp_path):

@@ -18,8 +18,8 @@ from kit.train import memory
 
 
 @pytest.fixture
-def recipe(tiny):
-    return replace(tiny, weights="bundled", freeze_epochs=1)
+def recipe(light):
+    return light
 
 
 def learner(shapes, recipe, **options):
@@ -84,7 +84,7 @@ def test_35_a_loss_that_is_not_finite_stops_within_the_step_and_the_weights_are_
     assert same(bits(learn), breaks.before[-1])
     assert f"the {what} became" in caught.value.problem
     assert "at step 6 (epoch 2, whole) at the rate" in caught.value.problem
-    assert "--rate 0.0005 (highest here: 0.005), or --rate auto" in caught.value.fix
+    assert "--rate 0.0002 (highest here: 0.002), or --rate auto" in caught.value.fix
     assert isinstance(learn.loss_func, CrossEntropyLossFlat)
     assert all(p.grad is None for p in learn.model.parameters())
     assert len(train.fine_tune(learn, replace(recipe, freeze_epochs=0)).steps) == 4

@@ -14,8 +14,8 @@ from kit.errors import RecipeError
 
 
 @pytest.fixture
-def recipe(tiny):
-    return replace(tiny, weights="bundled", freeze_epochs=1)
+def recipe(light):
+    return light
 
 
 def trained(shapes, recipe, **options):
@@ -69,7 +69,7 @@ def test_wandb_gets_the_recipe_and_every_step_and_changes_no_bit(shapes, recipe,
     logged = trained(shapes, replace(recipe, log="wandb"), log_folder=tmp_path)
     assert all(torch.equal(plain[name], logged[name]) for name in plain)
     (options,) = wandb.started
-    assert options["config"]["arch"] == "resnet18"
+    assert options["config"]["arch"] == recipe.arch
     assert (options["name"], options["dir"]) == (tmp_path.name, str(tmp_path))
     assert len([row for row in wandb.rows if "train_loss" in row]) == 8
     assert len([row for row in wandb.rows if "valid_loss" in row]) == 2

@@ -17,8 +17,8 @@ from kit.train.rates import RateCurve, draw_rates, find_rate, rates_for
 
 
 @pytest.fixture
-def recipe(tiny):
-    return replace(tiny, weights="bundled", freeze_epochs=1)
+def recipe(light):
+    return light
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def test_rate_auto_trains_as_the_rate_that_it_found_would(shapes, recipe, capsys
     train.fine_tune(given, replace(recipe, rate=chosen))
     assert same(bits(auto), bits(given))
     assert f"rate auto: {chosen:.2g}" in said
-    assert rates_for(given, replace(recipe, rate="auto"))[1] == 10
+    assert rates_for(given, replace(recipe, rate="auto"))[1] == 100
 
 
 def test_the_suggestion_is_fastais_own(shapes, recipe):
@@ -116,7 +116,7 @@ class ChannelsLast(Callback):
 
 def test_a_loss_that_is_no_number_from_the_start_is_an_error_that_says_so(shapes, recipe):
     learn = learner(shapes, recipe, loss_func=lambda prediction, y: prediction.sum() * float("nan"))
-    with pytest.raises(TrainingError, match="no longer a number after 0 steps"):
+    with pytest.raises(TrainingError, match="ended too soon: after 0 steps the loss was nan"):
         find_rate(learn, recipe)
 
 

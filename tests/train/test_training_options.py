@@ -40,8 +40,8 @@ def uneven(tmp_path_factory):
 
 
 @pytest.fixture
-def recipe(tiny):
-    return replace(tiny, weights="bundled", freeze_epochs=1)
+def recipe(light):
+    return light
 
 
 def learner(folder, recipe, **options):
@@ -60,9 +60,9 @@ def same(first, second) -> bool:
 
 
 @pytest.fixture(scope="module")
-def plain(uneven, tiny):
+def plain(uneven, light):
     """The network that no option made."""
-    return trained(uneven, replace(tiny, weights="bundled", freeze_epochs=1))[0]
+    return trained(uneven, light)[0]
 
 
 @pytest.mark.parametrize("changes", OPTIONS, ids=str)
