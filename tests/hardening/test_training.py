@@ -22,6 +22,14 @@ def recipe(light):
     return light
 
 
+@pytest.fixture(autouse=True)
+def listens_to_ctrl_c():
+    """As in a terminal: a shell starts what runs in the background deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def learner(shapes, recipe, **options):
     train.seed_everything(recipe.seed)
     return model.learner(data.blocks(recipe).dataloaders(data.table(shapes)), recipe, **options)
