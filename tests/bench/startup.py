@@ -4,11 +4,10 @@ python tests/bench/startup.py
 python tests/bench/startup.py --bundle runs/pets          # a bundle of one's own, without fastai beside it
 
 resnet18 and resnet34 at 224 pixels, random weights, one small photo, fresh processes in turn, the files in the system's
-cache. Seconds until the answer is printed and the peak memory of the process (ru_maxrss); then `kit --help` and
+cache. Seconds until the answer is printed and the peak memory of the process until then; then `kit --help` and
 `import kit`, until they end. The last line is how many times sooner kit answers than fastai, for resnet34.
 """
 
-import os
 import statistics
 import subprocess
 import sys
@@ -37,14 +36,20 @@ Measured = tuple[float, float]
 
 
 def measure(command: list[str], until: str = "") -> Measured:
-    """Seconds until a fresh process prints a line with `until` in it, or until it ends, and its peak memory in MiB."""
+    """Seconds until a fresh process prints a line with `until` in it, or until it ends; and its peak memory in MiB when
+    it prints that line, 0 without one."""
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    found = [time.perf_counter() - begun for line in process.stdout if until and until in line]
-    _, status, usage = os.wait4(process.pid, 0)
-    if status or (until and not found):
-        raise SystemExit(f"{' '.join(command)} gave no answer (status {status})")
-    return found[0] if until else time.perf_counter() - begun, usage.ru_maxrss / 1024
+    found = [(time.perf_counter() - begun, peak(process.pid)) for line in process.stdout if until and until in line]
+    if process.wait() or (until and not found):
+        raise SystemExit(f"{' '.join(command)} gave no answer (status {process.returncode})")
+    return found[0] if until else (time.perf_counter() - begun, 0.0)
+
+
+def peak(pid: int) -> float:
+    """MiB. Not ru_maxrss: that of a child counts what this process, from which it was forked, had in use."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def commands(folder: Path, arch: str, photo: str) -> dict[str, tuple[list[str], str]]:
@@ -90,7 +95,7 @@ def show(seen: dict[str, list[Measured]]) -> None:
     """Print the table."""
     for name, values in seen.items():
         seconds, memory = ([value[place] for value in values] for place in (0, 1))
-        print(f"{name:24} {spread(seconds)} s, {max(memory):.0f} MiB")
+        print(f"{name:24} {spread(seconds)} s" + (f", {max(memory):.0f} MiB" if max(memory) else ""))
 
 
 if __name__ == "__main__":
