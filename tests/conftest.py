@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,3 +99,49 @@ def pets() -> Path:
     if not folder.is_dir():
         pytest.skip("needs KIT_SHARED=FOLDER with photos of Oxford Pets in FOLDER/images/pets (names: data/README.md)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Chromium, with a camera that shows a test picture."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", *camera])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def predictor(run):
+    """What predicts with the bundle of that run."""
+    from kit import bundle
+
+    return bundle.load(run.bundle)
+
+
+@pytest.fixture(scope="module")
+def photo(shapes) -> bytes:
+    """A good image, as a file's bytes."""
+    return (shapes / "circle" / "00.png").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def shared_server(predictor):
+    """A server of that bundle, for the tests of bad inputs."""
+    from over_sockets import served
+
+    with served(predictor) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server, photo):
+    """The same; after each test it must still answer a good request."""
+    from over_sockets import good
+
+    yield shared_server
+    assert good(shared_server.port, photo)

@@ -1,7 +1,6 @@
 """The SGD playground as a person meets it: in Chromium, on a phone and on a laptop, stepping, running, running away."""
 
 import re
-import shutil
 import socket
 import statistics
 import subprocess
@@ -28,18 +27,6 @@ def address():
     finally:
         server.terminate()
         server.wait(timeout=20)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=[PHONE, LAPTOP], ids=["phone", "laptop"])

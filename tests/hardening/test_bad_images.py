@@ -42,7 +42,6 @@ from odd_images import (
 from over_sockets import BOUNDARY, FORM, JSON, ask, good, image_functions, many_function, outcome, served, stored
 from PIL import Image
 
-from kit import bundle
 from kit.cli.predict import predict as predict_command
 from kit.data import images
 from kit.data.datablock import OpenImage
@@ -66,16 +65,6 @@ class Said:
     def is_like(self, other: "Said") -> bool:
         alike = (self.label, self.error, len(self.shares)) == (other.label, other.error, len(other.shares))
         return alike and bool(np.allclose(self.shares, other.shares, atol=CLOSE))
-
-
-@pytest.fixture(scope="module")
-def predictor(run):
-    return bundle.load(run.bundle)
-
-
-@pytest.fixture(scope="module")
-def photo(shapes):
-    return (shapes / "circle" / "00.png").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -30,31 +30,8 @@ from over_sockets import (
     until,
 )
 
-from kit import bundle
 from kit.bundle.predictor import Predictor
 from kit.serve import uploads
-
-
-@pytest.fixture(scope="module")
-def predictor(run):
-    return bundle.load(run.bundle)
-
-
-@pytest.fixture(scope="module")
-def photo(shapes):
-    return (shapes / "circle" / "00.png").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def shared_server(predictor):
-    with served(predictor) as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared_server, photo):
-    yield shared_server
-    assert good(shared_server.port, photo)
 
 
 def zip_of(*members) -> bytes:

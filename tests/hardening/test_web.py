@@ -46,35 +46,11 @@ from over_sockets import (
     upload,
 )
 
-from kit import bundle
 from kit.bundle.predictor import Predictor
 from kit.cli.serve import serve as serve_command
 from kit.errors import KitError
 from kit.serve import guard, process, webpage
 from kit.serve.server import Settings, announce
-
-
-@pytest.fixture(scope="module")
-def predictor(run):
-    return bundle.load(run.bundle)
-
-
-@pytest.fixture(scope="module")
-def photo(shapes):
-    return (shapes / "circle" / "00.png").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def shared_server(predictor):
-    with served(predictor) as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared_server, photo):
-    yield shared_server
-    assert good(shared_server.port, photo)
-
 
 OUTSIDE = [
     "/etc/passwd", "../../../etc/passwd", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "//etc/passwd", "file:///etc/passwd",

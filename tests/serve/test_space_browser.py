@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -46,21 +45,15 @@ def address(folder, python):
 
 
 @pytest.fixture
-def page(address):
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 844})
-        page.set_default_timeout(10_000)
-        page.asked = []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(address)
-        page.locator("h1").first.wait_for()
-        yield page
-        browser.close()
+def page(chromium, address):
+    page = chromium.new_page(viewport={"width": 390, "height": 844})
+    page.set_default_timeout(10_000)
+    page.asked = []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto(address)
+    page.locator("h1").first.wait_for()
+    yield page
+    page.close()
 
 
 def test_the_fresh_environment_holds_none_of_the_training_packages(python):

@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,7 +16,6 @@ import kit
 
 pytestmark = pytest.mark.browser
 PHONE, LAPTOP, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}, {"width": 1800, "height": 1000}
-CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
 @contextmanager
@@ -46,18 +44,6 @@ def many_classes(tiny, tmp_path_factory):
     run = kit.fine_tune(folder / "images", tiny, valid=0.4, out=folder / "run", onnx=False)
     with served(run.bundle) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", *CAMERA])
-        yield browser
-        browser.close()
 
 
 def visit(chromium, address, viewport, **options):
