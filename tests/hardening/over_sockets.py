@@ -131,12 +131,19 @@ def outcome(port, function, data, session):
 
 
 class Held:
-    """A predictor whose network waits until it is released. most: how many were in it at one time."""
+    """A predictor whose network waits until it is released, at the latest when the `with` of it ends. most: how many
+    were in it at one time."""
 
     def __init__(self, predictor):
         self.release, self.started = threading.Event(), threading.Semaphore(0)
         self.predictor = Predictor(predictor.config, self.engine, predictor.folder)
         self.real, self.lock, self.working, self.most = predictor.engine, threading.Lock(), 0, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.release.set()
 
     def engine(self, pixels):
         with self.lock:

@@ -315,7 +315,7 @@ def test_16_the_servers_own_page_may_post(server, photo):
 
 def test_17_of_fifty_at_once_twelve_are_served_and_the_rest_told_at_once(predictor, photo):
     held = Held(predictor)
-    with served(held.predictor) as server, ThreadPoolExecutor(50) as pool:
+    with served(held.predictor) as server, ThreadPoolExecutor(50) as pool, held:
         headers = {"Content-Type": "image/png"}
         jobs = [pool.submit(ask, server.port, "POST", "/v1/predict", photo, headers) for _ in range(50)]
         until(lambda: sum(job.done() for job in jobs) == 38)
@@ -329,7 +329,7 @@ def test_17_of_fifty_at_once_twelve_are_served_and_the_rest_told_at_once(predict
 
 def test_17_the_pages_queue_is_as_short(predictor, photo):
     held = Held(predictor)
-    with served(held.predictor) as server:
+    with served(held.predictor) as server, held:
         path = stored(server.port, "a.png", photo)
         answers = [join(server.port, [{"path": path}], session_hash=f"s{number}") for number in range(50)]
         assert [status for status, *_ in answers] == [200] * 12 + [503] * 38
@@ -342,7 +342,7 @@ def test_17_the_pages_queue_is_as_short(predictor, photo):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_17_page_and_api_share_one_limit(predictor, photo, workers):
     held, users = Held(predictor), 50
-    with served(held.predictor, concurrency=workers) as server, ThreadPoolExecutor(users) as pool:
+    with served(held.predictor, concurrency=workers) as server, ThreadPoolExecutor(users) as pool, held:
         path, classify = stored(server.port, "a.png", photo), image_functions(server.port)
 
         def come(number):
@@ -467,7 +467,7 @@ def test_18_the_pages_streams_may_not_take_all_connections(predictor, photo, mon
 
 def test_19_the_jobs_of_clients_that_leave_are_dropped(predictor, photo, caplog):
     held = Held(predictor)
-    with served(held.predictor, concurrency=1, metrics=True) as server:
+    with served(held.predictor, concurrency=1, metrics=True) as server, held:
         running = begin(server.port, photo)
         assert held.started.acquire(timeout=15)
         waiting = [begin(server.port, photo) for _ in range(5)]
@@ -487,7 +487,7 @@ def test_19_the_jobs_of_clients_that_leave_are_dropped(predictor, photo, caplog)
 
 def test_19_the_events_of_visitors_who_leave_are_dropped(predictor, photo):
     held = Held(predictor)
-    with served(held.predictor, concurrency=1, metrics=True) as server:
+    with served(held.predictor, concurrency=1, metrics=True) as server, held:
         path = stored(server.port, "a.png", photo)
         assert join(server.port, [{"path": path}], session_hash="stays")[0] == 200
         assert held.started.acquire(timeout=15)
@@ -576,7 +576,7 @@ def test_13_20_22_in_a_process_memory_stays_flat_and_a_stop_drops_nobody(run, ph
 
 def test_20_an_event_of_the_page_that_runs_is_finished_before_the_server_stops(predictor, photo):
     held = Held(predictor)
-    with served(held.predictor) as server:
+    with served(held.predictor) as server, held:
         path = stored(server.port, "a.png", photo)
         assert join(server.port, [{"path": path}], session_hash="s")[0] == 200
         assert held.started.acquire(timeout=15)
