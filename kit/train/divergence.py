@@ -22,7 +22,7 @@ class NotFinite(BaseException):
 
 
 class StopAtNonFinite(Callback):
-    """Looks at every loss before its gradient is taken, and at every gradient before its step is.
+    """Looks at every loss and batch norm's statistics before the gradient is taken, and at it before the step is.
 
     The weights stay what they were before the bad step; batch norm's statistics too, which a forward pass changes.
     Costs reading each gradient once: 0.3 % of a resnet18's step on a CPU.
@@ -40,8 +40,11 @@ class StopAtNonFinite(Callback):
             self.statistics = [buffer.clone() for buffer in self.model.buffers()]
 
     def after_loss(self) -> None:
-        """Stop where the loss is not finite."""
+        """Stop where the loss is not finite, or what batch norm keeps: an infinite variance divides all to a fine 0."""
         self._check("loss" if self.training else "validation loss", float(self.learn.loss.detach().mean()))
+        if self.training:
+            kept = [buffer.detach().double().abs().sum() for buffer in self.model.buffers()]
+            self._check("sum of batch norm's statistics", float(sum(kept)))
 
     def before_step(self) -> None:
         """Stop where a gradient is not finite."""

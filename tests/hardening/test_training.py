@@ -68,6 +68,10 @@ def infinite_gradient(callback):
     next(p for p in callback.model.parameters() if p.grad is not None).grad.fill_(float("inf"))
 
 
+def infinite_variance(callback):
+    next(buffer for name, buffer in callback.model.named_buffers() if "running_var" in name).fill_(float("inf"))
+
+
 def ctrl_c(callback):
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -78,7 +82,11 @@ def ctrl_c(callback):
 @pytest.mark.parametrize("options", [{}, {"mixup": 0.4, "label_smoothing": 0.1, "clip": 1.0}], ids=str)
 @pytest.mark.parametrize(
     ("event", "action", "what"),
-    [("after_loss", bad_loss, "loss"), ("before_step", infinite_gradient, "gradient's norm")],
+    [
+        ("after_loss", bad_loss, "loss"),
+        ("after_loss", infinite_variance, "sum of batch norm's statistics"),
+        ("before_step", infinite_gradient, "gradient's norm"),
+    ],
 )
 def test_35_a_loss_that_is_not_finite_stops_within_the_step_and_the_weights_are_those_before_it(
     shapes, recipe, event, action, what, options

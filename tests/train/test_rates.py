@@ -96,10 +96,11 @@ def test_rate_auto_trains_as_the_rate_that_it_found_would(shapes, recipe, capsys
     assert rates_for(given, replace(recipe, rate="auto"))[1] == 100
 
 
-def test_the_suggestion_is_fastais_own(shapes, recipe):
+def test_the_suggestion_is_fastais_own(shapes, recipe, tmp_path):
     recipe = replace(recipe, precision="fp32")
     ours = find_rate(learner(shapes, recipe), recipe)
     theirs = learner(shapes, recipe)
+    theirs.path = tmp_path  # fastai keeps the weights in a file there
     theirs.freeze()
     theirs.model.to(memory_format=torch.channels_last)
     theirs.add_cb(ChannelsLast())
