@@ -17,9 +17,10 @@ import pandas as pd
 
 from kit import data, evaluate, model, train
 from kit.console import say
+from kit.data.targets import classes_in, strata
 from kit.errors import DataError, RecipeError, some_of
-from kit.evaluate.evaluation import Evaluation
-from kit.evaluate.pictures import as_html, draw_confusion, draw_predictions
+from kit.evaluate.pictures import as_html, draw_overview, draw_predictions
+from kit.evaluate.result import Result
 from kit.files import can_be_made, new_folder, write_json, write_text
 from kit.intervals import Estimate
 from kit.pipeline import checked_table, divide
@@ -33,14 +34,19 @@ FEWEST, MOST = 2, 100
 @dataclass(frozen=True)
 class CrossValidation:
     """What the folds found. table: the images, with the fold that validates each; evaluation: the out-of-fold
-    predictions of all of them; folds: the error rate of each fold; seconds: of all."""
+    predictions of all of them; folds: the headline of each fold; seconds: of all."""
 
     folder: Path
     recipe: Recipe
     table: pd.DataFrame
-    evaluation: Evaluation
+    evaluation: Result
     folds: list[Estimate]
     seconds: float
+
+    @property
+    def headline(self) -> Estimate:
+        """The one figure of the task on all images: the error rate, F1, or R2."""
+        return self.evaluation.headline
 
     @property
     def error_rate(self) -> Estimate:
@@ -48,16 +54,16 @@ class CrossValidation:
         return self.evaluation.error_rate
 
     def __repr__(self) -> str:
-        return f"CrossValidation({str(self.folder)!r}, error_rate={self.error_rate}, {len(self.folds)} folds)"
+        return f"CrossValidation({str(self.folder)!r}, {self.evaluation.name}={self.headline}, {len(self.folds)} folds)"
 
     def _repr_html_(self) -> str:
         pictures = as_html(sorted((self.folder / "pictures").glob("*.png")))
-        return f"<p><b>Error rate {self.error_rate}</b>, {len(self.folds)} folds</p>{pictures}"
+        return f"<p><b>{self.evaluation.words} {self.headline}</b>, {len(self.folds)} folds</p>{pictures}"
 
     def lines(self) -> list[str]:
         """The result in words: pooled, and how the folds differ."""
         rates = [fold.value for fold in self.folds]
-        spread = f"{len(rates)} folds, each an error rate of its own: from {min(rates):.4f} to {max(rates):.4f}"
+        spread = f"{self.evaluation.words} of each of {len(rates)} folds: from {min(rates):.4f} to {max(rates):.4f}"
         kept = "no network is kept: train one on these images with kit fine-tune, without --folds"
         return [*self.evaluation.lines(), spread, kept, f"{self.folder}: predictions.csv ({self.seconds:.0f} s)"]
 
@@ -93,12 +99,12 @@ def cross_validate(
         learn, history = model.learner(block.dataloaders(part), recipe, **learner_options), History(quiet=True)
         train.fine_tune(learn, recipe, cbs=cbs, history=history, log_folder=folder / f"fold-{number}")
         result = evaluate.evaluate(learn)
-        say(f"fold {number} of {folds}: error rate {result.error_rate}")
+        say(f"fold {number} of {folds}: {result.words} {result.headline}")
         # One learner is enough to tell what was chosen; five would fill the memory.
         runs.append(Run(source, folder, part, learn if number == 1 else None, history, result, None, folder, 0.0))
         del learn
         gc.collect()
-    rates = [run.error_rate for run in runs]
+    rates = [run.headline for run in runs]
     found = CrossValidation(folder, recipe, *pooled(runs, table), rates, time.perf_counter() - started)
     write(found, runs)
     return found
@@ -116,11 +122,13 @@ def fold_tables(table: pd.DataFrame, folds: int, recipe: Recipe) -> list[pd.Data
         fix = "leave out --folds, or put the images of train/ and valid/ together"
         raise DataError("the validation images are given, and folds choose their own", fix=fix)
     free = table["split"].isin(["train", "valid"])
+    rows = table[free].assign(label=strata(table.loc[free, "label"], recipe.task, folds))
     parts = []
-    for number, side in enumerate(data.folds(table[free], folds, recipe.seed, recipe.split), 1):
+    for number, side in enumerate(data.folds(rows, folds, recipe.seed, recipe.split), 1):
         part = table.copy()
         part.loc[free, "split"] = side
-        lacking = sorted(set(part["label"]) - set(part.loc[part["split"] == "train", "label"]))
+        train_side = part.loc[part["split"] == "train", "label"]
+        lacking = sorted(set(classes_in(part["label"], recipe.task)) - set(classes_in(train_side, recipe.task)))
         if lacking:
             problem = f"fold {number} of {folds} has no training image of {some_of(lacking)}"
             raise DataError(problem, fix="--split stratified, or fewer folds")
@@ -128,7 +136,7 @@ def fold_tables(table: pd.DataFrame, folds: int, recipe: Recipe) -> list[pd.Data
     return parts
 
 
-def pooled(runs: list[Run], table: pd.DataFrame) -> tuple[pd.DataFrame, Evaluation]:
+def pooled(runs: list[Run], table: pd.DataFrame) -> tuple[pd.DataFrame, Result]:
     """The table with the fold that predicted each image (0: none did), and all predictions in the table's order."""
     parts = [run.evaluation.predictions.assign(fold=number) for number, run in enumerate(runs, 1)]
     predictions = pd.concat(parts).set_index("path")
@@ -136,9 +144,8 @@ def pooled(runs: list[Run], table: pd.DataFrame) -> tuple[pd.DataFrame, Evaluati
     predictions = predictions.loc[order].reset_index()
     of_fold = dict(zip(predictions["path"], predictions["fold"], strict=True))
     split = table["split"].where(~table["path"].isin(order), "valid")
-    return table.assign(split=split, fold=table["path"].map(of_fold).fillna(0).astype(int)), Evaluation(
-        predictions, runs[0].evaluation.vocab
-    )
+    table = table.assign(split=split, fold=table["path"].map(of_fold).fillna(0).astype(int))
+    return table, replace(runs[0].evaluation, predictions=predictions)
 
 
 def write(found: CrossValidation, runs: list[Run]) -> None:
@@ -157,5 +164,6 @@ def write(found: CrossValidation, runs: list[Run]) -> None:
         write_text(found.folder / f"{name}.csv", rows.to_csv(index=False, lineterminator="\n"))
     pictures = found.folder / "pictures"
     pictures.mkdir()
-    draw_confusion(found.evaluation, pictures / "confusion.png")
-    draw_predictions(found.evaluation.top_losses(8), pictures / "top_losses.png", "Highest losses")
+    draw_overview(found.evaluation, pictures)
+    worst = found.evaluation.top_losses(8)
+    draw_predictions(found.evaluation, worst, pictures / "top_losses.png", "Highest losses")

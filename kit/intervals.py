@@ -14,7 +14,10 @@ from statistics import NormalDist
 
 import numpy as np
 
+from kit.task import CLASSIFICATION
+
 WIDEST = 0.1
+DRAWS_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,31 @@ def bootstrap(
     return Estimate(float(statistic(values)), len(values), float(low), float(high), confidence)
 
 
+def bootstrap_means(
+    values: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """The same for a statistic of means, which ten thousand images do not make slow: a draw is a matrix product.
+
+    values: (n, k), a row an image; statistic: means (draws, k) -> (draws,). What is not finite in a draw is left out.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if not len(values):
+        raise ValueError("no values; a bootstrap needs at least one")
+    n, numbers = len(values), np.random.default_rng(seed)
+    drawn = [
+        statistic(numbers.multinomial(n, np.full(n, 1 / n), size=part) @ values / n)
+        for part in [DRAWS_AT_ONCE] * (resamples // DRAWS_AT_ONCE) + [resamples % DRAWS_AT_ONCE]
+    ]
+    found = np.concatenate(drawn)
+    found, tail = found[np.isfinite(found)], (1 - _checked(confidence)) / 2
+    low, high = np.quantile(found, [tail, 1 - tail]) if len(found) else (np.nan, np.nan)
+    return Estimate(float(statistic(values.mean(0)[None])[0]), n, float(low), float(high), confidence)
+
+
 def paired(wrong_a: np.ndarray, wrong_b: np.ndarray, confidence: float = 0.95) -> Comparison:
     """Compare two models on the same images. wrong_a, wrong_b: booleans (n,), whether each model errs on each image.
 
@@ -141,6 +169,15 @@ def too_small(n: int, widest: float = WIDEST) -> str | None:
         f"{images} too few to tell: a measured error rate of 10 % could truly be {100 * low:.0f} to {100 * high:.0f} %;"
         f" from {enough} images on it is known to within {100 * widest:g} points"
     )
+
+
+def too_few(n: int, task: str = CLASSIFICATION) -> str | None:
+    """The same for any task: of F1 and of numbers it can only be said that so few images leave much open."""
+    text = too_small(n)
+    if text is None or task == CLASSIFICATION or n < 1:
+        return text
+    images = "1 validation image leaves" if n == 1 else f"{n} validation images leave"
+    return f"{images} much open: read the interval, not the figure alone"
 
 
 def _checked(confidence: float) -> float:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, get_args
 
 from kit.errors import RecipeError, did_you_mean
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
 
 RESIZES = ("crop", "pad", "squish")
 SPLITS = ("stratified", "random", "grouped", "given")
@@ -32,6 +33,18 @@ class Recipe:
 
     labels: str | None = None
     """A CSV file with a row an image: columns path and label, and if you like split and group."""
+
+    task: str = CLASSIFICATION
+    """What an image has: classification (one class), multilabel (any number of classes), regression (numbers)."""
+
+    delimiter: str = ";"
+    """What stands between the classes of a multilabel label."""
+
+    targets: str | None = None
+    """Columns of --labels instead of label, with commas between: a 0 or 1 a class (multilabel), or a number each."""
+
+    y_range: str = "auto"
+    """Between which numbers regression answers: auto (a tenth beyond those of training), none, or LOW,HIGH for all."""
 
     unlabelled: str = "error"
     """What to do with files without a label and rows without a file: error, or skip (they are counted and named)."""
@@ -139,6 +152,23 @@ class Recipe:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return values | {"label": label_name(self.label)}
 
+    def target_names(self) -> list[str]:
+        """The columns that `targets` names; none where it names none."""
+        return [name.strip() for name in self.targets.split(",")] if self.targets else []
+
+    def limits(self) -> tuple[float, float] | None:
+        """Both numbers of `y_range`; None where they are not given."""
+        if self.y_range in ("auto", "none"):
+            return None
+        try:
+            low, high = map(float, self.y_range.split(","))
+        except ValueError:
+            low = high = float("nan")
+        if not -float("inf") < low < high < float("inf"):
+            fix = "say auto, none, or two numbers like 0,100"
+            raise RecipeError(f"y_range={self.y_range!r} is not a range", fix=fix)
+        return low, high
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Recipe":
         """The recipe that `to_json` wrote; an unknown field is refused by name."""
@@ -171,6 +201,7 @@ _RANGES = {
     "tta": (0, 1_000),
 }
 _CHOICES = {
+    "task": TASKS,
     "resize": RESIZES,
     "class_weights": BALANCES,
     "sampler": BALANCES,
@@ -178,6 +209,14 @@ _CHOICES = {
     "unlabelled": UNLABELLED,
     "precision": PRECISIONS,
     "log": LOGS,
+}
+_ONLY_FOR = {
+    "delimiter": (MULTILABEL,),
+    "targets": (MULTILABEL, REGRESSION),
+    "y_range": (REGRESSION,),
+    "label_smoothing": (CLASSIFICATION,),
+    "class_weights": (CLASSIFICATION, MULTILABEL),
+    "sampler": (CLASSIFICATION,),
 }
 
 
@@ -201,6 +240,7 @@ def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
 
 def _check_together(recipe: Recipe) -> None:
     """Fields that make no sense together."""
+    _check_task(recipe)
     if recipe.mixup and recipe.cutmix:
         problem = f"mixup={recipe.mixup:g} and cutmix={recipe.cutmix:g} would both blend every batch"
         raise RecipeError(problem, fix="choose one of them")
@@ -210,6 +250,21 @@ def _check_together(recipe: Recipe) -> None:
     if recipe.tta and not recipe.augment:
         problem = f"tta={recipe.tta} wants augmented views, and augment=False makes none"
         raise RecipeError(problem, fix="leave out one of the two")
+
+
+def _check_task(recipe: Recipe) -> None:
+    """Fields that mean nothing for the recipe's task, and names and ranges that cannot be."""
+    usual = {field.name: field.default for field in fields(recipe)}
+    for name, tasks in _ONLY_FOR.items():
+        if recipe.task not in tasks and getattr(recipe, name) != usual[name]:
+            problem = f"{name}={getattr(recipe, name)!r} means nothing for the task {recipe.task}"
+            raise RecipeError(problem, fix=f"leave it out, or say task={' or '.join(tasks)}")
+    names = recipe.target_names()
+    if not all(names) or len(set(names)) != len(names):
+        raise RecipeError(f"targets={recipe.targets!r} names a column twice, or none", fix="targets='width,height'")
+    if recipe.task == MULTILABEL and not recipe.delimiter:
+        raise RecipeError("delimiter='' separates nothing", fix="delimiter=';', or what stands between your labels")
+    recipe.limits()
 
 
 def label_name(label: str | Callable) -> str:

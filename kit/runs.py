@@ -17,9 +17,9 @@ import torch
 
 from kit.bundle.write import package_versions
 from kit.data.audit import check
-from kit.evaluate.evaluation import Evaluation
-from kit.evaluate.pictures import as_html, draw_confusion, draw_predictions, telling_examples
+from kit.evaluate.pictures import as_html, draw_overview, draw_predictions
 from kit.evaluate.report import Report, write_report
+from kit.evaluate.result import Result
 from kit.files import write_json, write_text
 from kit.intervals import Estimate
 from kit.recipe import Recipe
@@ -40,11 +40,11 @@ class Run:
     table: pd.DataFrame
     learner: Any
     history: History
-    evaluation: Evaluation
-    test: Evaluation | None
+    evaluation: Result
+    test: Result | None
     bundle: Path
     seconds: float
-    views: Evaluation | None = None
+    views: Result | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -52,8 +52,13 @@ class Run:
         return self.learner.origin.recipe
 
     @property
+    def headline(self) -> Estimate:
+        """The one figure of the task on validation images, with its n and 95 % interval: the error rate, F1, or R2."""
+        return self.evaluation.headline
+
+    @property
     def error_rate(self) -> Estimate:
-        """The validation error rate with its n and 95 % interval."""
+        """The validation error rate with its n and 95 % interval; of classification alone."""
         return self.evaluation.error_rate
 
     @property
@@ -62,19 +67,25 @@ class Run:
         return sorted((self.folder / "pictures").glob("*.png"))
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r}, error_rate={self.error_rate})"
+        return f"Run({str(self.folder)!r}, {self.evaluation.name}={self.headline})"
 
     def _repr_html_(self) -> str:
-        return f"<p><b>Error rate {self.error_rate}</b></p>{as_html(self.pictures)}"
+        words = self.evaluation.words
+        return f"<p><b>{words[0].upper()}{words[1:]} {self.headline}</b></p>{as_html(self.pictures)}"
 
     def lines(self) -> list[str]:
         """The result in words, the test result where there is one, and where everything lies."""
-        lines = self.evaluation.lines()
+        where = f"{self.folder}: report.html, bundle, predictions.csv, pictures ({self.seconds:.0f} s)"
+        return [*self.evaluation.lines(), *self.remarks(), where]
+
+    def remarks(self) -> list[str]:
+        """What else is worth knowing of the result, in words."""
+        lines = []
         if self.test is not None:
-            lines.append(f"on the held-out test images: error rate {self.test.error_rate}")
+            lines.append(f"on the held-out test images: {self.test.words} {self.test.headline}")
         if self.views is not None:
             lines.append(
-                f"with test-time augmentation ({self.recipe.tta} views): error rate {self.views.error_rate};"
+                f"with test-time augmentation ({self.recipe.tta} views): {self.views.words} {self.views.headline};"
                 " a bundle predicts without it"
             )
         if self.recipe.patience:
@@ -83,7 +94,7 @@ class Run:
             lines.append(f"note: training ended early, after {len(self.history.steps)} steps: {self.history.stopped}")
         if self.learner.origin.start.note:
             lines.append(f"note: {self.learner.origin.start.note}")
-        return [*lines, f"{self.folder}: report.html, bundle, predictions.csv, pictures ({self.seconds:.0f} s)"]
+        return lines
 
 
 def free_name(source: Any, recipe: Recipe) -> Path:
@@ -146,22 +157,24 @@ def write_run(run: Run) -> None:
     pictures = run.folder / "pictures"
     pictures.mkdir()
     draw_curves(run.history, pictures / "curves.png")
-    draw_confusion(run.evaluation, pictures / "confusion.png")
-    draw_predictions(run.evaluation.top_losses(8), pictures / "top_losses.png", "Highest losses")
-    draw_predictions(telling_examples(run.evaluation), pictures / "predictions.png", "Predictions on validation images")
-    write_report(report_of(run), run.folder / "report.html")
+    result = run.evaluation
+    overview = draw_overview(result, pictures)
+    draw_predictions(result, result.top_losses(8), pictures / "top_losses.png", "Highest losses")
+    draw_predictions(result, result.telling(), pictures / "predictions.png", "Predictions on validation images")
+    write_report(report_of(run, overview), run.folder / "report.html")
 
 
-def report_of(run: Run) -> Report:
-    """What report.html tells of a run."""
+def report_of(run: Run, overview: Path) -> Report:
+    """What report.html tells of a run; overview: the picture of its whole result."""
     return Report(
-        evaluation=run.evaluation,
+        result=run.evaluation,
         recipe=run.recipe,
         chosen=chosen_json(run),
         curves=run.folder / "pictures" / "curves.png",
+        overview=overview,
         command=command(run.source, run.recipe),
         findings=check(run.table, run.recipe.batch).findings,
-        notes=[line for line in run.lines()[1:-1] if not line.startswith("most confused")],
+        notes=[*run.evaluation.remarks(), *run.remarks()],
     )
 
 

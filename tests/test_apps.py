@@ -38,6 +38,20 @@ def test_digits_by_hand_ends_above_97_percent_on_held_out_digits(tmp_path):
     assert rates[-1] < 0.03
 
 
+@pytest.mark.slow
+def test_shapes_finds_several_classes_in_an_image(tmp_path):
+    done = app("shapes.py", "--count", 200, "--epochs", 4, cwd=tmp_path)
+    assert float(re.search(r"^f1 (0\.\d+) \(n=\d+, 95 % ", done.stdout, re.M).group(1)) > 0.75
+    for shape in ("circle", "cross", "square", "triangle"):
+        assert re.search(rf"^{shape} +\d+ ", done.stdout, re.M)
+
+
+@pytest.mark.slow
+def test_dials_reads_numbers(tmp_path):
+    done = app("dials.py", "--count", 240, "--epochs", 7, cwd=tmp_path)
+    assert float(re.search(r"^reading: off by (\d+\.\d+) on average", done.stdout, re.M).group(1)) < 20
+
+
 @pytest.mark.shared
 @pytest.mark.slow
 def test_pets_fine_tunes_on_real_photos(pets, tmp_path):

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "manifest", "console", "lazy", "offline", "weightfile"}
+FOUNDATION |= {"task", "scores"}
 ROOMS = ["data", "model", "train", "evaluate", "bundle", "serve"]
 WHOLE_LINE = {"runs", "pipeline", "cross_validation", "scale", "doctor", "cli", "__init__"}
 LIGHT = ["kit", "kit.cli.main", "kit.recipe", "kit.data.images", "kit.manifest", "kit.bundle.predictor"]

@@ -5,7 +5,7 @@ from kit.lazy import lazy
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
-        "Prediction": "kit.bundle.predictor",
+        "Prediction": "kit.bundle.prediction",
         "Predictor": "kit.bundle.predictor",
         "check_preparation": "kit.bundle.write",
         "learner": "kit.bundle.read",

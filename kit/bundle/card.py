@@ -1,17 +1,31 @@
 """The model card: what the model is, what it was trained on, how sure its error rate is, and where it will fail.
 
-text = card_text(config, evaluation)
+text = card_text(config, result)
 """
 
 from typing import Any
 
 from kit.evaluate.evaluation import Evaluation
+from kit.evaluate.result import Result
 from kit.manifest import CONVERTED
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, shown, title_of
 
-LIMITS = """- It knows only the classes above, and will name one of them for any image whatsoever.{unlike}
-- The error rate holds for images like the validation images; for others (another camera, place, season) measure anew:
+LIMITS = """- {first}{unlike}
+- The figures hold for images like the validation images; for others (another camera, place, season) measure anew:
   `kit evaluate BUNDLE FOLDER`.
-- {probability}"""
+- {answer}"""
+FIRST_LIMIT = {
+    CLASSIFICATION: "It knows only the classes above, and will name one of them for any image whatsoever.",
+    MULTILABEL: "It knows only the classes above, and may find them in any image whatsoever.",
+    REGRESSION: "It answers with a number for any image whatsoever.",
+}
+WHAT = {
+    CLASSIFICATION: "An image classifier for",
+    MULTILABEL: "It says which of these are in an image, any number of them",
+    REGRESSION: "It tells these numbers from an image",
+}
+HEADINGS = {"n": "images", "f1": "F1", "mae": "off by", "low": "95 % from", "high": "to", "rmse": "RMSE", "r2": "R2"}
+HEADINGS |= {"average_precision": "average precision"}
 UNLIKE = """ It flags images that are not like its
   training images, and about {share:.0%} of those that are; it does not notice all others."""
 PHOTOS = """The photos in `examples/` and `mistakes/` are validation images, made small and without metadata (no place,
@@ -25,26 +39,26 @@ MEASURED_ON = {
 }
 
 
-def card_text(config: dict[str, Any], evaluation: Evaluation, photos: bool = True) -> str:
+def card_text(config: dict[str, Any], result: Result, photos: bool = True) -> str:
     """README.md of a bundle, in Markdown. photos: whether the bundle holds some of the validation images."""
     vocab, data = config["vocab"], config["data"]
     known = config["start"]["kind"] != CONVERTED
     names = ", ".join(vocab[:12]) + (f", ... ({len(vocab)} in all)" if len(vocab) > 12 else "")
-    return f"""# {config["architecture"]["name"]}: {" or ".join(vocab) if len(vocab) <= 3 else f"{len(vocab)} classes"}
+    return f"""# {config["architecture"]["name"]}: {title_of(vocab, result.task)}
 
-An image classifier for: {names}.
+{WHAT[result.task]}: {names}.
 
 | | |
 |---|---|
-| error rate | **{evaluation.error_rate}** on {MEASURED_ON[known]} |
+| {result.words} | **{result.headline}** on {MEASURED_ON[known]} |
 | network | {config["architecture"]["name"]} ({config["architecture"]["library"]}), fine-tuned |
 | started from | {config["start"]["origin"]} |
 | trained on | {f"{data['train']} images; {data['valid']} others validated" if known else "not known"} |
 | sees | {config["image"]["size"]} x {config["image"]["size"]} pixels, RGB ({config["image"]["resize"]}) |
 
-{_class_table(evaluation)}
+{_table(result)}
 
-{_confusions(evaluation)}
+{_confusions(result)}
 ## Use it
 
     kit predict BUNDLE photo.jpg
@@ -64,29 +78,59 @@ The files are data, not code: `config.json`, and the weights as `model.safetenso
 
 
 def _limits(config: dict[str, Any]) -> str:
-    flagged, calibration = config["unknown"].get("flagged"), config["calibration"]
-    probability = "A probability is the model's own opinion, not a measured frequency."
-    if config["temperature"] != 1:
-        probability = (
-            f"Probabilities are calibrated (temperature {config['temperature']:.2f}): the expected calibration error\n"
-            f"  is {calibration['error_after']:.3f} (cross-fitted, n={calibration['n']}), without that "
-            f"{calibration['error_before']:.3f}."
-        )
+    flagged = config["unknown"].get("flagged")
     unlike = "" if flagged is None else UNLIKE.format(share=flagged)
-    return LIMITS.format(unlike=unlike, probability=probability)
+    return LIMITS.format(first=FIRST_LIMIT[config["task"]], unlike=unlike, answer=_about_answers(config))
 
 
-def _class_table(evaluation: Evaluation) -> str:
-    head = "| class | images | precision | recall | F1 |\n|---|---|---|---|---|"
-    rows = [
-        f"| {name} | {row.n:.0f} | {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} |"
-        for name, row in zip(evaluation.per_class.index, evaluation.per_class.itertuples(), strict=True)
-    ]
+def _about_answers(config: dict[str, Any]) -> str:
+    """What a probability, or a number, is worth."""
+    if config["task"] == REGRESSION:
+        return _about_range(config["range"], config["vocab"])
+    if config["task"] == MULTILABEL:
+        fitted = config["thresholds_fit"]
+        if fitted["f1_after"] <= fitted["f1_before"]:
+            return "A class is said from a probability of 0.5 on."
+        return (
+            "Each class is said from a probability of its own on (`thresholds` in config.json). Fitted so, F1 is\n"
+            f"  {fitted['f1_after']:.4f} (cross-fitted, n={fitted['n']}); with 0.5 for all, {fitted['f1_before']:.4f}."
+        )
+    if config["temperature"] == 1:
+        return "A probability is the model's own opinion, not a measured frequency."
+    calibration = config["calibration"]
+    return (
+        f"Probabilities are calibrated (temperature {config['temperature']:.2f}): the expected calibration error\n"
+        f"  is {calibration['error_after']:.3f} (cross-fitted, n={calibration['n']}), without that "
+        f"{calibration['error_before']:.3f}."
+    )
+
+
+def _about_range(limits: dict[str, Any], vocab: list[str]) -> str:
+    if not limits["bounded"]:
+        return "A number comes without a bound: beyond those of training it is a guess."
+    ends = zip(vocab, limits["low"], limits["high"], strict=True)
+    return (
+        "It never answers beyond "
+        + "; ".join(f"{name} {shown(low)} to {shown(high)}" for name, low, high in ends)
+        + "."
+    )
+
+
+def _table(result: Result) -> str:
+    """Each class or number with its figures."""
+    table = result.breakdown
+    first = "number" if result.task == REGRESSION else "class"
+    head = f"| {first} | {' | '.join(HEADINGS.get(name, name) for name in table)} |\n|---{'|---' * len(table.columns)}|"
+    figure = shown if result.task == REGRESSION else "{:.3f}".format
+    rows = []
+    for name, row in table.iterrows():
+        cells = (f"{value:.0f}" if key == "n" else figure(value) for key, value in row.items())
+        rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([head, *rows]).replace("nan", "-")
 
 
-def _confusions(evaluation: Evaluation) -> str:
-    pairs = evaluation.most_confused()[:5]
+def _confusions(result: Result) -> str:
+    pairs = result.most_confused()[:5] if isinstance(result, Evaluation) else []
     if not pairs:
         return ""
     lines = [f"- {true} taken for {said}: {times}" for true, said, times in pairs]

@@ -28,7 +28,8 @@ from kit.evaluate.evaluation import Evaluation, check_labels
 from kit.files import sha256
 from kit.manifest import CONVERTED
 from kit.model.architectures import Architecture, find_architecture
-from kit.model.build import Origin, empty_network
+from kit.model.build import Origin
+from kit.model.heads import empty_network
 from kit.model.weights import Start
 
 FEWEST_IMAGES = 8
@@ -117,7 +118,7 @@ def _probabilities(network: nn.Module, rules: dict[str, Any], paths: Sequence[st
     """The same through the bundle's way: float64 (n, classes)."""
     engine = torch_engine(network, rules, CPU)
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
-    parts = [engine(np.stack([prepare_image(path, rules) for path in batch])).probabilities for batch in batches]
+    parts = [engine(np.stack([prepare_image(path, rules) for path in batch])).outputs for batch in batches]
     return np.concatenate(parts).astype(np.float64)
 
 

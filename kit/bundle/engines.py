@@ -1,6 +1,6 @@
 """What computes the network of a bundle: ONNX Runtime, or torch where there is no model.onnx, or for bf16.
 
-engine = onnx_engine(Path("bundle/model.onnx")); engine(pixels).probabilities
+engine = onnx_engine(Path("bundle/model.onnx")); engine(pixels).outputs
 
 Both take uint8 pixels and give the same answers: that is proven on real images when model.onnx is written.
 """
@@ -14,6 +14,7 @@ import numpy as np
 
 from kit.errors import BundleError
 from kit.manifest import GET_ANOTHER
+from kit.task import CLASSIFICATION
 
 if TYPE_CHECKING:
     import torch
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network says of n images, in float32: probabilities (n, classes), features (n, f), and a heat map of each
-    class (n, classes, h, w), which is None for networks without feature maps."""
+    """What a network says of n images, in float32: outputs (n, classes), which are probabilities or regression's
+    numbers, features (n, f), and a heat map of each class (n, classes, h, w), which is None for networks without
+    feature maps."""
 
-    probabilities: np.ndarray
+    outputs: np.ndarray
     features: np.ndarray
     maps: np.ndarray | None = None
 
@@ -60,7 +62,11 @@ def first_line(error: Exception) -> str:
 
 
 def torch_engine(
-    network: "nn.Module", rules: Mapping[str, Any], device: "torch.device", precision: str = "fp32"
+    network: "nn.Module",
+    rules: Mapping[str, Any],
+    device: "torch.device",
+    precision: str = "fp32",
+    task: str = CLASSIFICATION,
 ) -> Engine:
     """The engine of a network of body and head, with the bundle's image rules, on a device.
 
@@ -71,7 +77,7 @@ def torch_engine(
     from kit.bundle.served import InBf16, Served
     from kit.evaluate.evaluation import exact_convolutions
 
-    served = Served(network, rules).to(device)
+    served = Served(network, rules, task).to(device)
     if precision == "bf16":
         served.body = InBf16(served.body)
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from kit.errors import ArchitectureError, BundleError
 from kit.model.architectures import TORCHVISION, find_architecture
-from kit.model.build import empty_network
+from kit.model.heads import empty_network
 from kit.recipe import MOST_PIXELS_A_SIDE, Recipe
 
 AGAIN = "export it again from fastai 2.8 with learn.export()"

@@ -5,6 +5,7 @@ calibration, unknown = calibration_of(evaluation), unknown_of(learn, evaluation,
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,29 @@ import pandas as pd
 
 from kit.bundle.engines import Engine, torch_engine
 from kit.bundle.predictor import THREADS, prepare_image
+from kit.data.targets import strata
 from kit.evaluate.calibration import Calibration, calibrate
 from kit.evaluate.evaluation import Evaluation
+from kit.evaluate.result import Result
+from kit.evaluate.thresholds import fit_thresholds
 from kit.evaluate.unknown import Unknown, fit, too_few
+from kit.model.build import origin_of
+from kit.task import CLASSIFICATION, MULTILABEL
 
 MOST_TRAIN, MOST_VALID = 400, 200
+FEWEST_ALIKE = 5
 BATCH = 32
+
+
+def of_task(learn: Any, result: Result) -> dict[str, Any]:
+    """What config.json says of how outputs become answers: a temperature, thresholds, or the range of numbers."""
+    if result.task == CLASSIFICATION:
+        calibration = calibration_of(result)
+        return {"temperature": calibration.temperature, "calibration": asdict(calibration)}
+    if result.task == MULTILABEL:
+        fitted = asdict(fit_thresholds(result.probabilities, result.truth))
+        return {"thresholds": fitted.pop("values"), "thresholds_fit": fitted}
+    return {"range": origin_of(learn).limits.to_json()}
 
 
 def calibration_of(evaluation: Evaluation) -> Calibration:
@@ -26,7 +44,7 @@ def calibration_of(evaluation: Evaluation) -> Calibration:
     return calibrate(evaluation.probabilities, np.array(truth))
 
 
-def unknown_of(learn: Any, evaluation: Evaluation, rules: Mapping[str, Any]) -> tuple[Unknown | None, dict[str, Any]]:
+def unknown_of(learn: Any, evaluation: Result, rules: Mapping[str, Any]) -> tuple[Unknown | None, dict[str, Any]]:
     """What tells unknown images apart, and the figures for config.json; None, and why, where it cannot be learned.
 
     It looks at 400 training and 200 validation images at most, evenly taken, as a bundle prepares them.
@@ -41,7 +59,8 @@ def unknown_of(learn: Any, evaluation: Evaluation, rules: Mapping[str, Any]) -> 
     engine = torch_engine(learn.model, rules, learn.dls.device)
     known = features(engine, train["path"].tolist(), rules)
     held_out = features(engine, valid.tolist(), rules)
-    unknown = fit(known, train["label"].to_numpy(), held_out)
+    labels = strata(train["label"].tolist(), evaluation.task, FEWEST_ALIKE)
+    unknown = fit(known, np.array(labels), held_out)
     flagged = float(unknown.flags(held_out).mean())
     return unknown, {"train": len(train), "valid": len(valid), "flagged": flagged}
 

@@ -22,20 +22,21 @@ from kit.data.images import Source
 from kit.errors import BundleError
 from kit.files import atomic_path, sha256
 from kit.manifest import ONNX, find_bundle, read_config, write_config
+from kit.task import CLASSIFICATION, REGRESSION
 
-OUTPUTS = ("probabilities", "features", "maps")
+OUTPUTS = ("outputs", "features", "maps")
 TOLERANCE = 1e-4
 
 
 def export(path: str | Path, images: Sequence[Source], expected: np.ndarray | None = None) -> dict[str, Any]:
     """Add model.onnx to a bundle, or write it anew; returns its proof, which config.json then holds.
 
-    images: real ones, on which ONNX Runtime must give the probabilities `expected` (images, classes), by default those
-    that torch gives. Raises `BundleError`, by how much it differs, and leaves the bundle as it was.
+    images: real ones, on which ONNX Runtime must give the outputs `expected` (images, classes), by default those that
+    torch gives. Raises `BundleError`, by how much it differs, and leaves the bundle as it was.
     """
     folder = find_bundle(path)
     config = read_config(folder)
-    expected = probabilities(load(folder, "cpu", "torch"), images) if expected is None else expected
+    expected = outputs(load(folder, "cpu", "torch"), images) if expected is None else expected
     with atomic_path(folder / ONNX) as partial:
         write_onnx(load_network(folder, config), config, partial)
         proof = {"images": len(images), "largest_difference": prove(folder, config, partial, images, expected)}
@@ -44,23 +45,33 @@ def export(path: str | Path, images: Sequence[Source], expected: np.ndarray | No
     return proof
 
 
-def probabilities(predictor: Predictor, images: Sequence[Source]) -> np.ndarray:
+def outputs(predictor: Predictor, images: Sequence[Source]) -> np.ndarray:
     """What a predictor's engine says of images: (images, classes)."""
     if not images:
         raise BundleError("there is no image to prove the ONNX file on", fix="give some: --images FOLDER")
-    return np.concatenate([predictor.probabilities(predictor.prepare(image)[None]) for image in images])
+    return np.concatenate([predictor.outputs(predictor.prepare(image)[None]) for image in images])
+
+
+def largest_difference(config: Mapping[str, Any], found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of outputs (images, classes): of probabilities as they are, of numbers in their range."""
+    width = 1.0
+    if config["task"] == REGRESSION:
+        width = np.subtract(config["range"]["high"], config["range"]["low"])
+    return float((np.abs(found - expected) / width).max())
 
 
 def prove(folder: Path, config: dict[str, Any], path: Path, images: Sequence[Source], expected: np.ndarray) -> float:
-    """The largest difference of a probability between the ONNX file at `path` and what is expected.
-
-    Raises `BundleError` where it is above 1e-4, or another class comes first.
+    """The largest difference between the ONNX file at `path` and what is expected, of a probability, or of a number in
+    widths of its range. Raises `BundleError` where it is above 1e-4, or another class comes first.
     """
-    found = probabilities(Predictor(config, onnx_engine(path, config), folder), images)
-    difference = float(np.abs(found - expected).max())
-    changed = int((found.argmax(1) != expected.argmax(1)).sum())
+    found = outputs(Predictor(config, onnx_engine(path, config), folder), images)
+    difference = largest_difference(config, found, expected)
+    changed = 0
+    if config["task"] == CLASSIFICATION:
+        changed = int((found.argmax(1) != expected.argmax(1)).sum())
     if not difference <= TOLERANCE or changed:
-        problem = f"as ONNX the network answers differently: a probability by {difference:.2g}"
+        what = "a number, in widths of its range," if config["task"] == REGRESSION else "a probability"
+        problem = f"as ONNX the network answers differently: {what} by {difference:.2g}"
         problem += f", and another class comes first for {changed} of {len(images)} images" if changed else ""
         raise BundleError(problem, fix="leave it out (--no-onnx); the bundle then predicts with torch")
     return difference
@@ -72,7 +83,7 @@ def write_onnx(network: nn.Module, config: Mapping[str, Any], path: Path) -> Non
     The file is whole (weights inside) and takes uint8 pixels (n, size, size, 3). Raises `BundleError` where the
     network holds an operation that cannot be written.
     """
-    served, size = Served(network, config["image"]), config["image"]["size"]
+    served, size = Served(network, config["image"], config["task"]), config["image"]["size"]
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     names = OUTPUTS[: len(served(pixels))]
     shapes = {"pixels": {0: "batch"}}

@@ -6,9 +6,8 @@ Imports numpy and Pillow only; what computes the network is passed in, and panda
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -18,68 +17,15 @@ import numpy as np
 from PIL import Image
 
 from kit.bundle.engines import Answers, Engine
+from kit.bundle.prediction import Prediction, Predictions, of_several
 from kit.data.images import Source, open_image, source_name, square, without_warnings
 from kit.errors import ImageError
 from kit.evaluate.calibration import calibrated
 from kit.evaluate.unknown import Unknown
+from kit.task import MULTILABEL, REGRESSION
 
 THREADS = 4
 BATCHES_AHEAD = 1
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one image: its best class and that class's probability, and those of all classes.
-
-    The probabilities are calibrated: of all images called 80 % sure, about 80 % are right; `plain` holds the network's
-    own. `unlike` says whether the image is not like the training images; None where the bundle cannot tell. Where the
-    image cannot be opened, `error` says why, and the other fields are None and empty.
-    """
-
-    path: str
-    label: str | None
-    probability: float | None
-    probabilities: dict[str, float]
-    error: str | None = None
-    plain: dict[str, float] = field(default_factory=dict)
-    unlike: bool | None = None
-
-    def top(self, count: int = 3) -> list[tuple[str, float]]:
-        """The `count` likeliest classes with their probabilities, likeliest first."""
-        return sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:count]
-
-
-class Predictions(list):
-    """A list of `Prediction`, in the order of the images."""
-
-    def table(self) -> Any:
-        """A pandas DataFrame: path, prediction, probability, p_CLASS for each class, unlike, error."""
-        import pandas as pd
-
-        vocab = next((list(one.probabilities) for one in self if one.probabilities), [])
-        return pd.DataFrame([cells(one, vocab) for one in self], columns=columns(vocab))
-
-
-def columns(vocab: Sequence[str]) -> list[str]:
-    """The columns of every table and CSV file of predictions."""
-    return ["path", "prediction", "probability", *(f"p_{name}" for name in vocab), "unlike", "error"]
-
-
-def cells(one: Prediction, vocab: Sequence[str]) -> list[Any]:
-    """A prediction's value in each of those columns; None where it has none."""
-    shares = [one.probabilities.get(name) for name in vocab]
-    return [one.path, one.label, one.probability, *shares, one.unlike, one.error]
-
-
-def csv_line(one: Prediction, vocab: Sequence[str]) -> list[str]:
-    """The same as the texts of a CSV file: six digits, true or false, nothing for None."""
-    return [_as_text(value) for value in cells(one, vocab)]
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6f}"
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def prepare_image(source: Source, rules: Mapping[str, Any]) -> np.ndarray:
@@ -93,6 +39,7 @@ class Predictor:
     def __init__(self, config: dict[str, Any], engine: Engine, folder: Path, unknown: Unknown | None = None):
         self.config, self.engine, self.folder, self.unknown = config, engine, folder, unknown
         self.vocab: list[str] = list(config["vocab"])
+        self.task: str = config["task"]
 
     def __repr__(self) -> str:
         return f"Predictor({self.config['architecture']['name']}, {len(self.vocab)} classes, from {self.folder})"
@@ -101,9 +48,10 @@ class Predictor:
         """One image as the network is given it: uint8 (size, size, 3). Raises `ImageError`."""
         return prepare_image(source, self.config["image"])
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Prepared images (n, size, size, 3) to the network's own probabilities (n, classes), not calibrated."""
-        return self.engine(images).probabilities.astype(np.float64)
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """Prepared images (n, size, size, 3) to what the network itself says (n, classes): probabilities, not
+        calibrated, or numbers."""
+        return self.engine(images).outputs.astype(np.float64)
 
     def explain(self, source: Source) -> tuple[Prediction, np.ndarray | None]:
         """The prediction of one image, and a heat map of each class (classes, h, w), over the square it was cut to.
@@ -122,7 +70,7 @@ class Predictor:
         """
         one = isinstance(images, str | PathLike | bytes | Image.Image) or hasattr(images, "read")
         several = [images] if one else images
-        return Predictions(self.predict_each(several, batch))
+        return Predictions(self.predict_each(several, batch), self.vocab, self.task)
 
     def predict_each(self, images: Iterable[Source], batch: int = 32) -> Iterator[Prediction]:
         """The same one by one, as they come: for folders that are larger than the memory."""
@@ -161,13 +109,21 @@ class Predictor:
                 yield Prediction(_name(source), None, None, {}, image.removeprefix(f"{source_name(source)}: "))
 
     def _predictions(self, answers: Answers, names: list[str]) -> Iterator[Prediction]:
-        plain, temperature = answers.probabilities.astype(np.float64), self.config["temperature"]
-        probabilities = plain if temperature == 1 else calibrated(plain, temperature)
+        plain, temperature = answers.outputs.astype(np.float64), self.config["temperature"]
+        known = plain if temperature == 1 else calibrated(plain, temperature)
         unlike = self.unknown.flags(answers.features).tolist() if self.unknown else [None] * len(names)
-        for name, row, own, other in zip(names, probabilities, plain, unlike, strict=True):
-            best = int(row.argmax())
-            by_class, own = (dict(zip(self.vocab, values.tolist(), strict=True)) for values in (row, own))
-            yield Prediction(name, self.vocab[best], float(row[best]), by_class, None, own, other)
+        for name, row, own, other in zip(names, known, plain, unlike, strict=True):
+            by_name, own = (dict(zip(self.vocab, values.tolist(), strict=True)) for values in (row, own))
+            yield self._prediction(name, by_name, own, other)
+
+    def _prediction(self, name: str, known: dict[str, float], own: dict[str, float], unlike: bool | None) -> Prediction:
+        """What the outputs of one image mean for the task."""
+        if self.task == REGRESSION:
+            return Prediction(name, None, None, {}, unlike=unlike, numbers=known)
+        if self.task == MULTILABEL:
+            return of_several(name, known, self.config["thresholds"], unlike)
+        best = max(known, key=known.get)
+        return Prediction(name, best, known[best], known, None, own, unlike)
 
 
 def is_image(prepared: np.ndarray | str) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kit.console import say
 from kit.errors import ArchitectureError, BundleError, RecipeError
 from kit.manifest import CONFIG, GET_ANOTHER, ONNX, UNKNOWN, WEIGHTS, check_file, find_bundle, read_config, read_form
+from kit.task import REGRESSION
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,8 @@ def load(
             check_bf16(where)
         sound(WEIGHTS)
         network = load_network(folder, config)
-        return Predictor(config, torch_engine(network, config["image"], where, precision), folder, unknown)
+        computed = torch_engine(network, config["image"], where, precision, config["task"])
+        return Predictor(config, computed, folder, unknown)
 
 
 @contextmanager
@@ -127,7 +129,7 @@ def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
     """The trained network of a bundle whose config was read: a torch module of body and head, in eval mode, fp32."""
     import torch
 
-    from kit.model.build import empty_network
+    from kit.model.heads import Range, empty_network
     from kit.model.tensors import read_tensors
 
     path, name = folder / WEIGHTS, config["architecture"]["name"]
@@ -135,7 +137,8 @@ def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
     if facts.get("vocab_sha256") != config["vocab_sha256"]:
         raise BundleError(f"{path} was trained for other classes, or in another order", fix=GET_ANOTHER)
     try:
-        network = empty_network(name, len(config["vocab"]), config["image"]["size"])
+        limits = Range.from_json(config["range"]) if config["task"] == REGRESSION else None
+        network = empty_network(name, len(config["vocab"]), config["image"]["size"], limits)
     except ArchitectureError as error:
         raise BundleError(f"{folder / CONFIG}: field architecture.name: {error.problem}", fix=error.fix) from error
     if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:

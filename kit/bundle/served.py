@@ -12,36 +12,48 @@ import torch
 from fastai.vision.all import AdaptiveConcatPool2d
 from torch import Tensor, nn
 
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
+
 
 class Served(nn.Module):
     """A body with fastai's head, in eval mode, with normalisation before it and everything that is asked behind it.
 
     network: body and head, as `with_head` makes them. rules: `image` of a bundle's config (mean and std are used).
+    Of regression, a map shows what speaks for a higher number.
     """
 
-    def __init__(self, network: nn.Module, rules: Mapping[str, Any]):
+    def __init__(self, network: nn.Module, rules: Mapping[str, Any], task: str = CLASSIFICATION):
         super().__init__()
+        self.task = task
         self.body, head = network[0], list(network[1])
         pooled = isinstance(head[0], AdaptiveConcatPool2d)
         self.pool, self.classifier = (nn.Sequential(*head[:2]), head[2:]) if pooled else (None, head)
         self.norm1, self.linear1, self.norm2, self.linear2 = _layers(self.classifier)
+        self.limits = self.classifier[7] if task == REGRESSION else None
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(rules[name], dtype=torch.float32).reshape(1, 3, 1, 1))
         self.eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """uint8 (n, size, size, 3) -> probabilities (n, classes), features (n, f), and maps (n, classes, h, w).
+        """uint8 (n, size, size, 3) -> outputs (n, classes), features (n, f), and maps (n, classes, h, w).
 
-        The maps are there where the body ends in feature maps; 0 says that a place did not speak for the class.
+        Outputs are probabilities, or regression's numbers. The maps are there where the body ends in feature maps; 0
+        says that a place did not speak for the class.
         """
         x = (pixels.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
         activations = self.body(x)
         features = self.pool(activations) if self.pool else activations.flatten(1)
         hidden = self.linear1(self.norm1(features))
-        probabilities = self.linear2(self.norm2(hidden.relu())).softmax(1)
+        outputs = self.answer(self.linear2(self.norm2(hidden.relu())))
         if self.pool is None:
-            return probabilities, features
-        return probabilities, features, self.maps(activations, hidden)
+            return outputs, features
+        return outputs, features, self.maps(activations, hidden)
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """What the logits (n, classes) mean: one class, each class for itself, or numbers."""
+        if self.limits is not None:
+            return self.limits(logits)
+        return logits.sigmoid() if self.task == MULTILABEL else logits.softmax(1)
 
     def maps(self, activations: Tensor, hidden: Tensor) -> Tensor:
         """Grad-CAM of every class: activations (n, k, h, w), hidden (n, 512) before its ReLU -> (n, classes, h, w).
@@ -73,7 +85,7 @@ class InBf16(nn.Module):
 
 def _layers(classifier: list[nn.Module]) -> tuple[nn.Module, nn.Linear, nn.Module, nn.Linear]:
     """Of norm, dropout, linear, ReLU, norm, dropout, linear: those that do something when predicting."""
-    norm1, _, linear1, _, norm2, _, linear2 = classifier
+    norm1, _, linear1, _, norm2, _, linear2 = classifier[:7]
     return norm1, linear1, norm2, linear2
 
 

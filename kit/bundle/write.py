@@ -9,7 +9,7 @@ import random
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 
 from kit.bundle.card import card_text
-from kit.bundle.knowledge import calibration_of, evenly, unknown_of
-from kit.bundle.onnx import TOLERANCE, export, probabilities
+from kit.bundle.knowledge import evenly, of_task, unknown_of
+from kit.bundle.onnx import TOLERANCE, export, largest_difference, outputs
 from kit.bundle.predictor import prepare_image
 from kit.bundle.read import load
 from kit.console import say
@@ -31,8 +31,7 @@ from kit.data.datablock import image_path
 from kit.data.images import open_image
 from kit.errors import BundleError
 from kit.evaluate.calibration import calibrated
-from kit.evaluate.evaluation import Evaluation
-from kit.evaluate.pictures import telling_mistakes
+from kit.evaluate.result import Result
 from kit.files import atomic_path, new_folder, sha256, write_text
 from kit.manifest import (
     CARD,
@@ -48,6 +47,7 @@ from kit.manifest import (
     write_config,
 )
 from kit.model.build import Origin, origin_of
+from kit.task import CLASSIFICATION
 
 PACKAGES = ("fastai", "torch", "torchvision", "timm", "pillow", "numpy", "safetensors", "onnx", "onnxruntime")
 PROOF_IMAGES = 16
@@ -55,7 +55,7 @@ PHOTO_SIZE = 480
 MOST_PHOTOS = 6
 
 
-def save(learn: Any, evaluation: Evaluation, folder: str | Path, *, examples: bool = True, onnx: bool = True) -> Path:
+def save(learn: Any, evaluation: Result, folder: str | Path, *, examples: bool = True, onnx: bool = True) -> Path:
     """Write a bundle into the new folder `folder`, and return it.
 
     learn: a Learner of `model.learner`; evaluation: its own, on validation images. examples: whether a few validation
@@ -78,22 +78,20 @@ def save(learn: Any, evaluation: Evaluation, folder: str | Path, *, examples: bo
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_files(learn: Any, evaluation: Evaluation, folder: Path, examples: bool) -> dict[str, Any]:
+def _write_files(learn: Any, evaluation: Result, folder: Path, examples: bool) -> dict[str, Any]:
     """All files of a bundle but config.json, which is returned: it names them by their hashes."""
     vocab = [str(name) for name in learn.dls.vocab]
     # Copies, because some networks use one tensor under several names, and a file of safetensors cannot.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in learn.model.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as partial:
         save_file(tensors, partial, metadata={"vocab_sha256": vocab_hash(vocab)})
-    calibration = calibration_of(evaluation)
     unknown, figures = unknown_of(learn, evaluation, image_rules(origin_of(learn)))
     if unknown is not None:
         (folder / UNKNOWN).write_bytes(save_arrays(unknown.arrays()))
-    config = _config(learn, evaluation, vocab) | {"temperature": calibration.temperature}
-    config |= {"calibration": asdict(calibration), "unknown": figures}
+    config = _config(learn, evaluation, vocab) | of_task(learn, evaluation) | {"unknown": figures}
     if examples:
-        _write_photos(_examples(evaluation), folder / EXAMPLES)
-        config |= {"mistakes": _write_mistakes(evaluation, calibration.temperature, folder)}
+        _write_photos(evaluation.examples(MOST_PHOTOS), folder / EXAMPLES)
+        config |= {"mistakes": _write_mistakes(evaluation, config, folder)}
     write_text(folder / CARD, card_text(config, evaluation, photos=examples))
     write_text(folder / TRAINED_ON, "".join(f"{digest}\n" for digest in _trained_on(learn.dls)))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -143,13 +141,13 @@ def image_rules(origin: Origin) -> dict[str, Any]:
     return rules | {"mean": list(start.mean), "std": list(start.std)}
 
 
-def _config(learn: Any, evaluation: Evaluation, vocab: list[str]) -> dict[str, Any]:
+def _config(learn: Any, evaluation: Result, vocab: list[str]) -> dict[str, Any]:
     origin = origin_of(learn)
     recipe, items = origin.recipe, learn.dls.train_ds.items
     return {
         "format": FORMAT,
         "version": VERSION,
-        "task": "classification",
+        "task": evaluation.task,
         "architecture": {
             "library": origin.architecture.library,
             "name": origin.architecture.full_name,
@@ -192,21 +190,16 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def _examples(evaluation: Evaluation) -> pd.DataFrame:
-    """A right prediction of each class in turn."""
-    right = evaluation.predictions[evaluation.predictions["correct"]]
-    return right.assign(turn=right.groupby("label").cumcount()).sort_values(["turn", "label"]).head(MOST_PHOTOS)
-
-
-def _write_mistakes(evaluation: Evaluation, temperature: float, folder: Path) -> list[dict[str, Any]]:
-    """A few wrong predictions as photos; returns what each is, and what the bundle takes it for, for config.json."""
-    rows = telling_mistakes(evaluation, MOST_PHOTOS)
+def _write_mistakes(evaluation: Result, config: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """A few bad predictions as photos; returns what each is, and what the bundle takes it for, for config.json."""
+    rows = evaluation.mistakes(MOST_PHOTOS)
     names = _write_photos(rows, folder / MISTAKES)
-    sure = calibrated(Evaluation(rows, evaluation.vocab).probabilities, temperature).max(1)
-    return [
-        {"file": name, "label": row.label, "prediction": row.prediction, "probability": round(float(share), 6)}
-        for name, row, share in zip(names, rows.itertuples(), sure, strict=True)
-    ]
+    said = [{"file": name, "label": row.label, "prediction": row.prediction}
+            for name, row in zip(names, rows.itertuples(), strict=True)]  # fmt: skip
+    if evaluation.task != CLASSIFICATION:
+        return said
+    sure = calibrated(replace(evaluation, predictions=rows).outputs, config["temperature"]).max(1)
+    return [one | {"probability": round(float(share), 6)} for one, share in zip(said, sure, strict=True)]
 
 
 def _write_photos(rows: pd.DataFrame, folder: Path) -> list[str]:
@@ -223,22 +216,23 @@ def _write_photos(rows: pd.DataFrame, folder: Path) -> list[str]:
     return names
 
 
-def _prove(folder: Path, evaluation: Evaluation) -> dict[str, Any]:
-    """Load what was written and predict held-out images anew; the largest difference of a probability is the proof."""
+def _prove(folder: Path, evaluation: Result) -> dict[str, Any]:
+    """Load what was written and predict held-out images anew; the largest difference is the proof."""
     rows = evenly(evaluation.n, PROOF_IMAGES)
-    ours = probabilities(load(folder, engine="torch"), evaluation.predictions["path"].iloc[rows].tolist())
-    difference = float(np.abs(ours - evaluation.probabilities[rows]).max())
+    predictor = load(folder, engine="torch")
+    ours = outputs(predictor, evaluation.predictions["path"].iloc[rows].tolist())
+    difference = largest_difference(predictor.config, ours, evaluation.outputs[rows])
     if not difference <= TOLERANCE:
-        problem = f"the bundle does not predict what the learner did: a probability differs by {difference:.2g}"
+        problem = f"the bundle does not predict what the learner did: an answer differs by {difference:.2g}"
         fix = "prepare images as the recipe says; with item_tfms or batch_tfms of your own, export through fastai"
         raise BundleError(problem, fix=fix)
     return {"images": len(rows), "largest_difference": difference}
 
 
-def _add_onnx(folder: Path, evaluation: Evaluation) -> None:
+def _add_onnx(folder: Path, evaluation: Result) -> None:
     """model.onnx, proven on the same images; a network that has no such form keeps its bundle, which torch predicts."""
     rows = evenly(evaluation.n, PROOF_IMAGES)
     try:
-        export(folder, evaluation.predictions["path"].iloc[rows].tolist(), evaluation.probabilities[rows])
+        export(folder, evaluation.predictions["path"].iloc[rows].tolist(), evaluation.outputs[rows])
     except BundleError as error:
         say(f"note: the bundle goes without {ONNX}: {error.problem}")

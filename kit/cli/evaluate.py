@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,13 +11,21 @@ from kit.console import progress, say
 from kit.errors import DataError
 from kit.files import sha256
 from kit.manifest import FROM_TABLE, TRAINED_ON
+from kit.task import MULTILABEL, REGRESSION
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from kit.bundle.prediction import Prediction
+    from kit.bundle.predictor import Predictor
+    from kit.data.targets import Targets
+    from kit.evaluate.result import Result
+
 Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
 Label = Annotated[str | None, typer.Option(help="how a file says its label; by default as in the bundle's training")]
 Labels = Annotated[str | None, typer.Option(help="a CSV file with the columns path and label")]
+Columns = Annotated[str | None, typer.Option("--targets", help="columns of --labels, as for kit fine-tune --targets")]
+Delimiter = Annotated[str | None, typer.Option(help="what stands between several classes; by default as in training")]
 Out = Annotated[Path | None, typer.Option(help="write the predictions here (CSV)")]
 Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
 
@@ -27,34 +35,71 @@ def evaluate(
     folder: Folder,
     label: Label = None,
     labels: Labels = None,
+    targets: Columns = None,
+    delimiter: Delimiter = None,
     out: Out = None,
     device: Device = "auto",
     engine: Engine = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure BUNDLE on all labelled images of FOLDER: error rate with its interval, per class, what is confused."""
+    """Measure BUNDLE on all labelled images of FOLDER: its figure with an interval, and each class or number."""
     from kit.bundle.read import load
     from kit.data.sources import labelled_images
-    from kit.evaluate.evaluation import Evaluation, check_labels
     from kit.files import check_parent, write_text
 
     if out:
         check_parent(out)
     predictor = load(bundle, device, engine)
     rule = label or ("folder" if labels else label_of_bundle(predictor.config["label"]))
-    rows = without_trained(labelled_images(folder, label=rule, labels=labels), predictor.folder)
-    check_labels(rows["label"].tolist(), predictor.vocab)
+    how = labels_read_as(predictor.config, targets, delimiter)
+    rows = without_trained(labelled_images(folder, label=rule, labels=labels, targets=how), predictor.folder)
+    check(rows["label"].tolist(), predictor)
     predictions = list(progress(predictor.predict_each(rows["path"]), "evaluate", total=len(rows)))
     for one in predictions:
         if one.error:
             say(f"left out {one.path}: {one.error}")
     good = [(one, name) for one, name in zip(predictions, rows["label"], strict=True) if one.error is None]
-    result = Evaluation.from_predictions([one for one, _ in good], [name for _, name in good], predictor.vocab)
+    result = compared([one for one, _ in good], [name for _, name in good], predictor)
     if out:
         write_text(out, result.predictions.to_csv(index=False, lineterminator="\n"))
     print(json.dumps(result.figures() | {"metrics": result.to_json()}) if as_json else "\n".join(result.lines()))
     if not as_json:
-        print(result.per_class.to_string(float_format=lambda value: f"{value:.3f}"))
+        print(result.breakdown.to_string(float_format=lambda value: f"{value:.3f}"))
+
+
+def labels_read_as(config: dict[str, Any], targets: str | None, delimiter: str | None) -> "Targets":
+    """How labels are read: as in the bundle's training, but for what is told otherwise."""
+    from kit.data.sources import targets_of
+    from kit.recipe import Recipe
+
+    given = {name: value for name, value in (("targets", targets), ("delimiter", delimiter)) if value is not None}
+    kept = {name: config["recipe"].get(name) for name in ("targets", "delimiter") if config["recipe"].get(name)}
+    return targets_of(Recipe(task=config["task"], **(kept | given)))
+
+
+def check(labels: list[str], predictor: "Predictor") -> None:
+    """Raise `DataError` for classes that the bundle does not know."""
+    from kit.data.targets import classes_in
+    from kit.evaluate.evaluation import check_labels
+
+    check_labels(list(classes_in(labels, predictor.task)), predictor.vocab)
+
+
+def compared(predictions: list["Prediction"], labels: list[str], predictor: "Predictor") -> "Result":
+    """The result of a bundle's predictions against the label texts."""
+    from kit.evaluate.evaluation import Evaluation
+    from kit.evaluate.multilabel import MultiLabelEvaluation
+    from kit.evaluate.regression import RegressionEvaluation
+
+    if not predictions:
+        raise DataError("no image could be predicted", fix="give a folder with labelled images that open")
+    vocab, config = predictor.vocab, predictor.config
+    if predictor.task == REGRESSION:
+        width = [high - low for low, high in zip(config["range"]["low"], config["range"]["high"], strict=True)]
+        return RegressionEvaluation.from_predictions(predictions, labels, vocab, width)
+    if predictor.task == MULTILABEL:
+        return MultiLabelEvaluation.from_predictions(predictions, labels, vocab, config["thresholds"])
+    return Evaluation.from_predictions(predictions, labels, vocab)
 
 
 def label_of_bundle(label: str) -> str:

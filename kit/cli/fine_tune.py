@@ -32,7 +32,7 @@ def fine_tune(
     folds: Folds = None,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a pretrained network on FOLDER, measure its error, and write a run folder with a bundle."""
+    """Fine-tune a pretrained network on FOLDER, measure it, and write a run folder with a bundle."""
     from kit.cross_validation import cross_validate
     from kit.pipeline import fine_tune as run_pipeline
 
@@ -44,4 +44,4 @@ def fine_tune(
     if as_json:
         print(json.dumps(json.loads((run.folder / "result.json").read_text(encoding="utf-8"))))
     else:
-        print(f"error_rate {run.error_rate}")
+        print(f"{run.evaluation.name} {run.headline}")

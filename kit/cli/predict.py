@@ -13,13 +13,15 @@ from kit.cli.options import Bundle, Device, Engine
 from kit.console import progress, say
 from kit.errors import DataError
 from kit.files import atomic_path, check_parent
+from kit.task import REGRESSION
 
 if TYPE_CHECKING:
-    from kit.bundle.predictor import Prediction, Predictor
+    from kit.bundle.prediction import Prediction
+    from kit.bundle.predictor import Predictor
 
 Images = Annotated[list[str], typer.Argument(help="image files, folders, and globs like 'photos/*.jpg'")]
 Out = Annotated[
-    Path | None, typer.Option(help="write CSV here: path, prediction, probability, a column a class, unlike, error")
+    Path | None, typer.Option(help="write CSV here: path, prediction, a column a class or number, unlike, error")
 ]
 Top = Annotated[int, typer.Option(min=1, help="how many classes to print for each image")]
 Batch = Annotated[int, typer.Option(min=1, help="images at a time")]
@@ -51,7 +53,7 @@ def predict(
     if precision != "fp32":
         say(difference(predictor, load(bundle, device, many=False), paths[:COMPARED], precision))
     failed = 0
-    with _writer(out, predictor.vocab, top) as write:
+    with _writer(out, predictor, top) as write:
         for one in progress(predictor.predict_each(paths, batch), "predict", total=len(paths)):
             failed += one.error is not None
             write(one)
@@ -64,14 +66,14 @@ def difference(predictor: "Predictor", exact: "Predictor", paths: list[str], pre
     """By how much a predictor of another precision differs from an exact one on a few images, in words."""
     pairs = zip(predictor.predict(paths), exact.predict(paths), strict=True)
     good = [(one, other) for one, other in pairs if one.error is None]
-    gaps = [abs(one.probabilities[name] - other.probabilities[name]) for one, other in good for name in exact.vocab]
+    answers = [(one.numbers or one.probabilities, other.numbers or other.probabilities) for one, other in good]
+    gaps = [abs(one[name] - other[name]) for one, other in answers for name in exact.vocab]
     if not gaps:
         return f"{precision}: none of the first {len(paths)} images could be opened to compare it with fp32"
+    what = "number" if exact.task == REGRESSION else "probability"
+    text = f"{precision}: on the first {len(good)} images a {what} differs from that of fp32 by at most {max(gaps):.4f}"
     changed = sum(one.label != other.label for one, other in good)
-    return (
-        f"{precision}: on the first {len(good)} images a probability differs from that of fp32 by at most "
-        f"{max(gaps):.4f}, and another class comes first for {changed}"
-    )
+    return text if exact.task == REGRESSION else f"{text}, and the classes are others for {changed}"
 
 
 def find_images(names: list[str]) -> Iterator[str]:
@@ -95,24 +97,32 @@ def find_images(names: list[str]) -> Iterator[str]:
 
 
 @contextmanager
-def _writer(out: Path | None, vocab: list[str], top: int) -> "Iterator[Callable[[Prediction], None]]":
+def _writer(out: Path | None, predictor: "Predictor", top: int) -> "Iterator[Callable[[Prediction], None]]":
     """A function to call with each prediction: it prints a line, or writes a row of the CSV file `out`."""
     if out is None:
         yield lambda one: print(_line(one, top), flush=True)
         return
-    from kit.bundle.predictor import columns, csv_line
+    from kit.bundle.prediction import columns, csv_line
 
     with atomic_path(out) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(columns(vocab))
-        yield lambda one: rows.writerow(csv_line(one, vocab))
+        vocab, task = predictor.vocab, predictor.task
+        rows.writerow(columns(vocab, task))
+        yield lambda one: rows.writerow(csv_line(one, vocab, task))
 
 
 def _line(one: "Prediction", top: int) -> str:
     if one.error:
         return f"{one.path}: error: {one.error}"
-    return (
-        f"{one.path}: "
-        + ", ".join(f"{name} {value:.1%}" for name, value in one.top(top))
-        + ("  (not like the training images)" if one.unlike else "")
-    )
+    return f"{one.path}: {_answer(one, top)}" + ("  (not like the training images)" if one.unlike else "")
+
+
+def _answer(one: "Prediction", top: int) -> str:
+    """The likeliest classes; of several classes an image those that are said; or the numbers."""
+    if one.numbers:
+        return one.text
+    if one.labels is None:
+        return ", ".join(f"{name} {value:.1%}" for name, value in one.top(top))
+    said = ", ".join(f"{name} {one.probabilities[name]:.1%}" for name in one.labels)
+    likeliest = "; ".join(f"{name} {value:.1%}" for name, value in one.top(1))
+    return said or f"{one.text} (likeliest: {likeliest})"

@@ -3,38 +3,36 @@
 kit check FOLDER
 """
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from kit.data.counts import Finding, about_classes, about_numbers, class_counts, number_facts
 from kit.data.looks import about_looks, looked_at
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
-from kit.intervals import too_small
+from kit.intervals import too_few
+from kit.task import CLASSIFICATION, REGRESSION, shown
 
-IMBALANCE = 10
 FEW_STEPS = 10
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something worth knowing: an "error" (training would fail or mislead), a "warning", or a "note"."""
-
-    severity: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Check:
-    """What a look at a table found; `lines()` for people, `to_json()` for programs."""
+    """What a look at a table found; `lines()` for people, `to_json()` for programs.
+
+    splits: how many images each side has; classes: the same for each class (of several classes an image counts in
+    each); numbers: of regression, the least, mean and greatest of each.
+    """
 
     images: int
+    splits: dict[str, int]
     classes: dict[str, dict[str, int]]
     findings: list[Finding]
     left_out: list[dict[str, str]]
+    numbers: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def errors(self) -> list[str]:
@@ -43,25 +41,33 @@ class Check:
 
     def lines(self) -> list[str]:
         """The report as lines of text: counts first, then what to know, worst first."""
-        counts = Counter()
-        for splits in self.classes.values():
-            counts.update(splits)
-        sizes = ", ".join(f"{counts[split]} {split}" for split in ("train", "valid", "test") if counts[split])
-        lines = [f"{self.images} images of {len(self.classes)} classes: {sizes}", *self._class_lines()]
+        sizes = ", ".join(
+            f"{self.splits[split]} {split}" for split in ("train", "valid", "test") if split in self.splits
+        )
+        what = f"with {len(self.numbers)} numbers each" if len(self.numbers) > 1 else "with a number each"
+        lines = [f"{self.images} images {what if self.numbers else f'of {len(self.classes)} classes'}: {sizes}"]
+        lines += self._class_lines() + self._number_lines()
         for severity in ("error", "warning", "note"):
             lines += [f"  {severity}: {finding.text}" for finding in self.findings if finding.severity == severity]
         return lines
 
     def _class_lines(self) -> list[str]:
         wide = max((len(label) for label in self.classes), default=0)
-        shown = sorted(self.classes, key=lambda label: -sum(self.classes[label].values()))
-        lines = [f"  {label:<{wide}}  {sum(self.classes[label].values()):>6}" for label in shown[:10]]
-        return lines if len(shown) <= 10 else [*lines, f"  ... and {len(shown) - 10} more classes"]
+        largest = sorted(self.classes, key=lambda label: -sum(self.classes[label].values()))
+        lines = [f"  {label:<{wide}}  {sum(self.classes[label].values()):>6}" for label in largest[:10]]
+        return lines if len(largest) <= 10 else [*lines, f"  ... and {len(largest) - 10} more classes"]
+
+    def _number_lines(self) -> list[str]:
+        return [
+            f"  {name}: from {shown(facts['min'])} to {shown(facts['max'])}, {shown(facts['mean'])} on average"
+            for name, facts in self.numbers.items()
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain JSON values."""
         findings = [{"severity": finding.severity, "text": finding.text} for finding in self.findings]
-        return {"images": self.images, "classes": self.classes, "findings": findings, "left_out": self.left_out}
+        values = {"images": self.images, "splits": self.splits, "classes": self.classes, "findings": findings}
+        return values | {"left_out": self.left_out} | ({"numbers": self.numbers} if self.numbers else {})
 
 
 def check(table: pd.DataFrame, batch: int | None = None, size: int = 224) -> Check:
@@ -71,36 +77,16 @@ def check(table: pd.DataFrame, batch: int | None = None, size: int = 224) -> Che
     batch: the images a step that training will take, to see whether there are enough for one. size: the pixels a side
     that the network sees.
     """
-    classes = {
-        str(label): {str(split): int(count) for split, count in rows["split"].value_counts().items()}
-        for label, rows in table.groupby("label")
-    }
+    task = table.attrs.get("task", CLASSIFICATION)
+    splits = {str(split): int(count) for split, count in table["split"].value_counts().items()}
+    classes, numbers = class_counts(table, task), number_facts(table, task)
     left_out = table.attrs.get("left_out", [])
-    findings = [*_about_classes(classes), *_about_folders(table), *_about_duplicates(table), *_about_files(left_out)]
-    findings += _about_size(table, batch)
+    findings = about_numbers(table) if task == REGRESSION else about_classes(table, classes, task)
+    findings = [*findings, *_about_folders(table), *_about_duplicates(table), *_about_files(left_out)]
+    findings += _about_size(table, batch, task)
     if looked_at(table):
         findings += [Finding("note", text) for text in about_looks(table, size)]
-    return Check(len(table), classes, findings, left_out)
-
-
-def _about_classes(classes: dict[str, dict[str, int]]) -> list[Finding]:
-    findings = []
-    if len(classes) < 2:
-        findings.append(Finding("error", f"one class only ({', '.join(classes)}): there is nothing to tell apart"))
-    for label, splits in classes.items():
-        if not splits.get("train"):
-            findings.append(Finding("error", f"class {label!r} has no training image"))
-        elif not splits.get("valid"):
-            findings.append(Finding("warning", f"class {label!r} has no validation image: its errors go unseen"))
-    sizes = {label: sum(splits.values()) for label, splits in classes.items()}
-    if sizes and max(sizes.values()) > IMBALANCE * min(sizes.values()):
-        largest, smallest = max(sizes, key=sizes.get), min(sizes, key=sizes.get)
-        text = f"imbalance: {sizes[largest]} of {largest!r} against {sizes[smallest]} of {smallest!r}"
-        findings.append(Finding("warning", f"{text}; read the per-class table, not the error rate alone"))
-    letters = Counter(label.strip().casefold() for label in classes)
-    for label in sorted(label for label in classes if letters[label.strip().casefold()] > 1):
-        findings.append(Finding("warning", f"class {label!r} differs from another only in upper and lower case"))
-    return findings
+    return Check(len(table), splits, classes, findings, left_out, numbers)
 
 
 def _about_duplicates(table: pd.DataFrame) -> list[Finding]:
@@ -108,14 +94,16 @@ def _about_duplicates(table: pd.DataFrame) -> list[Finding]:
     findings = []
     if len(grouped):
         count = grouped["group"].nunique()
-        text = f"{count} groups of duplicates ({len(grouped)} images), each kept on one side of the split"
+        groups = "1 group" if count == 1 else f"{count} groups"
+        text = f"{groups} of duplicates ({len(grouped)} images), each kept on one side of the split"
         findings.append(Finding("note", text))
     mixed = [rows for _, rows in grouped.groupby("group") if rows["label"].nunique() > 1]
     if mixed:
         names = "; ".join(
             " = ".join(f"{Path(r.path).name} ({r.label})" for r in rows.itertuples()) for rows in mixed[:5]
         )
-        findings.append(Finding("warning", f"{len(mixed)} groups of duplicates have several labels: {names}"))
+        groups = "1 group of duplicates has" if len(mixed) == 1 else f"{len(mixed)} groups of duplicates have"
+        findings.append(Finding("warning", f"{groups} several labels: {names}"))
     out = int((table["split"] == "out").sum())
     if out:
         text = f"{out} training images are copies of held-out images: left out of training"
@@ -152,7 +140,7 @@ def _about_folders(table: pd.DataFrame) -> list[Finding]:
     return list({finding.text: finding for finding in findings}.values())
 
 
-def _about_size(table: pd.DataFrame, batch: int | None) -> list[Finding]:
+def _about_size(table: pd.DataFrame, batch: int | None, task: str) -> list[Finding]:
     train, held = (int((table["split"] == side).sum()) for side in ("train", "valid"))
     findings = []
     if batch and train < batch:
@@ -164,6 +152,6 @@ def _about_size(table: pd.DataFrame, batch: int | None) -> list[Finding]:
         findings.append(Finding("warning", f"{text}, and more --epochs"))
     if not held:
         findings.append(Finding("error", "no validation image: nothing would measure the error"))
-    elif small := too_small(held):
+    elif small := too_few(held, task):
         findings.append(Finding("warning", small))
     return findings

@@ -5,7 +5,7 @@ dls = blocks(Recipe(size=128)).dataloaders(table)       # real fastai objects: d
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from fastai.vision.all import (
     DataBlock,
     DataLoaders,
     IntToFloatTensor,
+    MultiCategoryBlock,
     PILImage,
     Pipeline,
+    RegressionSetup,
     Resize,
     Transform,
     TransformBlock,
@@ -29,6 +31,7 @@ from PIL.Image import Image
 from kit.data.images import open_image, square
 from kit.errors import RecipeError
 from kit.recipe import Recipe
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of
 
 MOST_WORKERS = 8
 TRAIN, VALID = 0, 1
@@ -122,9 +125,9 @@ def blocks(
     """
     wanted = max(recipe.size, recipe.presize or 0)
     arguments = {
-        "blocks": (TransformBlock(type_tfms=OpenImage(wanted), batch_tfms=IntToFloatTensor), CategoryBlock),
+        "blocks": (TransformBlock(type_tfms=OpenImage(wanted), batch_tfms=IntToFloatTensor), label_block(recipe.task)),
         "get_x": image_path,
-        "get_y": image_label,
+        "get_y": LABEL_READERS[recipe.task],
         "splitter": split_rows,
         "item_tfms": [Square(recipe.size, recipe.resize, recipe.presize)] if item_tfms is None else item_tfms,
         "batch_tfms": batch_transforms(recipe) if batch_tfms is None else batch_tfms,
@@ -151,6 +154,36 @@ def image_path(item):
 def image_label(row):
     """The label of a table's row."""
     return row["label"]
+
+
+def image_classes(row):
+    """The classes of a table's row."""
+    return classes_of(row["label"])
+
+
+def image_numbers(row):
+    """The numbers of a table's row."""
+    return numbers_of(row["label"])
+
+
+LABEL_READERS = {CLASSIFICATION: image_label, MULTILABEL: image_classes, REGRESSION: image_numbers}
+
+
+class Numbers(RegressionSetup):
+    """The numbers of a row as a float32 tensor (targets,); `vocab` says what they are called."""
+
+    def setups(self, rows) -> None:
+        """Count and name them as the table does."""
+        super().setups(rows)
+        table = getattr(rows, "items", None)
+        self.vocab = getattr(table, "attrs", {}).get("names") or [f"value_{place}" for place in range(self.c)]
+
+
+def label_block(task: str) -> TransformBlock | Callable[[], TransformBlock]:
+    """fastai's block for the labels of a task."""
+    if task == REGRESSION:
+        return TransformBlock(type_tfms=Numbers)
+    return MultiCategoryBlock if task == MULTILABEL else CategoryBlock
 
 
 def split_rows(table: pd.DataFrame) -> tuple[list[int], list[int]]:
@@ -227,7 +260,7 @@ def _describe(value: Any) -> str:
         shape = " x ".join(map(str, value.shape))
         low, high = float(value.min()), float(value.max())
         return f"{str(value.dtype).removeprefix('torch.')}, {shape}, from {low:.3g} to {high:.3g}"
-    return f"{int(value)}" if isinstance(value, torch.Tensor) else str(value)
+    return f"{value.item():g}" if isinstance(value, torch.Tensor) else str(value)
 
 
 def show_batch(dls: DataLoaders, path: Path, count: int = 9) -> None:

@@ -14,12 +14,13 @@ import pandas as pd
 from kit.data.datasets import NAMED
 from kit.data.images import list_images
 from kit.data.labels import LabelRule, label_rule, parent_folder
+from kit.data.targets import Targets, find_column, read_with
 from kit.errors import DataError, did_you_mean, some_of
 
 SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid"}
 SPLIT_FOLDERS |= {"test": "test"}
 PATH_COLUMNS = ("path", "file", "filename", "fname", "image", "name")
-LABEL_COLUMNS = ("label", "class", "category", "target")
+CLASSES = Targets()
 SKIP = 'or leave them out: --unlabelled skip, unlabelled="skip"'
 
 LeftOut = list[dict[str, str]]
@@ -31,16 +32,20 @@ def listed(
     labels: str | Path | None = None,
     follow_links: bool = False,
     unlabelled: str = "error",
+    targets: Targets = CLASSES,
 ) -> tuple[pd.DataFrame, LeftOut]:
     """Rows of path, label, split ('' where none is given) and group, and what is left out; see `data.survey`."""
     if isinstance(source, pd.DataFrame):
-        return _from_frame(source, Path(), "the DataFrame", unlabelled)
+        return _from_frame(source, Path(), "the DataFrame", unlabelled, targets)
     folder = find_folder(source)
     if labels is not None:
-        return _from_frame(_read_csv(Path(labels)), folder, str(labels), unlabelled)
+        return _from_frame(_read_csv(Path(labels)), folder, str(labels), unlabelled, targets)
+    if targets.columns:
+        problem = f"there is no table with the columns {', '.join(targets.columns)}"
+        raise DataError(problem, fix="say where it is: --labels FILE")
     images, others = list_images(folder, follow_links)
     left_out = [{"path": str(path), "reason": reason} for path, reason in others]
-    rows, nameless = _from_paths(images, folder, label, left_out, unlabelled)
+    rows, nameless = _from_paths(images, folder, label, left_out, unlabelled, targets)
     return rows, left_out + nameless
 
 
@@ -64,7 +69,7 @@ def empty_folders(folder: Path) -> list[str]:
 
 
 def _from_paths(
-    paths: Sequence[Path], folder: Path, label: Any, others: LeftOut, unlabelled: str
+    paths: Sequence[Path], folder: Path, label: Any, others: LeftOut, unlabelled: str, targets: Targets
 ) -> tuple[pd.DataFrame, LeftOut]:
     if not paths:
         reasons = "; ".join(sorted({entry["reason"] for entry in others})[:3])
@@ -77,11 +82,11 @@ def _from_paths(
     if rule is parent_folder and loose:
         fix = 'put each image into the folder of its class, or say --label is_cat or a pattern like "^(.*)_[0-9]+"'
         raise DataError(f"{len(loose)} images lie in {folder} itself, in no class folder: {some_of(loose)}", fix=fix)
-    found, nameless = _labels_of(paths, rule, unlabelled)
+    found, nameless = _labels_of(paths, read_with(rule, targets), unlabelled)
     levels = 3 if rule is parent_folder else 2
     splits = [_split_of(path.relative_to(folder), levels) for path in found]
     columns = {"path": [str(path) for path in found], "label": list(found.values()), "split": splits, "group": ""}
-    return pd.DataFrame(columns), nameless
+    return _named(pd.DataFrame(columns), targets, []), nameless
 
 
 def _labels_of(paths: Sequence[Path], rule: LabelRule, unlabelled: str) -> tuple[dict[Path, str], LeftOut]:
@@ -115,11 +120,20 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} cannot be read as CSV ({error})", fix="save it as a UTF-8 CSV file") from error
 
 
-def _from_frame(frame: pd.DataFrame, folder: Path, name: str, unlabelled: str) -> tuple[pd.DataFrame, LeftOut]:
+def _named(rows: pd.DataFrame, targets: Targets, columns: list[str]) -> pd.DataFrame:
+    """Rows that know their task, and what regression's numbers are called."""
+    rows.attrs |= {"task": targets.task, "names": targets.names(columns)}
+    return rows
+
+
+def _from_frame(
+    frame: pd.DataFrame, folder: Path, name: str, unlabelled: str, targets: Targets
+) -> tuple[pd.DataFrame, LeftOut]:
     """Rows from a table that says the labels; its paths count from `folder`."""
-    path_column, label_column = (_column(frame, known, name) for known in (PATH_COLUMNS, LABEL_COLUMNS))
+    path_column = find_column(frame, PATH_COLUMNS, name)
+    labels, columns = targets.of_frame(frame, name)
     rows = pd.DataFrame({"path": [str((folder / str(path)).absolute()) for path in frame[path_column]]})
-    rows["label"] = [str(label).strip() if pd.notna(label) else "" for label in frame[label_column]]
+    rows["label"] = pd.Series(labels, index=rows.index, dtype=object)
     for column in ("split", "group"):
         rows[column] = frame[column].fillna("").astype(str).str.strip().tolist() if column in frame else ""
     missing = ~rows["path"].map(lambda path: Path(path).is_file())
@@ -127,7 +141,7 @@ def _from_frame(frame: pd.DataFrame, folder: Path, name: str, unlabelled: str) -
     gone = _left_out(
         rows[missing], len(rows), unlabelled, (f"files of {name} are not there", fix, "there is no such file")
     )
-    empty = ~missing & (rows["label"] == "")
+    empty = ~missing & rows["label"].isna()
     gone += _left_out(
         rows[empty], len(rows), unlabelled, (f"rows of {name} have no label", "fill or remove them", "no label")
     )
@@ -135,7 +149,7 @@ def _from_frame(frame: pd.DataFrame, folder: Path, name: str, unlabelled: str) -
     repeated = rows["path"][rows["path"].duplicated()].tolist()
     if repeated:
         raise DataError(f"{name} names files more than once: {some_of(repeated)}", fix="keep one row a file")
-    return _checked_splits(rows, name), gone
+    return _named(_checked_splits(rows, name), targets, columns), gone
 
 
 def _left_out(rows: pd.DataFrame, total: int, unlabelled: str, words: tuple[str, str, str]) -> LeftOut:
@@ -148,15 +162,6 @@ def _left_out(rows: pd.DataFrame, total: int, unlabelled: str, words: tuple[str,
     if paths and (unlabelled == "error" or len(paths) == total):
         raise DataError(f"{len(paths)} of {total} {wrong}: {some_of(paths)}", fix=f"{fix}; {SKIP}")
     return [{"path": path, "reason": reason} for path in paths]
-
-
-def _column(frame: pd.DataFrame, known: Sequence[str], name: str) -> str:
-    for name_wanted in known:
-        for column in frame.columns:
-            if str(column).strip().lower() == name_wanted:
-                return column
-    has = ", ".join(map(str, frame.columns))
-    raise DataError(f"{name} has no column {known[0]!r}; it has: {has}", fix=f"name a column one of {', '.join(known)}")
 
 
 def _checked_splits(rows: pd.DataFrame, name: str) -> pd.DataFrame:

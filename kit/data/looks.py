@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from kit.data.counts import numbers
 from kit.data.images import open_image
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 DARK, BRIGHT, EMPTY, BLURRED = 25, 235, 1, 0.15
 THUMBNAIL, MOST_SHOWN, MOST_CLASSES = 128, 8, 12
-INK, BAR, QUIET = "#1d2b28", "#0f766e", "#51645e"
+MOST_HISTOGRAMS = 4
+INK, BAR, HELD, QUIET = "#1d2b28", "#0f766e", "#7fb8b2", "#51645e"
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,13 @@ def draw_check(table: pd.DataFrame, report: "Check", path: Path, size: int = 224
 
     rows = _picture_rows(table, size)
     classes = sorted(report.classes, key=lambda label: -sum(report.classes[label].values()))[:MOST_CLASSES]
-    tall = 1.1 + 0.28 * len(classes)
+    tall = 2.8 if report.numbers else 1.1 + 0.28 * len(classes)
     figure = Figure(figsize=(11, tall + 1.75 * len(rows)), layout="constrained")
     parts = figure.subfigures(1 + len(rows), 1, height_ratios=[tall, *[1.75] * len(rows)], squeeze=False)[:, 0]
-    _draw_classes(parts[0], classes, report)
+    if report.numbers:
+        _draw_numbers(parts[0], table, report)
+    else:
+        _draw_classes(parts[0], classes, report)
     for part, (title, pictures) in zip(parts[1:], rows, strict=True):
         _draw_pictures(part, title, pictures)
     figure.savefig(path, dpi=110)
@@ -103,6 +108,17 @@ def _draw_classes(figure: Any, classes: list[str], report: "Check") -> None:
         f" (the largest {len(classes)} of {len(report.classes)} classes)" if len(report.classes) > len(classes) else ""
     )
     figure.suptitle(f"{report.images} images{more}", color=INK, fontsize=13, x=0.01, ha="left")
+
+
+def _draw_numbers(figure: Any, table: pd.DataFrame, report: "Check") -> None:
+    """A histogram of each number, training images before held-out ones."""
+    values, train = numbers(table), (table["split"] == "train").to_numpy()
+    names = list(report.numbers)[:MOST_HISTOGRAMS]
+    for place, (axes, name) in enumerate(zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True)):
+        axes.hist([values[train, place], values[~train, place]], bins=20, stacked=True, color=[BAR, HELD])
+        axes.set_xlabel(_short(name))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{report.images} images; pale: held out", color=INK, fontsize=13, x=0.01, ha="left")
 
 
 def _picture_rows(table: pd.DataFrame, size: int) -> list[tuple[str, list[tuple[str, str]]]]:

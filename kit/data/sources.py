@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from kit.data.listing import empty_folders, find_folder, listed
-from kit.data.scan import FileFacts, scan_images
+from kit.data.listing import CLASSES, empty_folders, find_folder, listed
+from kit.data.scan import FileFacts, Scan, scan_images
 from kit.data.splits import assign_splits, join_groups
+from kit.data.targets import Targets, strata
 from kit.errors import DataError, some_of
 from kit.manifest import FROM_TABLE
 from kit.recipe import UNLABELLED, Recipe, label_name
@@ -23,13 +24,18 @@ TOLD = ("label", "labels", "split", "valid", "seed", "follow_links", "unlabelled
 
 def told(recipe: Recipe) -> dict[str, Any]:
     """What a recipe says about a table, as arguments of `table` and `survey`."""
-    return {name: getattr(recipe, name) for name in TOLD}
+    return {name: getattr(recipe, name) for name in TOLD} | {"targets": targets_of(recipe)}
+
+
+def targets_of(recipe: Recipe) -> Targets:
+    """How a recipe says that labels are read."""
+    return Targets(recipe.task, recipe.delimiter, tuple(recipe.target_names()))
 
 
 def table(source: str | Path | pd.DataFrame, **how: Any) -> pd.DataFrame:
     """One row an image: path, label, split ("train", "valid", "test" or "out"), group, sha256.
 
-    how: what `survey` takes (label, labels, split, valid, seed, follow_links, unlabelled), with the same meaning.
+    how: what `survey` takes (label, labels, split, valid, seed, follow_links, unlabelled, targets), meaning the same.
     """
     return survey(source, **how)[COLUMNS]
 
@@ -44,6 +50,7 @@ def survey(
     seed: int = 42,
     follow_links: bool = False,
     unlabelled: str = "error",
+    targets: Targets = CLASSES,
 ) -> pd.DataFrame:
     """The table of a source, and what each image looks like: path, label, split, group, sha256; width and height in
     pixels; light and spread, the mean and standard deviation of the grey levels (0 to 255); sharpness (`FileFacts`).
@@ -52,35 +59,45 @@ def survey(
     label: how a file says its label (see `label_rule`); labels: a CSV that says it instead, with paths from `source`.
     Folders named train, valid (or val) and test, and a column `split`, are kept as given. Exact and near duplicates
     share a group, and no group straddles a split. follow_links: whether links to files outside of the folder count.
+    targets: how labels are read (`Targets`): the text of a label is one class, or several or numbers with ";" between.
     unlabelled: what to do with a file without a label, or a row without a file: "error", or "skip". Whatever is left
     out, files that cannot be opened too, `table.attrs` lists ("left_out": {"path", "reason"} each); it also tells the
-    "split" and the "label" rule that were followed, and folders without an image ("empty"). Raises `DataError` where
-    the labels or the files do not make a data set.
+    "split" and the "label" rule that were followed, the "task", the "names" of numbers, and folders without an image
+    ("empty"). Raises `DataError` where the labels or the files do not make a data set.
     """
     if unlabelled not in UNLABELLED:
         raise DataError(f"unlabelled={unlabelled!r} is not known", fix=f"one of: {', '.join(UNLABELLED)}")
-    rows, skipped = listed(source, label, labels, follow_links, unlabelled)
+    rows, skipped = listed(source, label, labels, follow_links, unlabelled, targets)
+    facts = rows.attrs
     given = "valid" in set(rows["split"])
     scan = scan_images([Path(path) for path in rows["path"]])
     rows, broken = _without_broken(rows, scan.facts)
     rows["sha256"] = [fact.sha256 for fact in scan.good]
     rows["group"] = join_groups(rows["group"].tolist(), scan.duplicates())
-    rows["split"] = assign_splits(rows, split, valid, seed)
-    rows = rows[COLUMNS]
-    rows[["width", "height"]] = [(fact.width, fact.height) for fact in scan.good]
-    rows["light"], rows["spread"] = scan.light()
-    rows["sharpness"] = [fact.sharpness for fact in scan.good]
-    rows.attrs = {"left_out": skipped + broken, "split": "given" if given else split}
+    rows["split"] = assign_splits(rows.assign(label=strata(rows["label"], targets.task)), split, valid, seed)
+    rows = _with_looks(rows[COLUMNS], scan)
+    rows.attrs = facts | {"left_out": skipped + broken, "split": "given" if given else split}
     rows.attrs["label"] = FROM_TABLE if labels is not None or isinstance(source, pd.DataFrame) else label_name(label)
     rows.attrs["empty"] = empty_folders(find_folder(source)) if rows.attrs["label"] == "folder" else []
     return rows
 
 
+def _with_looks(rows: pd.DataFrame, scan: Scan) -> pd.DataFrame:
+    rows[["width", "height"]] = [(fact.width, fact.height) for fact in scan.good]
+    rows["light"], rows["spread"] = scan.light()
+    rows["sharpness"] = [fact.sharpness for fact in scan.good]
+    return rows
+
+
 def labelled_images(
-    source: str | Path | pd.DataFrame, *, label: str | Callable[[Any], Any] = "folder", labels: str | Path | None = None
+    source: str | Path | pd.DataFrame,
+    *,
+    label: str | Callable[[Any], Any] = "folder",
+    labels: str | Path | None = None,
+    targets: Targets = CLASSES,
 ) -> pd.DataFrame:
     """All images of a source with their labels (path, label, split and group as given), unread and unsplit."""
-    return listed(source, label, labels)[0]
+    return listed(source, label, labels, targets=targets)[0]
 
 
 def _without_broken(rows: pd.DataFrame, facts: list[FileFacts]) -> tuple[pd.DataFrame, list[dict]]:

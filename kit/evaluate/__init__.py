@@ -7,7 +7,8 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "Evaluation": "kit.evaluate.evaluation",
         "compare": "kit.evaluate.comparison",
-        "draw_confusion": "kit.evaluate.pictures",
+        "Result": "kit.evaluate.result",
+        "draw_overview": "kit.evaluate.pictures",
         "draw_predictions": "kit.evaluate.pictures",
         "evaluate": "kit.evaluate.evaluation",
         "evaluate_views": "kit.evaluate.tta",

@@ -114,6 +114,9 @@ def held_out(run: str | Path) -> pd.DataFrame:
     """The images that a run folder held out and predicted: path, label, correct, sha256, each image once."""
     predictions, table = (_read(Path(run) / name) for name in (PREDICTIONS, TABLE))
     known = table.drop_duplicates("path").set_index("path")["sha256"]
+    if "correct" not in predictions:
+        problem = f"{run} predicted numbers, and right and wrong are what is compared"
+        raise DataError(problem, fix="compare the R2 and the errors that both runs' result.json hold")
     rows = predictions.assign(sha256=predictions["path"].map(known))
     if rows["sha256"].isna().any():
         names = some_of(rows.loc[rows["sha256"].isna(), "path"].tolist())

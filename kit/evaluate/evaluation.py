@@ -13,20 +13,20 @@ import numpy as np
 import pandas as pd
 
 from kit.errors import DataError, TrainingError, some_of
-from kit.intervals import Estimate, too_small, wilson
+from kit.evaluate.result import PROBABILITY, Result, plain_json
+from kit.intervals import Estimate, wilson
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
-PROBABILITY = "p_"
 SMALLEST = 1e-12
 MOST_CELLS = 5_000
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Predictions on labelled images. `predictions`: one row an image with path, label, prediction, correct,
+class Evaluation(Result):
+    """Predictions of one class each. `predictions`: one row an image with path, label, prediction, correct,
     probability (of the prediction), loss (cross entropy, nats), and p_CLASS for each class; `vocab`: the classes."""
 
-    predictions: pd.DataFrame
-    vocab: list[str]
+    task, name, words, lower_is_better = CLASSIFICATION, "error_rate", "error rate", True
 
     @classmethod
     def from_probabilities(
@@ -54,14 +54,14 @@ class Evaluation:
         return cls.from_probabilities([one.path for one in predictions], labels, probabilities, vocab)
 
     @property
-    def n(self) -> int:
-        """How many images were predicted."""
-        return len(self.predictions)
-
-    @property
     def error_rate(self) -> Estimate:
         """The share of wrong predictions, with its 95 % Wilson interval."""
         return wilson(int((~self.predictions["correct"]).sum()), self.n)
+
+    @property
+    def headline(self) -> Estimate:
+        """The error rate."""
+        return self.error_rate
 
     @property
     def accuracy(self) -> Estimate:
@@ -72,6 +72,11 @@ class Evaluation:
     def probabilities(self) -> np.ndarray:
         """Shape (images, classes), in the order of `vocab`."""
         return self.predictions[[f"{PROBABILITY}{name}" for name in self.vocab]].to_numpy()
+
+    @property
+    def outputs(self) -> np.ndarray:
+        """The probabilities."""
+        return self.probabilities
 
     @cached_property
     def confusion(self) -> pd.DataFrame:
@@ -87,6 +92,11 @@ class Evaluation:
         with np.errstate(invalid="ignore", divide="ignore"):
             columns = {"n": there, "precision": right / said, "recall": right / there, "f1": 2 * right / (there + said)}
         return pd.DataFrame(columns, index=self.vocab)
+
+    @property
+    def breakdown(self) -> pd.DataFrame:
+        """`per_class`."""
+        return self.per_class
 
     def most_confused(self, least: int = 1) -> list[tuple[str, str, int]]:
         """(true, predicted, times) for every pair confused at least `least` times, most frequent first."""
@@ -105,26 +115,34 @@ class Evaluation:
         kept = np.sort(np.argsort(-counts[rows, columns], kind="stable")[:most])
         return np.stack([rows, columns, counts[rows, columns]], 1)[kept].tolist()
 
-    def top_losses(self, count: int = 9) -> pd.DataFrame:
-        """The rows with the highest loss: what the model got most wrong."""
-        return self.predictions.nlargest(count, "loss")
+    def again(self, outputs: np.ndarray) -> "Evaluation":
+        """The evaluation of other probabilities of the same images."""
+        return self.from_probabilities(self.predictions["path"], self.predictions["label"], outputs, self.vocab)
 
-    def figures(self) -> dict[str, float]:
-        """The error rate, its n, and both ends of its interval, for programs."""
-        rate = self.error_rate
-        return {"error_rate": rate.value, "n": rate.n, "low": rate.low, "high": rate.high}
+    def caption(self, row: Any) -> tuple[str, bool]:
+        """The class and how sure it was; below it the truth where that is another."""
+        said = f"{row.prediction} {row.probability:.0%}"
+        return (said if row.correct else f"{said}, is {row.label}"), bool(row.correct)
+
+    def examples(self, count: int) -> pd.DataFrame:
+        """The surest right prediction of each class, then the next, most sure first."""
+        right = self.predictions[self.predictions["correct"]].sort_values("probability", ascending=False)
+        turn = right.groupby("label").cumcount()
+        return right.assign(turn=turn).sort_values("turn", kind="stable").head(count).drop(columns="turn")
+
+    def mistakes(self, count: int) -> pd.DataFrame:
+        """Of each pair of classes that were confused the worst mistake, then the next."""
+        wrong = self.predictions[~self.predictions["correct"]].sort_values("loss", ascending=False, kind="stable")
+        turn = wrong.groupby(["label", "prediction"]).cumcount()
+        return wrong.assign(turn=turn).sort_values("turn", kind="stable").head(count).drop(columns="turn")
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values; NaN becomes null."""
-        table = self.per_class.astype(object).where(self.per_class.notna(), None)
-        per_class = {
-            label: {k: v if v is None else round(float(v), 6) for k, v in row.items()} for label, row in table.T.items()
-        }
         return {
             "accuracy": self.accuracy.value,
             "loss": float(self.predictions["loss"].mean()),
             "f1_macro": float(np.nan_to_num(self.per_class["f1"]).mean()),
-            "per_class": per_class,
+            "per_class": plain_json(self.per_class),
             "most_confused": self.most_confused()[:10],
             "confusion": self.confusion_cells(),
         }
@@ -136,8 +154,7 @@ class Evaluation:
             lines.append(
                 "most confused: " + "; ".join(f"{true} taken for {said} ({times})" for true, said, times in pairs)
             )
-        small = too_small(self.n)
-        return [*lines, f"note: {small}"] if small else lines
+        return lines + self.remarks()
 
 
 def check_labels(labels: Sequence[str], vocab: Sequence[str]) -> None:
@@ -148,23 +165,37 @@ def check_labels(labels: Sequence[str], vocab: Sequence[str]) -> None:
         raise DataError(problem, fix="correct the labels (--label), or evaluate images of the known classes")
 
 
-def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Evaluation:
+def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Result:
     """Predict the validation images of a fastai Learner, or labelled `rows` of a table, in fp32, and compare.
 
-    The learner's logits become probabilities by a softmax. TF32 is off meanwhile, so that a GPU and a CPU agree.
+    The learner's logits become probabilities by a softmax, or of several classes an image by a sigmoid. TF32 is off
+    meanwhile, so that a GPU and a CPU agree.
     """
     import torch
 
     loader = learn.dls.valid if rows is None else learn.dls.test_dl(rows, with_labels=True)
     with learn.no_bar(), learn.no_logging(), exact_convolutions():
-        logits, targets = learn.get_preds(dl=loader, act=lambda output: output)
-    if not torch.isfinite(logits).all():
+        outputs, targets = learn.get_preds(dl=loader, act=lambda output: output)
+    if not torch.isfinite(outputs).all():
         fix = "train with a lower rate, for example a tenth of it (--rate)"
         raise TrainingError("the network's outputs are not finite: training diverged", fix=fix)
-    probabilities = torch.softmax(logits.double(), dim=1).numpy()
-    vocab = [str(name) for name in learn.dls.vocab]
+    return result_of(learn, _paths(loader.items), outputs.double(), targets)
+
+
+def result_of(learn: Any, paths: Sequence[str], outputs: Any, targets: Any) -> Result:
+    """The result of a learner's outputs (images, outputs), float64, and the targets that fastai made of the labels."""
+    from kit.evaluate.multilabel import MultiLabelEvaluation
+    from kit.evaluate.regression import RegressionEvaluation
+
+    origin, vocab = getattr(learn, "origin", None), [str(name) for name in learn.dls.vocab]
+    task = origin.recipe.task if origin else CLASSIFICATION
+    if task == REGRESSION:
+        width = (origin.limits.high - origin.limits.low).tolist()
+        return RegressionEvaluation.from_numbers(paths, targets.double().numpy(), outputs.numpy(), vocab, width)
+    if task == MULTILABEL:
+        return MultiLabelEvaluation.from_probabilities(paths, targets.numpy() > 0, outputs.sigmoid().numpy(), vocab)
     labels = [vocab[int(target)] for target in targets]
-    return Evaluation.from_probabilities(_paths(loader.items), labels, probabilities, vocab)
+    return Evaluation.from_probabilities(paths, labels, outputs.softmax(1).numpy(), vocab)
 
 
 def _paths(items: Any) -> list[str]:

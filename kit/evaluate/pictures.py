@@ -7,12 +7,15 @@ import base64
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
 
 from kit.data.images import open_image, square
 from kit.evaluate.evaluation import Evaluation
+from kit.evaluate.result import Result
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 MOST_NUMBERED = 25
 THUMBNAIL = 224
@@ -25,6 +28,8 @@ WIDE_FONTS = (
     "NanumGothic",
 )
 RIGHT, WRONG = "#1f7a4d", "#b3261e"
+DARK, PALE = "#0f766e", "#a9d5cf"
+MOST_BARS, MOST_TARGETS = 40, 9
 
 
 def _figure(width: float, height: float) -> Any:
@@ -80,9 +85,57 @@ def _cells(classes: int) -> Iterable[tuple[int, int]]:
     return ((row, column) for row in range(classes) for column in range(classes))
 
 
+def draw_overview(result: Result, folder: Path) -> Path:
+    """The picture of a whole result: the confusion matrix, the classes' F1, or predicted numbers over true ones."""
+    name, draw = {
+        CLASSIFICATION: ("confusion.png", draw_confusion),
+        MULTILABEL: ("classes.png", draw_classes),
+        REGRESSION: ("scatter.png", draw_scatter),
+    }[result.task]
+    draw(result, folder / name)
+    return folder / name
+
+
 @_with_wide_fonts
-def draw_predictions(rows: pd.DataFrame, path: Path, title: str = "") -> None:
-    """Images with what was predicted above and, where that is wrong, the truth; green is right, red is wrong."""
+def draw_classes(result: Result, path: Path) -> None:
+    """F1 and average precision of each class as bars, the lowest F1 last; of many classes the 40 lowest."""
+    table = result.breakdown.fillna(0).sort_values("f1", ascending=False).tail(MOST_BARS)
+    figure = _figure(7, 1.4 + 0.34 * len(table))
+    axes = figure.subplots()
+    places = range(len(table), 0, -1)
+    axes.barh(places, table["average_precision"], height=0.7, color=PALE, label="average precision")
+    axes.barh(places, table["f1"], height=0.34, color=DARK, label="F1")
+    axes.set_yticks(places, [f"{_short(str(row.Index), 30)} ({row.n:.0f})" for row in table.itertuples()])
+    axes.set(xlim=(0, 1))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, loc="outside upper center", ncols=2)
+    figure.savefig(path, dpi=120)
+
+
+@_with_wide_fonts
+def draw_scatter(result: Result, path: Path) -> None:
+    """For each target a dot an image: the true number below, the predicted one at the side; right is on the line."""
+    truth, numbers = result.truth, result.outputs
+    count = min(MOST_TARGETS, len(result.vocab))
+    columns = min(3, count)
+    lines = -(-count // columns)
+    figure = _figure(4.2 * columns, 4.2 * lines)
+    grid = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes in grid[count:]:
+        axes.axis("off")
+    for place, axes in enumerate(grid[:count]):
+        both = truth[:, place], numbers[:, place]
+        ends = [min(map(min, both)), max(map(max, both))]
+        axes.plot(ends, ends, color=PALE, linewidth=2)
+        axes.scatter(*both, s=16, alpha=0.6, color=DARK, linewidths=0)
+        axes.set(xlabel="true", ylabel="predicted", title=_short(result.vocab[place], 30))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+@_with_wide_fonts
+def draw_predictions(result: Result, rows: pd.DataFrame, path: Path, title: str = "") -> None:
+    """Images of `rows` with what was predicted above, and the truth where it is another; red is wrong, green right."""
     columns = min(4, max(1, len(rows)))
     lines = -(-len(rows) // columns) or 1
     figure = _figure(2.6 * columns, 3.0 * lines + (0.4 if title else 0))
@@ -93,27 +146,9 @@ def draw_predictions(rows: pd.DataFrame, path: Path, title: str = "") -> None:
         axes.axis("off")
     for axes, row in zip(grid, rows.itertuples(), strict=False):
         axes.imshow(square(open_image(row.path, at_least=THUMBNAIL), THUMBNAIL, "crop"))
-        said = f"{_short(row.prediction, 26)}  {row.probability:.0%}"
-        text = said if row.correct else f"{said}\nis {_short(row.label, 26)}"
-        axes.set_title(text, color=RIGHT if row.correct else WRONG, fontsize=10)
+        text, good = result.caption(row)
+        axes.set_title("\n".join(wrap(text.replace("$", r"\$"), 30)[:3]), color=RIGHT if good else WRONG, fontsize=10)
     figure.savefig(path, dpi=120)
-
-
-def telling_examples(evaluation: Evaluation, count: int = 4) -> pd.DataFrame:
-    """A few rows worth a look: the worst mistake where there is one, then the surest of each class, most sure first."""
-    table = evaluation.predictions
-    worst = table[~table["correct"]].nlargest(1, "loss")
-    surest = table[table["correct"]].sort_values("probability", ascending=False)
-    surest = surest.assign(turn=surest.groupby("label").cumcount()).sort_values("turn", kind="stable")
-    return pd.concat([surest.head(count - len(worst)), worst])
-
-
-def telling_mistakes(evaluation: Evaluation, count: int = 6) -> pd.DataFrame:
-    """A few wrong predictions worth a look: of each pair of classes that were confused the worst, then the next."""
-    table = evaluation.predictions
-    wrong = table[~table["correct"]].sort_values("loss", ascending=False, kind="stable")
-    turn = wrong.groupby(["label", "prediction"]).cumcount()
-    return wrong.assign(turn=turn).sort_values("turn", kind="stable").head(count).drop(columns="turn")
 
 
 def as_html(pictures: Iterable[Path]) -> str:

@@ -8,7 +8,7 @@ pictures are made ready for it.
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,26 +23,51 @@ from kit.errors import ImageError
 from kit.evaluate.calibration import calibration_error
 from kit.evaluate.confusion import confused_most
 from kit.evaluate.evaluation import Evaluation
+from kit.evaluate.regression import RegressionEvaluation
+from kit.evaluate.result import Result
 from kit.files import write_text
+from kit.intervals import Estimate
 from kit.recipe import Recipe
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, shown, title_of
 
 HERE = Path(__file__).parent
 PHOTO, QUALITY = 176, 72
 MOST_RIGHT, MOST_WRONG, MOST_BEHIND, MOST_WORST = 3, 8, 300, 12
 MOST_LEVEL, SHORT = 4, 3
 BINS = 10
+NOUN = {CLASSIFICATION: "classes", MULTILABEL: "classes", REGRESSION: "numbers"}
+HEADINGS = {"n": "images", "f1": "F1", "average_precision": "average precision"}
+HEADINGS |= {"mae": "off by", "low": "95 % from", "high": "to", "rmse": "RMSE", "r2": "R2"}
+SHARES = "Precision: how often it is right when it says so. Recall: how many of this class it finds."
+ABOUT_TABLE = {
+    CLASSIFICATION: {"title": "Class by class", "text": SHARES},
+    MULTILABEL: {
+        "title": "Class by class",
+        "text": f"{SHARES} Average precision asks for no threshold: how well the likeliest images are the right ones.",
+    },
+    REGRESSION: {
+        "title": "Number by number",
+        "text": "Off by: the mean absolute error, with its 95 % interval. RMSE weighs large errors more. R2: the share "
+        "of the variation that is explained.",
+    },
+}
+OVERVIEW = {
+    MULTILABEL: {"title": "What it finds", "text": "In brackets, how many images have the class."},
+    REGRESSION: {"title": "What it says, and what is true", "text": "A dot an image; on the line it would be right."},
+}
 ACCENT, LINE = "#0f766e", "#c9d4d1"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a report tells. chosen: as in recipe.json; curves: a PNG file; command: the one that makes the run again;
-    notes: further lines about the result; findings: of the look before training."""
+    """What a report tells. chosen: as in recipe.json; curves, overview: PNG files; command: the one that makes the run
+    again; notes: further lines about the result; findings: of the look before training."""
 
-    evaluation: Evaluation
+    result: Result
     recipe: Recipe
     chosen: Mapping[str, Any]
     curves: Path
+    overview: Path
     command: str
     findings: Sequence[Finding] = ()
     notes: Sequence[str] = field(default_factory=list)
@@ -56,18 +81,20 @@ def write_report(report: Report, path: Path) -> None:
 def render(report: Report) -> str:
     """The report as the text of one HTML file."""
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True)
-    vocab, evaluation = report.evaluation.vocab, report.evaluation
-    classes = " or ".join(vocab) if len(vocab) <= 3 else f"{len(vocab)} classes"
+    result = report.result
+    classified = isinstance(result, Evaluation)
+    overview = {"picture": picture_of(report.overview)} | OVERVIEW.get(result.task, {})
     return environment.get_template("report.html").render(
-        title=classes,
+        title=title_of(result.vocab, result.task),
         subtitle=f"{report.recipe.arch}, from {report.recipe.weights} weights, {report.recipe.epochs} epochs",
-        rate=_rate(evaluation),
+        rate=_headline(result),
         notes=report.notes,
-        matrix=_matrix(evaluation),
-        worst=_photos(evaluation.top_losses(MOST_WORST)),
-        classes=_classes(evaluation),
-        curves=data_url(report.curves.read_bytes(), "png"),
-        calibration=_calibration(evaluation),
+        matrix=_matrix(result) if classified else None,
+        overview=None if classified else overview,
+        worst=_photos(result, result.top_losses(MOST_WORST)),
+        table=_table(result),
+        curves=picture_of(report.curves),
+        calibration=_calibration(result) if classified else None,
         findings=report.findings,
         command=report.command,
         recipe=_recipe(report.recipe),
@@ -75,22 +102,45 @@ def render(report: Report) -> str:
     )
 
 
+def picture_of(path: Path) -> str:
+    """A PNG file inside the page."""
+    return data_url(path.read_bytes(), "png")
+
+
 def data_url(data: bytes, kind: str) -> str:
     """A picture inside the page."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _rate(evaluation: Evaluation) -> dict[str, str]:
-    rate = evaluation.error_rate
-    top = min(1.0, max(0.05, 1.25 * rate.high))
-    wrong = int((~evaluation.predictions["correct"]).sum())
-    sentence = (
-        f"Wrong on {wrong:,} of {rate.n:,} images that it was not trained on. The true rate lies between "
-        f"{100 * rate.low:.1f} % and {100 * rate.high:.1f} % (95 % interval)."
-    )
-    places = {"low_at": rate.low / top, "high_at": rate.high / top, "at": rate.value / top}
-    shown = {"value": f"{100 * rate.value:.1f} %", "top": f"{100 * top:.0f} %", "sentence": sentence}
-    return shown | {name: f"{place:.4f}" for name, place in places.items()}
+def _headline(result: Result) -> dict[str, str]:
+    """The one figure of the task with a sentence, and its places on a scale from 0."""
+    held_out = f"{result.n:,} images that it was not trained on"
+    if isinstance(result, Evaluation):
+        rate, wrong = result.headline, int((~result.predictions["correct"]).sum())
+        text = f"Wrong on {wrong:,} of {held_out}. The true rate"
+        return _scaled("How often it is wrong", rate, text, "", min(1.0, max(0.05, 1.25 * rate.high)), _percent)
+    if isinstance(result, RegressionEvaluation) and len(result.vocab) == 1:
+        off, score = result.off_by(0), result.headline
+        text = f"The mean absolute error on {held_out}; R2 is {score.value:.3f}. The true mean"
+        return _scaled("How far off it is", off, text, "off on average", 1.25 * off.high, shown)
+    heading = {MULTILABEL: "How much it finds, and how rightly", REGRESSION: "How much it explains"}[result.task]
+    text = f"The mean of {len(result.vocab)} {NOUN[result.task]}, on {held_out}. It"
+    return _scaled(heading, result.headline, text, result.words, 1.0, "{:.3f}".format)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _scaled(
+    heading: str, found: Estimate, text: str, name: str, top: float, figure: Callable[[float], str]
+) -> dict[str, str]:
+    """An estimate as texts and places from 0 to `top`."""
+    places = {"low_at": found.low / top, "high_at": found.high / top, "at": found.value / top}
+    sentence = f"{text} lies between {figure(found.low)} and {figure(found.high)} (95 % interval)."
+    about = {"heading": heading, "name": name, "value": figure(found.value), "sentence": sentence}
+    about["top"] = _percent(top).replace(".0", "") if figure is _percent else shown(top)
+    return about | {name: f"{min(1.0, max(0.0, place)):.4f}" for name, place in places.items()}
 
 
 def _matrix(evaluation: Evaluation) -> dict[str, Any] | None:
@@ -139,14 +189,14 @@ def _behind(evaluation: Evaluation, shown: Sequence[int]) -> list[dict[str, Any]
         most = min(left, MOST_RIGHT if true == said else MOST_WRONG)
         if rows is None or not most:
             continue
-        photos = _photos(rows.nlargest(most, "probability"))
+        photos = _photos(evaluation, rows.nlargest(most, "probability"))
         left -= len(photos)
         counted = _cell(vocab, true, said, len(rows), int((table["label"] == vocab[true]).sum()))
         behind.append({"id": counted["id"], "title": counted["title"], "photos": photos})
     return behind
 
 
-def _photos(rows: pd.DataFrame) -> list[dict[str, str]]:
+def _photos(result: Result, rows: pd.DataFrame) -> list[dict[str, str]]:
     """Small pictures with what they are and what they were taken for; a file that is gone meanwhile is left out."""
     found = []
     for row in rows.itertuples():
@@ -156,22 +206,25 @@ def _photos(rows: pd.DataFrame) -> list[dict[str, str]]:
             continue
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=QUALITY)
-        said = f"{row.prediction} {row.probability:.0%}"
-        text = said if row.correct else f"{said}, is {row.label}"
+        text, _ = result.caption(row)
         found.append(
             {"source": data_url(stream.getvalue(), "jpeg"), "alt": text, "text": f"{text} ({Path(row.path).name})"}
         )
     return found
 
 
-def _classes(evaluation: Evaluation) -> list[dict[str, str]]:
-    def shown(value: float) -> str:
-        return "–" if np.isnan(value) else f"{value:.3f}"
+def _table(result: Result) -> dict[str, Any]:
+    """Each class or number with its figures."""
+    table, number = result.breakdown, result.task == REGRESSION
 
-    return [
-        {"name": name, "n": f"{row.n:.0f}"} | {key: shown(getattr(row, key)) for key in ("precision", "recall", "f1")}
-        for name, row in zip(evaluation.per_class.index, evaluation.per_class.itertuples(), strict=True)
-    ]
+    def text(key: str, value: float) -> str:
+        if np.isnan(value):
+            return "–"
+        return f"{value:.0f}" if key == "n" else shown(value) if number else f"{value:.3f}"
+
+    rows = [[str(name), *(text(key, value) for key, value in row.items())] for name, row in table.iterrows()]
+    heads = ["number" if number else "class", *(HEADINGS.get(name, name) for name in table)]
+    return {"heads": heads, "rows": rows} | ABOUT_TABLE[result.task]
 
 
 def _calibration(evaluation: Evaluation) -> dict[str, str]:

@@ -7,25 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from kit.evaluate.evaluation import Evaluation, exact_convolutions
+from kit.evaluate.evaluation import exact_convolutions
+from kit.evaluate.result import Result
+from kit.model.objectives import loss_of
 from kit.train.state import random_numbers_kept
 
 
-def evaluate_views(learn: Any, plain: Evaluation, views: int) -> Evaluation | None:
+def evaluate_views(learn: Any, plain: Result, views: int) -> Result | None:
     """fastai's `learn.tta` on the validation images of `plain`, the learner's own evaluation; None for no views.
 
-    Each probability is three parts of the mean over `views` augmented views of the image, and one part of that on the
-    image as it is. What follows draws the same random numbers as if nothing had been done here.
+    Each probability, or number, is three parts of the mean over `views` augmented views of the image, and one part of
+    that on the image as it is. What follows draws the same random numbers as if nothing had been done here.
     """
-    from fastai.vision.all import CrossEntropyLossFlat
-
     if not views:
         return None
-    own, learn.loss_func = learn.loss_func, CrossEntropyLossFlat()  # `tta` takes its softmax from the loss
+    # `tta` takes its softmax or sigmoid from the loss.
+    own, learn.loss_func = learn.loss_func, loss_of(plain.task, learn.origin.limits)
     try:
         with random_numbers_kept(learn.dls), learn.no_bar(), learn.no_logging(), exact_convolutions():
-            probabilities, _ = learn.tta(n=views)
+            outputs, _ = learn.tta(n=views)
     finally:
         learn.loss_func = own
-    rows = plain.predictions
-    return Evaluation.from_probabilities(rows["path"], rows["label"], np.asarray(probabilities), plain.vocab)
+    return plain.again(np.asarray(outputs, dtype=np.float64))

@@ -7,23 +7,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastai.vision.all import Adam, CrossEntropyLossFlat, DataLoaders, Learner, Normalize, accuracy, error_rate
-from fastai.vision.learner import add_head
-from torch import nn
+from fastai.vision.all import Adam, DataLoaders, Learner, Normalize
 
 from kit.errors import ArchitectureError, DataError
-from kit.model.architectures import Architecture, Body, build_network, cut_body, find_architecture, splitter
+from kit.model.architectures import Architecture, build_network, cut_body, find_architecture, splitter
+from kit.model.heads import Range, range_of, with_head
+from kit.model.objectives import loss_of, metrics_of
 from kit.model.weights import Start, load_weights
 from kit.recipe import Recipe
+from kit.task import REGRESSION
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a learner was made of, which a bundle must tell: it hangs on the learner as `learn.origin`."""
+    """What a learner was made of, which a bundle must tell: it hangs on the learner as `learn.origin`.
+
+    limits: the range of regression's answers.
+    """
 
     recipe: Recipe
     architecture: Architecture
     start: Start
+    limits: Range | None = None
 
 
 def learner(
@@ -52,17 +57,18 @@ def learner(
     if not any(isinstance(transform, Normalize) for transform in dls.train.after_batch.fs):
         dls.add_tfms([Normalize.from_stats(start.mean, start.std, cuda=False)], "after_batch")
         dls.to(dls.device)
+    limits = range_of(recipe, dls.train_ds.items["label"]) if recipe.task == REGRESSION else None
     learn = Learner(
         dls,
-        with_head(body, len(dls.vocab)),
-        loss_func=loss_func or CrossEntropyLossFlat(),
+        with_head(body, len(dls.vocab), limits),
+        loss_func=loss_func or loss_of(recipe.task, limits),
         opt_func=opt_func,
         splitter=splitter or _default_splitter(architecture),
-        metrics=[error_rate, accuracy] if metrics is None else list(metrics),
+        metrics=metrics_of(recipe.task, len(dls.vocab)) if metrics is None else list(metrics),
         cbs=cbs,
         **kwargs,
     )
-    learn.origin = Origin(recipe, architecture, start)
+    learn.origin = Origin(recipe, architecture, start, limits)
     return learn
 
 
@@ -77,14 +83,3 @@ def origin_of(learn: Learner) -> Origin:
             problem, fix="make it with kit.model.learner(dls, recipe); fastai's arguments pass through"
         )
     return learn.origin
-
-
-def with_head(body: Body, classes: int) -> nn.Module:
-    """Body and fastai's head (pooling, two linear layers with batch norm and dropout) as one module of two parts."""
-    return add_head(body.module, body.features, classes, pool=not body.pooled)
-
-
-def empty_network(name: str, classes: int, size: int) -> nn.Module:
-    """The same module with random weights, for a bundle to fill."""
-    architecture = find_architecture(name)
-    return with_head(cut_body(build_network(architecture), architecture, size), classes)

@@ -1,4 +1,4 @@
-"""What is known of a model, as HTML: the model card made readable, with the matrix and photos of its mistakes.
+"""What is known of a model, as HTML: the model card made readable, with its figures and photos of its mistakes.
 
 html = card(predictor.config, predictor.folder)
 
@@ -6,69 +6,63 @@ All of it comes from the bundle, which may come from a stranger: texts and numbe
 photos whose hash was checked are opened.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from kit.bundle.prediction import NONE
 from kit.data.images import open_image, square
 from kit.errors import ImageError, some_of
-from kit.evaluate.confusion import confused_most
 from kit.manifest import CONVERTED, MISTAKES, photos
-from kit.serve.render import data_url, measured_on, percent, sortable
+from kit.serve import figures
+from kit.serve.render import data_url
+from kit.serve.words import is_figure, percent, ranges
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of, shown
 
-# A matrix of more columns takes the whole width, or writes its headings upwards where they are long.
-MOST_BESIDE, MOST_LEVEL, SHORT = 6, 4, 3
 MOST_NAMED = 12
 PHOTO = 320
 CUT = {"crop": "the middle square", "pad": "all of it, with borders", "squish": "all of it, bent to a square"}
-LIMITS = (
-    "It knows only the classes named here, and names one of them for any image whatsoever.",
-    "The error rate holds for images like the ones it was measured on. For another camera, place or season, measure "
-    "anew: <code>kit evaluate BUNDLE FOLDER</code>.",
-    "A probability is what the model expects, not a promise.",
+DOES = {CLASSIFICATION: "tells apart", MULTILABEL: "finds", REGRESSION: "measures"}
+WRONG = {CLASSIFICATION: "What it got wrong", MULTILABEL: "What it got wrong", REGRESSION: "Where it was farthest off"}
+FIRST_LIMIT = {
+    CLASSIFICATION: "It knows only the classes named here, and names one of them for any image whatsoever.",
+    MULTILABEL: "It knows only the classes named here, and may find them in any image whatsoever.",
+    REGRESSION: "It answers with a number for any image whatsoever.",
+}
+FIGURE = {CLASSIFICATION: "The error rate holds", MULTILABEL: "The figures hold", REGRESSION: "The figures hold"}
+ANEW = (
+    "{} for images like the ones it was measured on. For another camera, place or season, measure anew: "
+    "<code>kit evaluate BUNDLE FOLDER</code>."
 )
 
 
 def card(config: Mapping[str, Any], folder: Path) -> str:
-    """The About tab: how often the model is wrong, and where; what it was trained on; what it cannot do.
+    """The About tab: how good the model is, and where it fails; what it was trained on; what it cannot do.
 
     folder: the bundle's, for the photos of its mistakes. What an older bundle does not hold is left out.
     """
-    figures = config["metrics"]
-    whole, classes = matrix(figures, config["vocab"]), _per_class(figures.get("per_class", {}))
-    pairs = _confused(figures.get("most_confused", []))
-    limits = f"<section><h2>Limits</h2><ul>{''.join(f'<li>{limit}</li>' for limit in LIMITS)}</ul></section>"
-    if 'class="wide"' in whole:
+    whole, classes, pairs = figures.matrix(config), figures.table(config), figures.confused(config)
+    limits = _limits(config)
+    if config["task"] != CLASSIFICATION:
+        rest = f"{classes}{limits}"
+    elif 'class="wide"' in whole:
         rest = f"{whole}{_stack(classes)}{_stack(pairs, limits)}"
     else:
         rest = f"{_stack(whole, pairs)}{_stack(classes, limits)}"
-    return f'<article class="about">{_rate(config)}{_facts(config)}{_mistakes(config, folder)}{rest}</article>'
+    return f'<article class="about">{figures.rate(config)}{_facts(config)}{_mistakes(config, folder)}{rest}</article>'
 
 
 def _stack(*sections: str) -> str:
     return f'<div class="stack">{"".join(sections)}</div>'
 
 
-def _rate(config: Mapping[str, Any]) -> str:
-    figures = config["metrics"]
-    low, high, rate = figures["low"], figures["high"], figures["error_rate"]
-    scale = min(1.0, max(0.05, 1.25 * high))
-    places = f"--low:{low / scale:.4f};--high:{high / scale:.4f};--at:{rate / scale:.4f}"
-    return (
-        f'<section class="rate"><h2>How often it is wrong</h2><p class="figure">{percent(rate)}</p>'
-        f'<div class="interval" style="{places}" aria-hidden="true"><i></i><b></b><span>0</span>'
-        f"<span>{percent(scale, 0)}</span></div>"
-        f"<p>Measured on {measured_on(config)}. The true rate lies between "
-        f"<strong>{percent(low)}</strong> and <strong>{percent(high)}</strong> (95 % interval).</p></section>"
-    )
-
-
 def _facts(config: Mapping[str, Any]) -> str:
     data, image, vocab, versions = config["data"], config["image"], config["vocab"], config["versions"]
     trained = f"{data.get('train', '?')} images; {data.get('valid', '?')} others validated it"
     facts = {
-        "tells apart": some_of(vocab, MOST_NAMED) + (f" ({len(vocab)} in all)" if len(vocab) > MOST_NAMED else ""),
+        DOES[config["task"]]: some_of(vocab, MOST_NAMED)
+        + (f" ({len(vocab)} in all)" if len(vocab) > MOST_NAMED else ""),
         "network": f"{config['architecture']['name']} ({config['architecture'].get('library', '')})",
         "started from": Path(str(config["start"].get("origin", "nothing"))).name,
         "trained on": "not known" if config["start"].get("kind") == CONVERTED else trained,
@@ -79,106 +73,68 @@ def _facts(config: Mapping[str, Any]) -> str:
     return f"<section><h2>What it is</h2><dl>{''.join(rows)}</dl></section>"
 
 
+def _limits(config: Mapping[str, Any]) -> str:
+    task = config["task"]
+    limits = (FIRST_LIMIT[task], ANEW.format(FIGURE[task]), escape(_worth(config)))
+    kind = "" if task == CLASSIFICATION else "wide"
+    return f'<section class="{kind}"><h2>Limits</h2><ul>{"".join(f"<li>{one}</li>" for one in limits)}</ul></section>'
+
+
+def _worth(config: Mapping[str, Any]) -> str:
+    """What a probability, or a number, is worth."""
+    if config["task"] == CLASSIFICATION:
+        return "A probability is what the model expects, not a promise."
+    if config["task"] == MULTILABEL:
+        marks = set(config["thresholds"])
+        if len(marks) == 1:
+            return f"A class is said from a probability of {shown(*marks)} on; that is not a promise."
+        return "Each class is said from a probability of its own on, fitted on the images it was measured on."
+    if not config["range"]["bounded"]:
+        return "A number comes without a bound: beyond those of training it is a guess."
+    ends = [f"{name} {shown(low)} to {shown(high)}" for name, (low, high) in ranges(config).items()]
+    return f"It never answers beyond {some_of(ends, MOST_NAMED)}."
+
+
 def _mistakes(config: Mapping[str, Any], folder: Path) -> str:
-    checked = photos(config, MISTAKES)
-    shown = [
-        _mistake(one, folder, config["image"]["resize"]) for one in config.get("mistakes", []) if one["file"] in checked
-    ]
-    if not any(shown):
+    checked, found = photos(config, MISTAKES), config.get("mistakes", [])
+    parts = [_mistake(one, folder, config) for one in found if one["file"] in checked]
+    if not any(parts):
         return ""
+    sure = "; in brackets, how sure it was" if any(one.get("probability") is not None for one in found) else ""
     return (
-        '<section class="wide"><h2>What it got wrong</h2><p class="note">A few of the images it was measured on, cut '
-        "as it saw them; in brackets, how sure it was. Whoever gets the model gets these photos.</p>"
-        f'<ul class="mistakes">{"".join(shown)}</ul></section>'
+        f'<section class="wide"><h2>{WRONG[config["task"]]}</h2><p class="note">A few of the images it was measured '
+        f"on, cut as it saw them{sure}. Whoever gets the model gets these photos.</p>"
+        f'<ul class="mistakes">{"".join(parts)}</ul></section>'
     )
 
 
-def _mistake(one: Mapping[str, Any], folder: Path, resize: str) -> str:
-    """A photo with what it is and what it was taken for; nothing where the file is no image."""
+def _mistake(one: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> str:
+    """A photo with what it is and what was said of it; nothing where the file is no image."""
     try:
-        image = square(open_image(folder / one["file"], at_least=PHOTO), PHOTO, resize)
+        image = square(open_image(folder / one["file"], at_least=PHOTO), PHOTO, config["image"]["resize"])
     except ImageError:
         return ""
-    label, said = escape(one["label"]), escape(one["prediction"])
-    return (
-        f'<li><img alt="{label}" src="{data_url(image, "JPEG")}"><span>is <b>{label}</b>, was taken for '
-        f"<b>{said}</b> <em>({percent(one['probability'], 0)})</em></span></li>"
-    )
+    label, said = (_label(one[key], config) for key in ("label", "prediction"))
+    sure = one.get("probability")
+    words = {
+        CLASSIFICATION: f"is <b>{label}</b>, was taken for <b>{said}</b>",
+        MULTILABEL: f"has <b>{label}</b>; it said <b>{said}</b>",
+        REGRESSION: f"is <b>{label}</b>; it said <b>{said}</b>",
+    }[config["task"]]
+    words += f" <em>({percent(sure, 0)})</em>" if is_figure(sure) else ""
+    return f'<li><img alt="{label}" src="{data_url(image, "JPEG")}"><span>{words}</span></li>'
 
 
-def matrix(figures: Mapping[str, Any], vocab: Sequence[str]) -> str:
-    """The confusion matrix as a table. Of more than 25 classes it shows those that are confused most."""
-    cells = {(true, said): times for true, said, times in figures.get("confusion", [])}
-    shown = confused_most(cells, len(vocab))
-    if not shown:
-        return ""
-    names, others = [vocab[place] for place in shown], len(shown) < len(vocab)
-    rows = []
-    for true, name in zip(shown, names, strict=True):
-        times, total = [cells.get((true, said), 0) for said in shown], int(figures["per_class"][name]["n"])
-        times += [max(0, total - sum(times))] * others
-        rows.append(f"<tr>{_heading(name, 'row')}{_counts(times, shown.index(true), total)}</tr>")
-    which = f" Shown are the {len(shown)} of {len(vocab)} classes that are confused most." if others else ""
-    return _matrix_section(names + ["others"] * others, "".join(rows), which)
-
-
-def _matrix_section(names: Sequence[str], rows: str, which: str) -> str:
-    wide = "wide" if len(names) > MOST_BESIDE else ""
-    tall = " tall" if len(names) > MOST_LEVEL and max(map(len, names)) > SHORT else ""
-    heads = "".join(_heading(name, "col") for name in names)
-    return (
-        f'<section class="{wide}"><h2>Confusion matrix</h2>'
-        f'<p class="note">A row is what the images are, a column what they were taken for.{which}</p>'
-        f'<div class="rows matrix{tall}" tabindex="0" role="region" aria-label="Confusion matrix"><table>'
-        "<caption>Numbers of images: rows are true classes, columns predictions</caption>"
-        f'<thead><tr><td aria-hidden="true">is ↓ said →</td>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></section>"
-    )
-
-
-def _heading(name: str, side: str) -> str:
-    return f'<th scope="{side}" title="{escape(name)}"><span>{escape(name)}</span></th>'
-
-
-def _counts(times: Sequence[int], right: int, total: int) -> str:
-    """The cells of a row of `total` images; the one at `right` counts those that were predicted rightly."""
-    cells = []
-    for place, count in enumerate(times):
-        kind, share = "right" if place == right else "wrong", count / max(total, count, 1)
-        filled = f'<td class="{kind}" style="--share:{share:.3f}" title="{count} of {total}">{count}</td>'
-        cells.append(filled if count else '<td class="none">0</td>')
-    return "".join(cells)
-
-
-def _per_class(classes: Mapping[str, Mapping[str, float | None]]) -> str:
-    if not classes:
-        return ""
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td data-value="{row["n"]}">{row["n"]:.0f}</td>'
-        + "".join(_share(row[key]) for key in ("precision", "recall", "f1"))
-        + "</tr>"
-        for name, row in classes.items()
-    )
-    heads = sortable("class", "images", "precision", "recall", "F1")
-    return (
-        '<section><h2>Class by class</h2><p class="note">Precision: how often it is right when it says so. Recall: how '
-        "many of this class it finds.</p>"
-        '<div class="rows" tabindex="0" role="region" aria-label="Class by class"><table>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></section>"
-    )
-
-
-def _share(value: float | None) -> str:
-    if value is None:
-        return '<td data-value="-1">–</td>'
-    return f'<td data-value="{value}"><span class="share" style="--share:{value:.4f}">{value:.3f}</span></td>'
-
-
-def _confused(pairs: Sequence[Sequence[Any]]) -> str:
-    if not pairs:
-        return ""
-    rows = ""
-    for true, said, times in pairs[:8]:
-        which = f"<b>{escape(str(true))}</b> taken for <b>{escape(str(said))}</b>"
-        rows += f"<li><span>{which}</span><em>{escape(str(times))} ×</em></li>"
-    return f'<section><h2>What it confuses</h2><ol class="confused">{rows}</ol></section>'
+def _label(text: str, config: Mapping[str, Any]) -> str:
+    """A label of a table as people write it: "circle, cross", "53.8", "diameter 53.8, x 0.4"."""
+    if config["task"] == MULTILABEL:
+        return escape(", ".join(classes_of(text)) or NONE)
+    if config["task"] == CLASSIFICATION:
+        return escape(text)
+    try:
+        numbers = [shown(number) for number in numbers_of(text)]
+    except ValueError:
+        return escape(text)
+    several = len(config["vocab"]) == len(numbers) > 1
+    names = [f"{name} " for name in config["vocab"]] if several else [""] * len(numbers)
+    return escape(", ".join(f"{name}{number}" for name, number in zip(names, numbers, strict=True)))

@@ -11,6 +11,7 @@ import binascii
 import json
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -19,9 +20,12 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
-from kit.bundle.predictor import Prediction, Predictor
+from kit.bundle.prediction import Prediction
+from kit.bundle.predictor import Predictor
+from kit.manifest import HEADLINES
 from kit.serve.gate import Gate, Left
 from kit.serve.reply import Refusal, State
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 MOST_IMAGES = 64
 LEFT = 499
@@ -65,7 +69,7 @@ def routes(predictor: Predictor, gate: Gate, state: State, metrics: bool = False
 
     @router.get("/v1/model")
     def model() -> dict[str, Any]:
-        """What the model is, what it was trained on, and how sure its error rate is."""
+        """What the model is, what it was trained on, and how good it is."""
         return describe(predictor.config)
 
     @router.head("/v2/health/live", include_in_schema=False)
@@ -90,22 +94,51 @@ def _predict(predictor: Predictor, images: list[tuple[str, bytes]], stop: thread
     for (name, _), one in zip(images, predictor.predict_each([data for _, data in images], batch=4), strict=True):
         if stop.is_set():
             raise Left
-        rows.append(row(name, one))
+        rows.append(row(name, one, predictor.task))
     return rows
 
 
-def row(name: str, one: Prediction) -> dict[str, Any]:
-    """One prediction as JSON values. plain: the probabilities before calibration; unlike: whether it does not look like
-    the training images, None where the bundle cannot tell."""
+def row(name: str, one: Prediction, task: str = CLASSIFICATION) -> dict[str, Any]:
+    """One prediction as JSON values. What it says depends on the task:
+
+    classification: label, probability, probabilities (likeliest first), and plain, those before calibration.
+    multilabel: labels (those said, likeliest first; None with an error), and probabilities, each for itself.
+    regression: numbers by name. All: unlike (whether it does not look like the training images, None where the bundle
+    cannot tell), and error.
+    """
+    return (
+        {"name": name}
+        | ANSWERS[task](one)
+        | {
+            "unlike": None if one.unlike is None else bool(one.unlike),
+            "error": one.error,
+        }
+    )
+
+
+def _class(one: Prediction) -> dict[str, Any]:
     return {
-        "name": name,
         "label": one.label,
         "probability": None if one.probability is None else round(one.probability, DIGITS),
-        "probabilities": {label: round(value, DIGITS) for label, value in one.top(len(one.probabilities))},
-        "plain": {label: round(value, DIGITS) for label, value in one.plain.items()},
-        "unlike": None if one.unlike is None else bool(one.unlike),
-        "error": one.error,
+        "probabilities": _rounded(dict(one.top(len(one.probabilities)))),
+        "plain": _rounded(one.plain),
     }
+
+
+def _classes(one: Prediction) -> dict[str, Any]:
+    said = None if one.labels is None else list(one.labels)
+    return {"labels": said, "probabilities": _rounded(dict(one.top(len(one.probabilities))))}
+
+
+def _numbers(one: Prediction) -> dict[str, Any]:
+    return {"numbers": {name: float(f"{number:.7g}") for name, number in one.numbers.items()}}
+
+
+ANSWERS = {CLASSIFICATION: _class, MULTILABEL: _classes, REGRESSION: _numbers}
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, DIGITS) for name, value in values.items()}
 
 
 async def read_images(request: Request) -> list[tuple[str, bytes]]:
@@ -169,19 +202,37 @@ async def _leaves(request: Request) -> None:
         pass
 
 
-def describe(config: dict[str, Any]) -> dict[str, Any]:
-    """What a bundle's config says of the model, without anything of the machine it was made on."""
-    metrics, data = config["metrics"], config["data"]
+def describe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a bundle's config says of the model, without anything of the machine it was made on.
+
+    The figure of the task, with its n and 95 % interval, stands under its own name: error_rate, f1 or r2.
+    """
+    metrics, data, task = config["metrics"], config["data"], config["task"]
+    headline = HEADLINES[task]
     return {
         "name": config["architecture"]["name"],
-        "classes": config["vocab"],
+        "task": task,
+        "numbers" if task == REGRESSION else "classes": config["vocab"],
         "image": {name: config["image"][name] for name in ("size", "resize")},
-        "error_rate": {name: metrics[name] for name in ("error_rate", "n", "low", "high")},
-        "per_class": metrics.get("per_class", {}),
-        "most_confused": metrics.get("most_confused", []),
+        headline: {name: metrics.get(name) for name in (headline, "n", "low", "high")},
+        **_of_task(config),
         "trained_on": {name: data[name] for name in ("train", "valid") if name in data},
         "versions": config["versions"],
     }
+
+
+def _of_task(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What describes one task only."""
+    metrics, names = config["metrics"], config["vocab"]
+    if config["task"] == REGRESSION:
+        limits = config["range"]
+        ends = {end: dict(zip(names, limits[end], strict=True)) for end in ("low", "high")}
+        return {"per_target": metrics.get("per_target", {}), "range": {**ends, "bounded": limits["bounded"]}}
+    classes = {"per_class": metrics.get("per_class", {})}
+    if config["task"] == MULTILABEL:
+        also = {name: metrics.get(name) for name in ("mean_average_precision", "exact")}
+        return classes | also | {"thresholds": dict(zip(names, config["thresholds"], strict=True))}
+    return classes | {"most_confused": metrics.get("most_confused", [])}
 
 
 def exposition(state: State, gate: Gate) -> str:

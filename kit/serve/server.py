@@ -112,7 +112,7 @@ def load(bundle: str | Path, settings: Settings) -> "Predictor":
 
     predictor = load_bundle(bundle, settings.device, settings.engine)
     size = predictor.config["image"]["size"]
-    predictor.probabilities(np.zeros((1, size, size, 3), np.uint8))
+    predictor.outputs(np.zeros((1, size, size, 3), np.uint8))
     return predictor
 
 

@@ -2,8 +2,8 @@
 
 write_space("runs/pets", "pets-space")     # then: cd pets-space && pip install -r requirements.txt && python app.py
 
-app.py and smoke.py are files of `space_files/`, copied as they are: what differs from model to model is in model.json.
-Beside them go kit's own modules that open an image, so that a photo is the same pixels there as here.
+app.py, network.py and smoke.py are files of `space_files/`, copied as they are: what differs from model to model is in
+model.json. Beside them go kit's own modules that open an image, so that a photo is the same pixels there as here.
 """
 
 import json
@@ -24,11 +24,14 @@ from kit.bundle.read import load, load_unknown
 from kit.errors import KitError, OutputError
 from kit.files import new_folder, sha256, write_json, write_text
 from kit.manifest import CARD, EXAMPLES, ONNX, UNKNOWN, photos
-from kit.serve.render import measured_on, percent, title_of
+from kit.serve.words import breakdown, headline, ranges
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, title_of
 
 PACKAGE = Path(__file__).parent.parent
 FILES, LOADER = PACKAGE / "serve" / "space_files", ("data/images.py", "data/bombs.py", "errors.py")
+APP = ("app.py", "network.py", "smoke.py")
 REQUIREMENTS = ("gradio", "onnxruntime", "pillow", "numpy")
+TAGS = {CLASSIFICATION: "image-classification", MULTILABEL: "image-classification", REGRESSION: "image-regression"}
 NUMBERS, MODEL, RECORDED, PATTERN = "unknown.npz", "model.json", "smoke.json", "smoke.png"
 SMOKE_SECONDS = 180
 LARGE_FILES = "*.onnx filter=lfs diff=lfs merge=lfs -text\n*.npz filter=lfs diff=lfs merge=lfs -text\n"
@@ -43,9 +46,10 @@ program:
     from gradio_client import Client, handle_file
     Client("http://127.0.0.1:7860").predict(handle_file("photo.jpg"), api_name="/predict")
 
-`app.py` is the page; `images.py` and `bombs.py` open photos, and refuse what would fill the memory. The model is
-`model.onnx`; `model.json` says how photos are prepared for it, and names each file by its SHA-256. Photos in
-`examples/`, if any, are validation images: whoever sees this folder sees them.
+`app.py` is the page, `network.py` computes its answers; `images.py` and `bombs.py` open photos, and refuse what would
+fill the memory. The model is `model.onnx`; `model.json` says how photos are prepared for it and what its outputs mean,
+and names each file by its SHA-256. Photos in `examples/`, if any, are validation images: whoever sees this folder sees
+them.
 
 """
 
@@ -53,15 +57,15 @@ program:
 def write_space(path: str | Path, out: str | Path, *, title: str | None = None) -> Path:
     """Write a bundle or a run folder as a Space into the new folder `out`, start it once, and return it.
 
-    title: the page's heading; by default the classes. Raises `BundleError` for a bundle without model.onnx,
-    `OutputError` for a folder that cannot be made, and `KitError` where the Space does not answer as the bundle does;
-    then nothing is left of it.
+    title: the page's heading; by default the classes, or what the numbers are called. Raises `BundleError` for a bundle
+    without model.onnx, `OutputError` for a folder that cannot be made, and `KitError` where the Space does not answer
+    as the bundle does; then nothing is left of it.
     """
     predictor, out = load(path, engine="onnx"), Path(out)
     new_folder(out).rmdir()
     partial = new_folder(out.with_name(f".{out.name}.partial"))
     try:
-        write_files(predictor, partial, title or title_of(predictor.vocab))
+        write_files(predictor, partial, title or title_of(predictor.vocab, predictor.task))
         prove(partial)
         return partial.rename(out)
     except OSError as error:
@@ -74,7 +78,7 @@ def write_space(path: str | Path, out: str | Path, *, title: str | None = None) 
 
 def write_files(predictor: Predictor, folder: Path, title: str) -> None:
     """All files of a Space: the app, the model, what they need, and the answers that are expected."""
-    for name in ("app.py", "smoke.py"):
+    for name in APP:
         shutil.copyfile(FILES / name, folder / name)
     for name in LOADER:
         text = (PACKAGE / name).read_text(encoding="utf-8")
@@ -93,25 +97,31 @@ def write_files(predictor: Predictor, folder: Path, title: str) -> None:
     write_text(folder / "requirements.txt", "".join(f"{name}=={version(name)}\n" for name in REQUIREMENTS))
     write_text(folder / ".gitattributes", LARGE_FILES)
     card = (predictor.folder / CARD).read_text(encoding="utf-8")
-    write_text(folder / CARD, front_matter(title) + without_use(card, RUN_IT))
+    write_text(folder / CARD, front_matter(title, predictor.task) + without_use(card, RUN_IT))
 
 
 def description(predictor: Predictor, folder: Path, title: str) -> dict[str, Any]:
     """model.json: how photos are prepared, what the outputs mean, and the SHA-256 of the model's files."""
     config = predictor.config
-    rules, figures = config["image"], config["metrics"]
-    summary = (
-        f"Wrong on {percent(figures['error_rate'])} of {measured_on(config)} "
-        f"(95 % interval: {percent(figures['low'])} to {percent(figures['high'])})."
-    )
     return {
         "title": title,
-        "summary": summary,
-        "classes": predictor.vocab,
-        "temperature": config["temperature"],
-        "image": {name: rules[name] for name in ("size", "resize", "at_least")},
+        "summary": f"{headline(config, interval=True)}.",
+        "task": predictor.task,
+        "names": predictor.vocab,
+        **_answers(config),
+        "image": {name: config["image"][name] for name in ("size", "resize", "at_least")},
         "files": {name: sha256(folder / name) for name in (ONNX, NUMBERS) if (folder / name).is_file()},
     }
+
+
+def _answers(config: dict[str, Any]) -> dict[str, Any]:
+    """How the network's outputs become answers: by a temperature, by thresholds, or in a range."""
+    if config["task"] == CLASSIFICATION:
+        return {"temperature": config["temperature"]}
+    if config["task"] == MULTILABEL:
+        return {"thresholds": dict(zip(config["vocab"], config["thresholds"], strict=True))}
+    off_by = {name: row["mae"] for name, row in breakdown(config).items()}
+    return {"range": ranges(config), "bounded": config["range"]["bounded"], "off_by": off_by}
 
 
 def pattern() -> Image.Image:
@@ -124,10 +134,13 @@ def pattern() -> Image.Image:
 def answer(predictor: Predictor, path: Path) -> dict[str, Any]:
     """What the Space has to say of an image."""
     one = predictor.predict(path)[0]
-    return {"label": one.label, "unlike": one.unlike, "probabilities": one.probabilities}
+    if predictor.task == REGRESSION:
+        return {"numbers": one.numbers, "unlike": one.unlike}
+    said = {"label": one.label} if one.labels is None else {"labels": list(one.labels)}
+    return said | {"unlike": one.unlike, "probabilities": one.probabilities}
 
 
-def front_matter(title: str) -> str:
+def front_matter(title: str, task: str = CLASSIFICATION) -> str:
     """What Hugging Face reads at the top of a Space's README. A JSON text is YAML too, whatever the title holds."""
     fields = {
         "title": title,
@@ -139,7 +152,7 @@ def front_matter(title: str) -> str:
         "python_version": ".".join(platform.python_version_tuple()[:2]),
         "app_file": "app.py",
         "pinned": False,
-        "tags": ["image-classification"],
+        "tags": [TAGS[task]],
     }
     lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items()]
     return "".join(["---\n", *lines, "---\n\n"])

@@ -1,4 +1,4 @@
-"""The page: one image with what speaks for its class, many images at once, and what is known of the model.
+"""The page: one image with what speaks for its answer, many images at once, and what is known of the model.
 
 page(kit.bundle.load("runs/pets")).launch()
 
@@ -6,24 +6,28 @@ page(kit.bundle.load("runs/pets")).launch()
 """
 
 import csv
+import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from kit.bundle.predictor import Prediction, Predictor, columns, csv_line
+from kit.bundle.prediction import Prediction, columns, csv_line
+from kit.bundle.predictor import Predictor
 from kit.data.images import open_image, square, without_warnings
 from kit.errors import ImageError, KitError
 from kit.manifest import EXAMPLES, photos
-from kit.serve import about, archive, render
+from kit.serve import about, archive, render, rows, words
 from kit.serve.reply import Refusal, failed
 from kit.serve.rest import row
 from kit.serve.uploads import inside
+from kit.task import CLASSIFICATION, title_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -33,6 +37,7 @@ DROP, DROP_OWN = "Drop a photo, paste one, take one, or choose an example.", "Dr
 DROP_MANY = "Drop several photos, or a zip of them. Each becomes a row; a file that cannot be opened says why."
 SHOWN_MEANWHILE, TELL_SECONDS = 200, 0.5
 CACHE_SECONDS = 3600
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 FONT = [gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"]
 LOOKS = {
     "theme": gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="lg", font=FONT),
@@ -69,17 +74,14 @@ def uploaded(value: Any) -> list[str]:
 def page(predictor: Predictor) -> Page:
     """The page of a bundle: a Gradio Blocks, to `launch()` or to mount. It keeps nothing about its visitors."""
     config = predictor.config
-    with Page(
-        title=render.title_of(config["vocab"]), analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)
-    ) as blocks:
-        figures = config["metrics"]
-        text = f"Wrong on {render.percent(figures['error_rate'])} of {render.measured_on(config)}"
-        about_it = render.escape(f"{config['architecture']['name']}. {text}.")
-        gr.HTML(f"<h1>{render.escape(blocks.title)}</h1><p>{about_it}</p>", elem_classes="title")
+    cache = (CACHE_SECONDS, CACHE_SECONDS)
+    with Page(title=title_of(config["vocab"], config["task"]), analytics_enabled=False, delete_cache=cache) as blocks:
+        about_it = escape(f"{config['architecture']['name']}. {words.headline(config)}.")
+        gr.HTML(f"<h1>{escape(blocks.title)}</h1><p>{about_it}</p>", elem_classes="title")
         with gr.Tabs():
-            with gr.Tab("Classify"):
-                _classify_tab(predictor)
-            with gr.Tab("Many"):
+            with gr.Tab("One photo"):
+                _one_tab(predictor)
+            with gr.Tab("Many photos"):
                 _many_tab(predictor)
             with gr.Tab("About"):
                 _html(about.card(config, predictor.folder))
@@ -90,7 +92,7 @@ def _html(value: str) -> gr.HTML:
     return gr.HTML(value, apply_default_css=False)
 
 
-def _classify_tab(predictor: Predictor) -> None:
+def _one_tab(predictor: Predictor) -> None:
     with gr.Row(elem_classes="desk"):
         with gr.Column(scale=2, min_width=300):
             photo = gr.Image(
@@ -99,13 +101,13 @@ def _classify_tab(predictor: Predictor) -> None:
                 buttons=[],
                 height=340,
                 elem_classes="photo",
-                alt_text="The photo to classify",
+                alt_text="The photo to look at",
             )
             if examples := [str(predictor.folder / name) for name in photos(predictor.config, EXAMPLES)]:
                 gr.Examples(examples, photo, label="Examples", api_visibility="private", examples_per_page=6)
         with gr.Column(scale=3, min_width=300):
             seen = _html(invitation(predictor))
-    show = careful(lambda value: classify(predictor, next(iter(uploaded(value)), None)))
+    show = careful(lambda value: predict_one(predictor, next(iter(uploaded(value)), None)))
     quiet = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
     photo.change(show, photo, seen, trigger_mode="always_last", **quiet)
     hidden = gr.Button(visible=False), gr.JSON(visible=False)
@@ -118,7 +120,7 @@ def _many_tab(predictor: Predictor) -> None:
     download = gr.DownloadButton("Download as CSV", variant="primary", visible=False, elem_classes="csv")
     seen = _html(render.hint(DROP_MANY))
     run = files.upload(
-        careful_each(lambda value: classify_many(predictor, uploaded(value))),
+        careful_each(lambda value: predict_many(predictor, uploaded(value))),
         files,
         [seen, download],
         show_progress="hidden",
@@ -183,7 +185,7 @@ def invitation(predictor: Predictor) -> str:
     return render.hint(DROP if photos(predictor.config, EXAMPLES) else DROP_OWN)
 
 
-def classify(predictor: Predictor, path: str | None) -> str:
+def predict_one(predictor: Predictor, path: str | None) -> str:
     """What is seen of one uploaded file."""
     if path is None:
         return invitation(predictor)
@@ -196,7 +198,7 @@ def classify(predictor: Predictor, path: str | None) -> str:
     except ImageError as error:
         return render.trouble(reason(error, path))
     picture = square(image, render.PICTURE, predictor.config["image"]["resize"])
-    return render.verdict(one, maps, predictor.vocab, picture, took)
+    return render.verdict(one, maps, predictor.config, picture, took)
 
 
 def answer(predictor: Predictor, paths: list[str]) -> dict[str, Any]:
@@ -204,7 +206,7 @@ def answer(predictor: Predictor, paths: list[str]) -> dict[str, Any]:
     if not paths:
         raise Refusal(422, "no image was given", fix="send one, with handle_file")
     path = paths[0]
-    return row(Path(path).name, _without_path(predictor.predict(path)[0], path))
+    return row(Path(path).name, _without_path(predictor.predict(path)[0], path), predictor.task)
 
 
 def reason(error: ImageError, path: str) -> str:
@@ -217,21 +219,22 @@ def _without_path(one: Prediction, path: str, name: str | None = None) -> Predic
     return replace(one, path=name or Path(path).name, error=error)
 
 
-def classify_many(predictor: Predictor, paths: list[str]) -> Iterator[tuple[Any, Any]]:
+def predict_many(predictor: Predictor, paths: list[str]) -> Iterator[tuple[Any, Any]]:
     """What is seen of many uploaded files, again and again until all are done, and the button with the CSV."""
     total = sum(archive.count(path) if archive.is_zip(path) else 1 for path in paths)
-    rows: list[Prediction] = []
+    done: list[Prediction] = []
     told = time.monotonic()
-    yield render.table(rows, 0, total), gr.DownloadButton(visible=False)
+    table = partial(rows.table, config=predictor.config)
+    yield table(done, done=0, total=total), gr.DownloadButton(visible=False)
     for one in predict_all(predictor, paths):
-        rows.append(one)
+        done.append(one)
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()
-            yield render.table(rows, len(rows), max(total, len(rows) + 1), SHOWN_MEANWHILE), gr.skip()
+            yield table(done, done=len(done), total=max(total, len(done) + 1), most=SHOWN_MEANWHILE), gr.skip()
     with tempfile.TemporaryDirectory() as folder:
         # Gradio copies the file while this generator waits.
-        path = write_csv(rows, predictor.vocab, Path(folder))
-        yield render.table(rows, len(rows), len(rows)), gr.DownloadButton(value=path, visible=True)
+        path = write_csv(done, predictor.vocab, Path(folder), predictor.task)
+        yield table(done, done=len(done), total=len(done)), gr.DownloadButton(value=path, visible=True)
 
 
 def predict_all(predictor: Predictor, paths: list[str]) -> Iterator[Prediction]:
@@ -247,18 +250,20 @@ def predict_all(predictor: Predictor, paths: list[str]) -> Iterator[Prediction]:
                 yield _without_path(predictor.predict(data)[0], path, name)
 
 
-def write_csv(rows: list[Prediction], vocab: list[str], folder: Path) -> str:
+def write_csv(found: Sequence[Prediction], vocab: list[str], folder: Path, task: str = CLASSIFICATION) -> str:
     """The predictions as a CSV file in `folder`, and its path."""
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns(vocab))
-        writer.writerows(map(harmless, csv_line(one, vocab)) for one in rows)
+        writer.writerow(columns(vocab, task))
+        writer.writerows(map(harmless, csv_line(one, vocab, task)) for one in found)
     return str(folder / "predictions.csv")
 
 
-def harmless(value: Any) -> Any:
-    """A text that no spreadsheet takes for a formula; everything else as it is."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+def harmless(value: str) -> str:
+    """A text that no spreadsheet takes for a formula; a negative number is none."""
+    if value[:1] not in FORMULA or re.fullmatch(r"-\d+\.\d+", value):
+        return value
+    return f"'{value}"
 
 
 def mount(app: "FastAPI", blocks: gr.Blocks, max_upload: int, queue: int, concurrency: int) -> None:

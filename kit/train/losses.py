@@ -7,10 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
-from fastai.vision.all import Callback, CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat, Learner
+from fastai.vision.all import (
+    BCEWithLogitsLossFlat,
+    Callback,
+    CrossEntropyLossFlat,
+    LabelSmoothingCrossEntropyFlat,
+    Learner,
+)
 
+from kit.data.targets import classes_in
 from kit.errors import RecipeError
 from kit.recipe import Recipe
+from kit.task import MULTILABEL
 
 
 class TrainingLoss(Callback):
@@ -45,20 +53,29 @@ class TrainingLoss(Callback):
 def training_loss(learn: Learner, recipe: Recipe) -> Callable | None:
     """The recipe's training loss, or None where that is the learner's own.
 
-    `RecipeError` for a learner with another loss than cross entropy: it cannot be told what smoothing means there.
+    `RecipeError` for a learner with another loss than its task's: it cannot be told what smoothing means there.
     """
     if not recipe.label_smoothing and recipe.class_weights == "none":
         return None
-    if not isinstance(learn.loss_func, CrossEntropyLossFlat):
+    expected = BCEWithLogitsLossFlat if recipe.task == MULTILABEL else CrossEntropyLossFlat
+    if not isinstance(learn.loss_func, expected):
         problem = f"label_smoothing and class_weights change cross entropy, and the loss is {learn.loss_func!r}"
         raise RecipeError(problem, fix="leave them out, or give a loss_func that does it")
-    weight = None
+    labels, vocab, weight = training_labels(learn), learn.dls.vocab, None
     if recipe.class_weights == "balanced":
-        names = training_labels(learn)
-        weight = torch.tensor(class_weights(names, learn.dls.vocab), dtype=torch.float32, device=learn.dls.device)
+        weights = presence_weights(labels, vocab) if recipe.task == MULTILABEL else class_weights(labels, vocab)
+        weight = torch.tensor(weights, dtype=torch.float32, device=learn.dls.device)
+    if recipe.task == MULTILABEL:
+        return BCEWithLogitsLossFlat(pos_weight=weight)
     if recipe.label_smoothing:
         return LabelSmoothingCrossEntropyFlat(eps=recipe.label_smoothing, weight=weight)
     return CrossEntropyLossFlat(weight=weight)
+
+
+def presence_weights(labels: Sequence[str], vocab: Sequence[str]) -> list[float]:
+    """For each class of several: images without it / images with it, so that its presence weighs as its absence."""
+    counts = classes_in(labels, MULTILABEL)
+    return [(len(labels) - counts[name]) / max(1, counts[name]) for name in vocab]
 
 
 def class_weights(labels: Sequence[str], vocab: Sequence[str]) -> list[float]:

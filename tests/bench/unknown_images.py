@@ -65,7 +65,7 @@ def outputs(learn, sources: list) -> Outputs:
     head = learn.model[1][2:].eval()
     with torch.inference_mode():
         logits = head(torch.from_numpy(features).to(learn.dls.device)).cpu().numpy()
-    return Outputs(features, np.concatenate([answer.probabilities for answer in answers]), logits)
+    return Outputs(features, np.concatenate([answer.outputs for answer in answers]), logits)
 
 
 def softened(path: str, side: int) -> Image.Image:

@@ -19,7 +19,7 @@ from kit.errors import ArchitectureError, BundleError, OutputError
 from kit.evaluate.calibration import Calibration
 from kit.evaluate.evaluation import Evaluation
 from kit.files import sha256
-from kit.manifest import EXAMPLES, MISTAKES, find_bundle, photos
+from kit.manifest import EXAMPLES, MISTAKES, find_bundle, photos, read_config
 
 
 @pytest.fixture
@@ -140,6 +140,13 @@ def test_a_config_that_is_not_as_it_should_be_is_refused_by_its_field(copy, fiel
         bundle.load(copy)
 
 
+def test_a_way_to_resize_that_nobody_knows_is_refused(copy):
+    image = read_config(copy)["image"]
+    change(copy, image=image | {"resize": "stretch"})
+    with pytest.raises(BundleError, match="field image.resize is none of crop"):
+        bundle.load(copy)
+
+
 def test_a_config_that_is_not_json_is_refused(copy):
     (copy / "config.json").write_text("{")
     with pytest.raises(BundleError, match="config.json is not JSON"):
@@ -257,7 +264,7 @@ def test_photos_in_a_bundle_are_pixels_alone_whatever_the_files_they_come_from_t
 
 
 def test_mistakes_say_what_they_are_and_what_the_bundle_takes_them_for(run, telling, tmp_path, monkeypatch):
-    monkeypatch.setattr("kit.bundle.write.calibration_of", lambda evaluation: Calibration(3.0, 0.2, 0.1, 24))
+    monkeypatch.setattr("kit.bundle.knowledge.calibration_of", lambda evaluation: Calibration(3.0, 0.2, 0.1, 24))
     predictor = bundle.load(bundle.save(run.learner, telling, tmp_path / "told", onnx=False))
     mistakes = predictor.config["mistakes"]
     assert [one["file"] for one in mistakes] == photos(predictor.config, MISTAKES)
@@ -314,7 +321,7 @@ def test_a_bundle_that_could_not_predict_as_the_learner_is_refused_before_traini
 def test_a_bundle_that_does_not_predict_as_the_learner_did_is_not_made(run, tmp_path):
     told = run.evaluation.predictions
     wrong = Evaluation(told.assign(p_circle=told["p_square"], p_square=told["p_circle"]), run.evaluation.vocab)
-    with pytest.raises(BundleError, match="the bundle does not predict what the learner did: a probability differs by"):
+    with pytest.raises(BundleError, match="the bundle does not predict what the learner did: an answer differs by"):
         bundle.save(run.learner, wrong, tmp_path / "bad")
     assert list(tmp_path.iterdir()) == []
 

@@ -5,9 +5,11 @@ import json
 import pickle
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from fastai.vision.all import (
     CategoryBlock,
     DataBlock,
@@ -167,6 +169,21 @@ def test_what_is_no_export_says_so(tmp_path, rows):
         convert(tmp_path / "text.pkl", tmp_path / "out", rows)
 
 
+def test_what_only_looks_like_a_learner_says_what_it_is(tmp_path):
+    torch.save(SimpleNamespace(dls=torch.nn.Identity()), tmp_path / "other.pkl")
+    with pytest.raises(BundleError, match="other.pkl holds a SimpleNamespace, not a Learner"):
+        open_export(tmp_path / "other.pkl")
+
+
+def test_a_learner_that_resizes_nothing_or_twice_is_refused(shapes, tmp_path):
+    for times, steps in ((0, []), (2, [Resize(80), Resize(64)])):
+        block = DataBlock((ImageBlock, CategoryBlock), get_items=get_image_files, get_y=label, item_tfms=steps)
+        dls = block.dataloaders(shapes, bs=8, num_workers=0, device="cpu")
+        vision_learner(dls, "test_resnet", pretrained=False).export(tmp_path / "export.pkl")
+        with pytest.raises(BundleError, match=f"resizes single images {times} times; a bundle does it once"):
+            read_export(tmp_path / "export.pkl")
+
+
 def test_a_handful_of_images_prove_nothing(exported, rows, tmp_path):
     with pytest.raises(BundleError, match="3 images to prove it on"):
         convert(exported, tmp_path / "out", rows.head(3))
@@ -189,6 +206,7 @@ def test_3_nothing_is_opened_before_its_hash_is_shown_and_it_is_trusted(shapes, 
     done = CliRunner().invoke(app, command)
     assert hashlib.sha256(path.read_bytes()).hexdigest() in done.output
     assert isinstance(done.exception, BundleError)
+    assert done.exception.problem == f"{path} is a pickle: opening it runs whatever code is in it"
     assert "--trust-pickle" in done.exception.fix
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "out").exists()

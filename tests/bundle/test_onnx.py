@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from kit import bundle
+from kit.bundle.engines import onnx_engine
 from kit.bundle.onnx import export
 from kit.bundle.read import load_network
 from kit.bundle.served import Served
@@ -47,7 +48,7 @@ def test_both_engines_give_the_same_answers_for_any_number_of_images(run, paths)
     for count in (1, 2, 7):
         pixels = np.stack([by_onnx.prepare(path) for path in paths[:count]])
         ours, theirs = by_onnx.engine(pixels), by_torch.engine(pixels)
-        for name in ("probabilities", "features", "maps"):
+        for name in ("outputs", "features", "maps"):
             np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=1e-4)
     np.testing.assert_allclose(values(by_onnx.predict(paths)), values(by_torch.predict(paths)), atol=1e-5)
 
@@ -141,6 +142,13 @@ def test_one_flipped_bit_is_refused(copy):
     (copy / "model.onnx").write_bytes(content)
     with pytest.raises(BundleError, match=r"model\.onnx is not the file that was saved"):
         bundle.load(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"no network", b"\x08\x0a" * 50], ids=["empty", "text", "half a model"])
+def test_a_file_that_is_no_network_says_so_in_one_line(tmp_path, content):
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(BundleError, match=r"model\.onnx cannot be run by ONNX Runtime \(.+\)\n  Fix: "):
+        onnx_engine(tmp_path / "model.onnx", {"vocab_sha256": "0"})
 
 
 def test_a_changed_file_is_never_given_to_the_engine(copy, monkeypatch):

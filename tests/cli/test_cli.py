@@ -16,6 +16,8 @@ from conftest import write_shapes
 
 from kit import Recipe
 from kit.cli.predict import predict
+from kit.cli.serve import parse_size
+from kit.errors import KitError
 
 TINY = [
     "--weights",
@@ -187,3 +189,10 @@ def test_an_error_is_a_few_lines_with_the_fix_and_never_a_traceback(arguments, t
     done = kit(*arguments, *out, expect=expect)
     assert text in done.stderr
     assert len(done.stderr.splitlines()) < 14
+
+
+def test_a_size_is_a_number_with_or_without_its_unit():
+    assert [parse_size(text) for text in ("500", "3 kb", "10mb", "2GB")] == [500, 3000, 10_000_000, 2_000_000_000]
+    for text in ("", "much", "-1mb", "1.5mb", "10 tb", "1" * 13):
+        with pytest.raises(KitError, match=f"--max-upload '{text}' is no size"):
+            parse_size(text)

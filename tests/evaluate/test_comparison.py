@@ -73,9 +73,17 @@ def test_an_image_that_counts_and_was_trained_on_is_named(tmp_path):
         evaluate.compare(a, b)
 
 
+def test_a_prediction_of_an_image_that_the_table_lacks_is_named(tmp_path):
+    a, b = (write_run(tmp_path / name, range(4)) for name in "ab")
+    table = pd.read_csv(a / "table.csv")
+    table[table["path"] != "photos/2.jpg"].to_csv(a / "table.csv", index=False)
+    with pytest.raises(DataError, match=r"a: predicted images that its table.csv does not hold: photos/2.jpg\n"):
+        evaluate.compare(a, b)
+
+
 def test_runs_that_learned_other_labels_are_not_compared(tmp_path):
     a, b = write_run(tmp_path / "a", range(4)), write_run(tmp_path / "b", range(4), label=lambda number: "cat")
-    with pytest.raises(DataError, match=r"photos/0.jpg is 'a' in a and 'cat' in b"):
+    with pytest.raises(DataError, match="4 of 4 images have different labels: photos/0.jpg is 'a' in a and 'cat' in b"):
         evaluate.compare(a, b)
 
 

@@ -11,7 +11,7 @@ from kit import evaluate
 from kit.data.images import open_image
 from kit.errors import DataError
 from kit.evaluate.evaluation import Evaluation
-from kit.evaluate.pictures import draw_confusion, draw_predictions, telling_examples, telling_mistakes
+from kit.evaluate.pictures import draw_overview, draw_predictions
 
 VOCAB = ["cat", "dog", "fox"]
 
@@ -118,24 +118,24 @@ def test_the_learners_own_get_preds_say_the_same(run):
 
 
 def test_the_pictures_are_pictures(run, tmp_path):
-    draw_confusion(run.evaluation, tmp_path / "confusion.png")
-    draw_predictions(run.evaluation.top_losses(3), tmp_path / "losses.png", "Highest losses")
+    assert draw_overview(run.evaluation, tmp_path) == tmp_path / "confusion.png"
+    draw_predictions(run.evaluation, run.evaluation.top_losses(3), tmp_path / "losses.png", "Highest losses")
     assert all(open_image(path).width > 100 for path in tmp_path.glob("*.png"))
 
 
 def test_telling_examples_are_the_surest_of_each_class_and_the_worst_mistake(made):
-    rows = telling_examples(made, 4)
+    rows = made.telling(4)
     assert len(rows) == 4
     assert rows["correct"].tolist() == [True, True, True, False]
     assert set(rows["label"][:3]) == set(VOCAB)
 
 
 def test_telling_mistakes_are_the_worst_of_each_confused_pair_first(made):
-    rows = telling_mistakes(made, 8)
+    rows = made.mistakes(8)
     pairs = list(zip(rows["label"], rows["prediction"], strict=True))
     assert len(set(pairs[:6])) == 6
     assert not rows["correct"].any()
     assert rows["loss"].iloc[0] == made.predictions.loc[~made.predictions["correct"], "loss"].max()
     assert rows["loss"].iloc[:6].is_monotonic_decreasing
     right = Evaluation.from_probabilities(["a"], ["cat"], np.array([[0.8, 0.1, 0.1]]), VOCAB)
-    assert len(telling_mistakes(right)) == 0
+    assert len(right.mistakes(6)) == 0

@@ -33,9 +33,8 @@ def report(tmp_path):
     evaluation = Evaluation.from_probabilities(paths, labels, np.array(rows), vocab)
     findings = [Finding("warning", f"odd {NASTY}")]
     chosen = {"rate": 0.002, "versions": {"torch": "2.15"}, "left_out": [1] * 9}
-    return Report(
-        evaluation, Recipe(epochs=3), chosen, tmp_path / "curves.png", "kit fine-tune x", findings, ["a note"]
-    )
+    picture = tmp_path / "curves.png"
+    return Report(evaluation, Recipe(epochs=3), chosen, picture, picture, "kit fine-tune x", findings, ["a note"])
 
 
 def test_the_result_is_said_with_its_interval(report):
@@ -81,9 +80,9 @@ def test_a_photo_that_is_gone_is_left_out(report, tmp_path):
 
 
 def test_all_right_and_all_wrong_can_be_told(report):
-    table = report.evaluation.predictions
+    table = report.result.predictions
     for part in (table[table["correct"]], table[~table["correct"]]):
-        html = render(replace(report, evaluation=Evaluation(part.reset_index(drop=True), report.evaluation.vocab)))
+        html = render(replace(report, result=Evaluation(part.reset_index(drop=True), report.result.vocab)))
         assert f"of {len(part)} images" in html
 
 

@@ -159,7 +159,7 @@ def test_stored_arrays_that_are_not_as_they_should_be_are_refused_by_name(field,
         del arrays[field]
     with pytest.raises(BundleError) as caught:
         Unknown.from_arrays(arrays)
-    assert text in caught.value.problem
+    assert caught.value.problem == f"what tells unknown images: {text}"
 
 
 def test_shapes_and_values_that_do_not_fit_are_refused():

@@ -276,7 +276,7 @@ def test_pets_photos_with_augmentation_train_alike_in_every_bit(pets, tmp_path):
     for photo in sorted(pets.glob("*.jpg"))[::10]:
         (tmp_path / photo.name).symlink_to(photo)
     recipe = Recipe(label="is_cat", size=64, batch=8, workers=0, device="cpu")
-    dls = data.blocks(recipe).dataloaders(data.table(tmp_path, label="is_cat"), bs=8, num_workers=0)
+    dls = data.blocks(recipe).dataloaders(data.table(tmp_path, label="is_cat", follow_links=True), bs=8, num_workers=0)
     start, fine_tune = big_net(2), {"arguments": (2, 2e-3)}
     first = fastai_run(dls, start, _resnet_split, FastaiAdam, keep=digest, **fine_tune)
     second = run_by_hand(dls, start, big_parts, partial(Adam, decoupled=True), keep=digest, **fine_tune)

@@ -13,7 +13,7 @@ from torch import nn
 
 from kit.errors import ArchitectureError
 from kit.model.architectures import build_network, cut_body, find_architecture
-from kit.model.build import empty_network, with_head
+from kit.model.heads import empty_network, with_head
 
 CLASSES = 3
 LOWEST = 6

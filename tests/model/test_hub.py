@@ -125,6 +125,7 @@ def test_a_repository_that_has_only_a_pickle_is_refused_and_the_pickle_not_fetch
     hub.add("old/net", CONFIG, pytorch_model__bin=b"never read")
     with pytest.raises(WeightsError, match="has no model.safetensors, only pytorch_model.bin, a pickle") as caught:
         load("resnet18", "hub:old/net")
+    assert caught.value.problem.endswith(", a pickle, which could run any program: kit fetches none")
     assert "safetensors.torch.save_file" in caught.value.fix
     assert "pytorch_model.bin" not in asked(hub)
 
@@ -138,7 +139,7 @@ def test_a_repository_that_has_only_a_pickle_is_refused_and_the_pickle_not_fetch
         ({"pretrained_cfg": FIGURES | {"mean": [0.5]}}, WeightsError, "field pretrained_cfg.mean .* not three numbers"),
         ({"pretrained_cfg": FIGURES | {"std": [0, 1, 1]}}, WeightsError, "field pretrained_cfg.std"),
         ({"pretrained_cfg": FIGURES | {"mean": [0.5, float("nan"), 1]}}, WeightsError, "field pretrained_cfg.mean"),
-        ({"pretrained_cfg": FIGURES | {"input_size": [1, 64, 64]}}, WeightsError, "images of 1 channels, not 3"),
+        ({"pretrained_cfg": FIGURES | {"input_size": [1, 64, 64]}}, WeightsError, "takes images of 1 channels, not 3"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_by_name(hub, content, config, error, text):

@@ -109,7 +109,7 @@ def test_models_of_others_in_the_hubs_cache_are_named_and_not_hashed(hub, tmp_pa
     save_file({"x": torch.zeros(1)}, folder / "model-00001-of-00002.safetensors")
     (folder / "config.json").write_text(json.dumps({"architectures": ["TalkerForCausalLM"]}))
     shard, whole = (one for one in inventory() if one.place == "Hugging Face cache")
-    assert "is not model.safetensors" in shard.check
+    assert shard.check == "is not model.safetensors, which alone kit reads from there"
     assert "names no architecture of timm (it is for ['TalkerForCausalLM'])" in whole.check
     assert shard.use is whole.use is None
     assert hashed == ["resnet18-cifar10.safetensors"]

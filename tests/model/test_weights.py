@@ -103,6 +103,33 @@ def test_the_bundled_weights_fill_resnet18_with_their_own_normalisation():
     assert sum(file.stat().st_size for file in packaged("weights").iterdir()) <= 25_000_000
 
 
+def test_an_installation_without_its_bundled_weights_is_told_to_be_mended(tmp_path, monkeypatch):
+    monkeypatch.setattr("kit.model.weights.packaged", lambda name: tmp_path / name)
+    with pytest.raises(WeightsError, match="the bundled weights .*resnet18-cifar10.safetensors are missing") as caught:
+        load("resnet18", "bundled")
+    assert caught.value.fix == "install kit again"
+
+
+def test_weights_that_nobody_published_are_not_looked_for():
+    with pytest.raises(WeightsError, match="the pretrained weights of timm/lcnet_035 are not published"):
+        load("lcnet_035", "imagenet")
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(2)], {"a": 1}, torch.zeros(2)], ids=["list", "number", "tensor"])
+def test_a_file_of_other_things_than_named_tensors_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="w.pth holds no state dict"):
+        load("resnet18", tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_what_git_left_in_place_of_a_large_file_is_called_by_its_name(tmp_path, suffix):
+    path = tmp_path / f"w.{suffix}"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with pytest.raises(WeightsError, match="is a Git LFS pointer: it names the weights but does not hold them"):
+        load("resnet18", path)
+
+
 def test_no_other_network_has_bundled_weights():
     with pytest.raises(WeightsError, match="no weights are bundled for resnet34; they are for: resnet18"):
         load("resnet34", "bundled")

@@ -4,17 +4,20 @@ import asyncio
 import base64
 import contextlib
 import io
+import json
 import struct
 import threading
 import zipfile
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from kit.errors import KitError
 from kit.serve import archive
 from kit.serve.gate import Gate, Left, Turns
-from kit.serve.guard import Body, Guard, Hosts, Limits, is_route
-from kit.serve.login import ATTEMPTS, WINDOW, Login
+from kit.serve.guard import HEARTBEAT, MOST_STREAMS, Body, Guard, Hosts, Limits, is_route
+from kit.serve.login import ATTEMPTS, LONGEST_FORM, WINDOW, Login
 from kit.serve.reply import Refusal, State
 from kit.serve.server import Settings
 from kit.serve.uploads import inside, safe_name
@@ -86,6 +89,29 @@ def test_hosts_are_names_with_or_without_a_port_and_addresses_only_where_all_are
 )
 def test_who_asks_from_where_is_checked_before_anything_is_read(headers, status):
     assert ask(guard(echo), scope(**headers))[0] == status
+
+
+@pytest.mark.parametrize(
+    "headers, words",
+    [
+        ({"host": "evil.example"}, b"this server has another name"),
+        ({"origin": "https://evil.example"}, b"another page may not use this server"),
+    ],
+)
+def test_who_is_refused_is_told_why(headers, words):
+    assert words in ask(guard(echo), scope(**headers))[2]
+
+
+def test_the_pages_streams_do_not_take_all_connections():
+    server = guard(echo)
+    server.streams = MOST_STREAMS - 1
+    assert ask(server, scope(f"{HEARTBEAT}x"))[0] == 200
+    server.streams = MOST_STREAMS
+    status, _, body = ask(server, scope(f"{HEARTBEAT}x"))
+    assert status == 503
+    assert b"too many visitors at once" in body
+    assert server.streams == MOST_STREAMS
+    assert ask(server, scope())[0] == 200
 
 
 def test_what_fails_unforeseen_before_the_request_is_let_through_is_a_number_too(monkeypatch):
@@ -179,10 +205,21 @@ def test_a_login_opens_by_password_or_session_and_not_otherwise():
     assert ask(guard(echo, login), scope(authorization=basic))[0] == 200
     assert ask(guard(echo, login), scope(cookie=f"a=b; kit_session={login.open_session()}"))[0] == 200
     assert ask(guard(echo, login), scope("/v2/health/ready"))[0] == 200
-    for headers in ({}, {"cookie": "kit_session=x"}, {"authorization": "Basic x"}, {"authorization": "Bearer y"}):
-        assert ask(guard(echo, login), scope(**headers))[0] == 401
+    for headers in ({}, {"cookie": "kit_session=x"}, {"authorization": "Bearer y"}):
+        status, _, body = ask(guard(echo, login), scope(**headers))
+        assert (status, json.loads(body)["error"]) == (401, "sign in first")
+    status, _, body = ask(guard(echo, login), scope(authorization="Basic x"))
+    assert (status, json.loads(body)["error"]) == (401, "wrong user or password")
     page = ask(guard(echo, login), scope("/", accept="text/html"))
-    assert (page[0], page[1][b"Location"]) == (303, b"/login")
+    assert (page[0], page[1][b"Location"], json.loads(page[2])["error"]) == (303, b"/login", "sign in first")
+
+
+def test_a_form_longer_than_any_password_is_not_parsed():
+    app = FastAPI()
+    app.include_router(Login("anna", "secret").routes())
+    with pytest.raises(Refusal, match="no name or password is that long") as caught:
+        TestClient(app).post("/login", content=b"x" * (LONGEST_FORM + 1))
+    assert caught.value.status == 413
 
 
 def test_guessing_is_braked_for_a_while_and_only_for_the_one_who_guesses():

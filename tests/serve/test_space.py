@@ -24,7 +24,7 @@ from kit.errors import BundleError, KitError, OutputError
 from kit.serve import space, write_space
 
 ALLOWED = {"gradio", "gradio_client", "onnxruntime", "PIL", "numpy", "pillow_heif"}
-OWN = {"app", "images", "bombs", "errors", "smoke"}
+OWN = {"app", "network", "images", "bombs", "errors", "smoke"}
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,14 @@ import pytest
 from PIL import Image
 
 from kit import bundle
-from kit.bundle.predictor import Prediction
+from kit.bundle.prediction import Prediction
 from kit.cli.serve import ask_password, parse_size
 from kit.errors import KitError
 from kit.evaluate.evaluation import Evaluation
 from kit.manifest import EXAMPLES, MISTAKES
-from kit.serve import about, render, server, webpage
+from kit.serve import about, figures, render, rows, server, webpage, words
 
+PETS = {"vocab": ["cat", "dog"], "task": "classification"}
 APP = Path(__file__).parents[2] / "apps" / "pets_demo.py"
 
 
@@ -37,7 +38,7 @@ def photo(shapes):
 
 
 def test_one_image_gives_its_class_a_heat_map_of_each_class_and_the_time(predictor, photo):
-    seen = webpage.classify(predictor, photo)
+    seen = webpage.predict_one(predictor, photo)
     assert f"<b>{predictor.predict(photo)[0].label}</b>" in seen
     assert seen.count('type="radio"') == 3
     assert seen.count('class="heat"') >= 1
@@ -48,18 +49,18 @@ def test_one_image_gives_its_class_a_heat_map_of_each_class_and_the_time(predict
 
 def test_an_image_unlike_the_training_images_is_said_to_be_so():
     one = Prediction("", "cat", 0.9, {"cat": 0.9, "dog": 0.1}, unlike=True)
-    seen = render.verdict(one, None, ["cat", "dog"], Image.new("RGB", (8, 8)), 0.01)
+    seen = render.verdict(one, None, PETS, Image.new("RGB", (8, 8)), 0.01)
     assert "This does not look like the training images" in seen
-    assert "1 unlike the training images" in render.table([one], 1, 1)
+    assert "1 unlike the training images" in rows.table([one], PETS, 1, 1)
 
 
 def test_a_file_that_is_no_image_says_why_and_not_where_it_lies(predictor, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_text("no image")
-    seen = webpage.classify(predictor, str(bad))
+    seen = webpage.predict_one(predictor, str(bad))
     assert "Not an image of the formats JPEG" in seen
     assert str(tmp_path) not in seen
-    assert webpage.classify(predictor, None) == render.hint(webpage.DROP)
+    assert webpage.predict_one(predictor, None) == render.hint(webpage.DROP)
 
 
 def test_an_unforeseen_error_is_a_number(caplog):
@@ -77,8 +78,8 @@ def test_names_of_classes_and_files_are_text_and_never_html():
     bad = Prediction(evil, None, None, {}, evil)
     picture = Image.new("RGB", (8, 8))
     for seen in (
-        render.verdict(one, None, [evil, "b"], picture, 1),
-        render.table([one, bad], 2, 2),
+        render.verdict(one, None, PETS | {"vocab": [evil, "b"]}, picture, 1),
+        rows.table([one, bad], PETS, 2, 2),
         render.trouble(evil),
     ):
         assert "<script" not in seen
@@ -89,8 +90,8 @@ def test_about_says_the_error_rate_with_its_interval_and_every_class(predictor):
     seen = about.card(predictor.config, predictor.folder)
     figures = predictor.config["metrics"]
     for text in (
-        render.percent(figures["low"]),
-        render.percent(figures["high"]),
+        words.percent(figures["low"]),
+        words.percent(figures["high"]),
         f"{figures['n']} images",
         *predictor.vocab,
     ):
@@ -98,12 +99,12 @@ def test_about_says_the_error_rate_with_its_interval_and_every_class(predictor):
     assert "95 % interval" in seen
 
 
-def figures_of(counts: list[list[int]], vocab: list[str]) -> dict:
-    """What a bundle holds of predictions that were made so often: a row a true class."""
+def config_of(counts: list[list[int]], vocab: list[str]) -> dict:
+    """What a bundle says of predictions that were made so often: a row a true class."""
     pairs = [(t, s) for t, row in enumerate(counts) for s, times in enumerate(row) for _ in range(times)]
     labels, probabilities = [vocab[true] for true, _ in pairs], np.eye(len(vocab))[[said for _, said in pairs]]
     result = Evaluation.from_probabilities(["a.jpg"] * len(pairs), labels, probabilities, vocab)
-    return result.figures() | result.to_json()
+    return {"task": "classification", "vocab": vocab, "metrics": result.figures() | result.to_json()}
 
 
 def rows_of(html: str) -> dict[str, list[int]]:
@@ -114,7 +115,7 @@ def rows_of(html: str) -> dict[str, list[int]]:
 
 def test_the_confusion_matrix_is_a_table_with_headings_for_every_row_and_column():
     counts = [[3, 1, 0], [0, 4, 0], [2, 0, 5]]
-    seen = about.matrix(figures_of(counts, ["cat", "dog", "fox"]), ["cat", "dog", "fox"])
+    seen = figures.matrix(config_of(counts, ["cat", "dog", "fox"]))
     assert rows_of(seen) == dict(zip(["cat", "dog", "fox"], counts, strict=True))
     assert re.findall(r'<th scope="col" title="(\w+)">', seen) == ["cat", "dog", "fox"]
     assert "<caption>" in seen
@@ -131,7 +132,7 @@ def test_of_many_classes_the_matrix_shows_those_confused_most_and_says_so():
     for place in range(30):
         counts[place, place + 1] = 1
     counts[36, 0], counts[0, 36] = 4, 3
-    seen = about.matrix(figures_of(counts.tolist(), vocab), vocab)
+    seen = figures.matrix(config_of(counts.tolist(), vocab))
     assert "Shown are the 25 of 37 classes that are confused most" in seen
     rows = rows_of(seen)
     assert len(rows) == 25
@@ -143,7 +144,7 @@ def test_of_many_classes_the_matrix_shows_those_confused_most_and_says_so():
 
 def test_many_classes_without_a_mistake_have_no_matrix():
     vocab = [f"breed {number}" for number in range(37)]
-    assert about.matrix(figures_of(np.diag(np.full(37, 2)).tolist(), vocab), vocab) == ""
+    assert figures.matrix(config_of(np.diag(np.full(37, 2)).tolist(), vocab)) == ""
 
 
 @pytest.fixture
@@ -207,12 +208,12 @@ def test_only_examples_whose_hash_was_checked_are_offered(predictor):
     others = {name: digest for name, digest in predictor.config["files"].items() if not name.startswith(EXAMPLES)}
     bare = bundle.Predictor(predictor.config | {"files": others}, predictor.engine, predictor.folder)
     assert offered(bare.config) == []
-    assert "example" not in webpage.classify(bare, None)
+    assert "example" not in webpage.predict_one(bare, None)
 
 
 def test_a_network_without_heat_maps_shows_its_classes_and_nothing_to_choose():
     one = Prediction("", "cat", 0.9, {"cat": 0.9, "dog": 0.1})
-    seen = render.verdict(one, None, ["cat", "dog"], Image.new("RGB", (8, 8)), 0.01)
+    seen = render.verdict(one, None, PETS, Image.new("RGB", (8, 8)), 0.01)
     assert "<input" not in seen
     assert seen.count("<label>") == 2
     assert "heat" not in seen.lower()
@@ -230,7 +231,7 @@ def test_a_network_without_heat_maps_shows_its_classes_and_nothing_to_choose():
     ],
 )
 def test_what_is_not_quite_all_or_nothing_is_not_shown_as_that(value, text):
-    assert render.percent(value) == text
+    assert words.percent(value) == text
 
 
 def test_a_map_in_which_nothing_spoke_for_a_class_has_no_picture():
@@ -281,7 +282,7 @@ def test_the_csv_has_a_column_a_class_and_no_formula(predictor, files, tmp_path)
 
 def test_many_tell_how_far_they_are_and_give_the_csv_at_the_end(predictor, files, monkeypatch):
     monkeypatch.setattr(webpage, "TELL_SECONDS", 0)
-    seen = list(webpage.classify_many(predictor, files))
+    seen = list(webpage.predict_many(predictor, files))
     assert "0 of 5 done" in seen[0][0]
     assert "1 of 5 done" in seen[1][0]
     assert "3 of 5 classified, 2 could not be opened" in seen[-1][0]

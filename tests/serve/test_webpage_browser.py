@@ -262,7 +262,7 @@ def test_a_picture_that_the_browser_cannot_show_is_no_broken_picture(page, files
 def test_the_page_keeps_its_width_from_tab_to_tab(chromium, address):
     page = visit(chromium, address, WIDE)
     widths = set()
-    for tab in ("Many", "About", "Classify"):
+    for tab in ("Many", "About", "One photo"):
         page.get_by_role("tab", name=tab).click()
         widths.add(page.locator("h1").bounding_box()["x"])
     assert len(widths) == 1
@@ -272,7 +272,7 @@ def test_the_page_keeps_its_width_from_tab_to_tab(chromium, address):
 def test_nothing_is_asked_of_another_machine_nor_kept_in_the_browser_and_nothing_sticks_out(page, address, files):
     drop(page, files[0])
     page.locator(".result h2").wait_for()
-    for tab in ("Many", "About", "Classify"):
+    for tab in ("Many", "About", "One photo"):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.get_by_role("tab", name=tab).click()
     assert [url for url in page.asked if not url.startswith((address, "data:", "blob:"))] == []

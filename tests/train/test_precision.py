@@ -38,7 +38,7 @@ def test_facts_about_the_device_decide(asked, device, facts, name):
     ("asked", "device", "facts", "problem"),
     [
         ("fp16", CPU, {}, "precision fp16 is for GPUs"),
-        ("bf16", CUDA, {"capability": (7, 5)}, r"compute capability 7.5\) has no bf16"),
+        ("bf16", CUDA, {"capability": (7, 5)}, r"this GPU \(compute capability 7.5\) has no bf16"),
         ("bf16", MPS, {}, "precision bf16 is not used on mps"),
     ],
 )

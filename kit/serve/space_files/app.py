@@ -1,41 +1,27 @@
-"""A photo in, the likeliest classes out, with a heat map of what spoke for each.
+"""A photo in; the likeliest classes, all classes in it, or numbers out, with a heat map of what spoke for each.
 
     pip install -r requirements.txt && python app.py
 
-What was learned lies in model.onnx; model.json says how a photo is prepared for it, and names each file by its SHA-256.
-images.py opens photos as in training. `python smoke.py` starts this page and compares its answers with recorded ones.
+network.py computes them, and images.py opens photos as in training. `python smoke.py` starts this page and compares its
+answers with recorded ones.
 """
 
-import hashlib
-import io
-import json
+import re
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
-import onnxruntime
 from errors import ImageError
-from images import open_image, square
+from images import open_image
+from network import IMAGE, MODEL, TASK, predict, prepared, said
 from PIL import Image
 
 HERE = Path(__file__).parent
-MODEL = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
-IMAGE, CLASSES, TOP, PICTURE = MODEL["image"], MODEL["classes"], 5, 480
+TOP, PICTURE = 5, 480
 UNLIKE = "### This does not look like the training images\nDo not rely on the answer below."
+WHAT_SPOKE = "Bright is what spoke for" + (" a higher" if TASK == "regression" else "")
 CSS = ".prose table {display:block; overflow:auto; border:0} .prose table * {overflow-wrap:normal; word-break:normal}"
 RAMP = np.array([(0, 0, 4), (60, 15, 110), (150, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)], float)
-
-
-def saved(name: str) -> bytes:
-    """A file of the model, if it is the one that was saved."""
-    data = (HERE / name).read_bytes()
-    if hashlib.sha256(data).hexdigest() != MODEL["files"][name]:
-        raise SystemExit(f"{name} is not the file that was saved; get this folder again from where it was made")
-    return data
-
-
-NETWORK = onnxruntime.InferenceSession(saved("model.onnx"), providers=["CPUExecutionProvider"])
-UNKNOWN = dict(np.load(io.BytesIO(saved("unknown.npz")))) if "unknown.npz" in MODEL["files"] else None
 
 
 def opened(file: dict | None) -> Image.Image:
@@ -50,27 +36,24 @@ def opened(file: dict | None) -> Image.Image:
         raise gr.Error(f"This photo cannot be used: {reason}; {error.fix}", print_exception=False) from None
 
 
-def prepared(image: Image.Image, size: int) -> np.ndarray:
-    """An image as the model sees it, at `size` pixels a side: uint8 (size, size, 3)."""
-    return np.asarray(square(image, size, IMAGE["resize"]), np.uint8)
+def in_words(values: dict[str, float]) -> str:
+    """The answer as a heading, where the likeliest class is not the answer."""
+    if TASK == "multilabel":
+        return f"## {', '.join(map(plain, said(values))) or 'none of the classes'}"
+    return "\n".join(map(number_in_words, values, values.values())) if TASK == "regression" else ""
 
 
-def predict(image: Image.Image) -> tuple[dict[str, float], bool | None, dict[str, np.ndarray]]:
-    """Calibrated probabilities, likeliest first; whether it is unlike the training images; a heat map of each class."""
-    probabilities, features, *maps = NETWORK.run(None, {"pixels": prepared(image, IMAGE["size"])[None]})
-    logs = np.log(np.maximum(probabilities[0].astype(float), np.finfo(np.float32).tiny)) / MODEL["temperature"]
-    shares = np.exp(logs - logs.max()) / np.exp(logs - logs.max()).sum()
-    pairs = sorted(zip(CLASSES, shares.tolist(), strict=True), key=lambda pair: -pair[1])
-    unlike = None if UNKNOWN is None else is_unlike(features[0].astype(float))
-    return dict(pairs), unlike, dict(zip(CLASSES, maps[0][0], strict=True)) if maps else {}
+def plain(name: str) -> str:
+    """A name as Markdown that shows it as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>()#|~$&!])", r"\\\1", name)
 
 
-def is_unlike(features: np.ndarray) -> bool:
-    """Whether features (f,) lie farther from those of the training images than 95 % of the held-out images' do."""
-    features = features / max(np.linalg.norm(features), 1e-12) - UNKNOWN["mean"]
-    projected = features @ UNKNOWN["projection"].astype(float)
-    distances = np.sort(np.linalg.norm(UNKNOWN["points"] - projected, axis=1))
-    return not distances[int(UNKNOWN["nearest"][0]) - 1] <= UNKNOWN["threshold"][0]
+def number_in_words(name: str, value: float) -> str:
+    """A number as a heading, and below it how far off it is on average, and where it lies."""
+    low, high = MODEL["range"][name]
+    off = f"off by {MODEL['off_by'][name]:.4g} on average; " if name in MODEL["off_by"] else ""
+    limits = "it never answers beyond" if MODEL["bounded"] else "the training images had about"
+    return f"## {plain(name)} {value:.4g}\n{off}{limits} {low:.4g} to {high:.4g}\n"
 
 
 def glow(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -88,21 +71,26 @@ def look(file: dict | None, name: str | None = None) -> tuple:
         image = opened(file)
     except gr.Error as error:
         return gr.Markdown(f"**{error.message}.**", visible=file is not None), None, None, gr.Radio(visible=False)
-    likeliest, unlike, maps = predict(image)
-    names = list(likeliest)[:TOP]
+    values, unlike, maps = predict(image)
+    first = list(values) if TASK == "regression" else said(values) if TASK == "multilabel" else []
+    names = list(dict.fromkeys([*first, *values]))[: max(TOP, len(first))]
     name = name if name in names else names[0]
     seen = prepared(image, PICTURE)
     if maps:
         seen = glow(seen, maps[name])
     choice = gr.Radio(names, value=name, visible=bool(maps))
-    return gr.Markdown(UNLIKE, visible=bool(unlike)), likeliest, seen, choice
+    remark = "\n\n".join(filter(None, (UNLIKE if unlike else "", in_words(values))))
+    return gr.Markdown(remark, visible=bool(remark)), None if TASK == "regression" else values, seen, choice
 
 
 def answer(file: dict | None) -> dict:
     """The same for programs: gradio_client's predict(handle_file("photo.jpg"), api_name="/predict")."""
-    probabilities, unlike, _ = predict(opened(file))
-    best = next(iter(probabilities))
-    return {"label": best, "probability": probabilities[best], "probabilities": probabilities, "unlike": unlike}
+    values, unlike, _ = predict(opened(file))
+    if TASK == "regression":
+        return {"numbers": values, "unlike": unlike}
+    best = next(iter(values))
+    answers = {"labels": said(values)} if TASK == "multilabel" else {"label": best, "probability": values[best]}
+    return answers | {"probabilities": values, "unlike": unlike}
 
 
 def build() -> gr.Blocks:
@@ -115,10 +103,11 @@ def build() -> gr.Blocks:
                 if examples := sorted(map(str, (HERE / "examples").glob("*.jpg"))):
                     gr.Examples(examples, photo, api_visibility="private")
                 remark = gr.Markdown(visible=False)
-                label = gr.Label(num_top_classes=TOP, label="Likeliest classes")
+                likely = {"show_heading": TASK == "classification", "visible": TASK != "regression"}
+                label = gr.Label(num_top_classes=TOP, label="Likeliest classes", **likely)
             with gr.Column():
                 seen = gr.Image(label="What the model saw", interactive=False, buttons=[])
-                chosen = gr.Radio(label="Bright is what spoke for", visible=False)
+                chosen = gr.Radio(label=WHAT_SPOKE, visible=False)
         with gr.Accordion("About this model", open=False):
             gr.Markdown((HERE / "README.md").read_text(encoding="utf-8").partition("\n---\n")[2])
         shown, private = [remark, label, seen, chosen], {"api_visibility": "private", "show_progress": "hidden"}

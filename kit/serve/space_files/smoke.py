@@ -37,20 +37,24 @@ def connect(address: str, app: subprocess.Popen) -> Client:
             time.sleep(0.2)
 
 
-def same(said: dict, recorded: dict) -> bool:
-    """Whether two answers agree: the same classes, probabilities within TOLERANCE, and the same remark."""
-    shares = recorded["probabilities"]
-    return (
-        said["label"] == recorded["label"]
-        and said["unlike"] == recorded["unlike"]
-        and said["probabilities"].keys() == shares.keys()
-        and all(abs(said["probabilities"][name] - share) <= TOLERANCE for name, share in shares.items())
-    )
+def same(said: dict, recorded: dict, ranges: dict) -> bool:
+    """Whether two answers agree: the same classes and remark, and numbers within TOLERANCE of their range (1 for
+    probabilities)."""
+
+    def close(value: object, expected: object) -> bool:
+        if not isinstance(expected, dict):
+            return value == expected
+        width = {name: high - low for name, (low, high) in ranges.items()}
+        near = (abs(value[name] - number) <= TOLERANCE * width.get(name, 1) for name, number in expected.items())
+        return value.keys() == expected.keys() and all(near)
+
+    return all(name in said and close(said[name], expected) for name, expected in recorded.items())
 
 
 def main() -> int:
     """How many answers differ, as an exit status."""
     recorded = json.loads((HERE / "smoke.json").read_text(encoding="utf-8"))
+    ranges = json.loads((HERE / "model.json").read_text(encoding="utf-8")).get("range", {})
     port = free_port()
     settings = {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
     app = subprocess.Popen([sys.executable, HERE / "app.py"], env=os.environ | settings, stdout=subprocess.DEVNULL)
@@ -59,7 +63,7 @@ def main() -> int:
         wrong = 0
         for name, expected in recorded.items():
             said = client.predict(handle_file(str(HERE / name)), api_name="/predict")
-            if not same(said, expected):
+            if not same(said, expected, ranges):
                 wrong += 1
                 print(f"{name}: {said}; recorded was {expected}")
     finally:

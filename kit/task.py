@@ -1,0 +1,42 @@
+"""What is learned of an image: one class, any number of classes, or numbers; and how a table writes that down.
+
+In a table the label is one text: "cat", "cat;dog" (in alphabetical order; "" for none of the classes), or "41.5;0.2".
+"""
+
+from collections.abc import Iterable, Sequence
+
+CLASSIFICATION, MULTILABEL, REGRESSION = TASKS = ("classification", "multilabel", "regression")
+SEPARATOR = ";"
+MOST_IN_TITLE = 3
+
+
+def join_classes(names: Iterable[str]) -> str:
+    """The label text of several classes: each once, in alphabetical order."""
+    return SEPARATOR.join(sorted(set(names)))
+
+
+def classes_of(label: str) -> list[str]:
+    """The classes of a label text."""
+    return label.split(SEPARATOR) if label else []
+
+
+def join_numbers(numbers: Iterable[float]) -> str:
+    """The label text of one or several numbers, exact."""
+    return SEPARATOR.join(repr(float(number)).removesuffix(".0") for number in numbers)
+
+
+def numbers_of(label: str) -> list[float]:
+    """The numbers of a label text."""
+    return [float(number) for number in label.split(SEPARATOR)]
+
+
+def title_of(vocab: Sequence[str], task: str) -> str:
+    """What a model tells, as a heading: its classes where they are few, or its numbers."""
+    if len(vocab) <= MOST_IN_TITLE:
+        return (" or " if task == CLASSIFICATION else ", ").join(vocab)
+    return f"{len(vocab)} {'numbers' if task == REGRESSION else 'classes'}"
+
+
+def shown(number: float) -> str:
+    """A number for people: four digits."""
+    return f"{number:.4g}" if abs(number) < 10_000 else f"{number:,.0f}"
