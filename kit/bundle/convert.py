@@ -17,7 +17,7 @@ import torch
 from fastai.vision.all import Learner, PILImage
 from torch import nn
 
-from kit.bundle.engines import torch_engine
+from kit.bundle.engines import first_line, torch_engine
 from kit.bundle.exports import Exported, read_export
 from kit.bundle.onnx import TOLERANCE
 from kit.bundle.predictor import prepare_image
@@ -76,7 +76,12 @@ def convert(
     check_labels(rows["label"].tolist(), exported.vocab)
     origin = _origin(exported, path)
     network = _network(exported, origin.architecture)
-    theirs = predictions_of(exported.learner, rows["path"].tolist())
+    try:
+        theirs = predictions_of(exported.learner, rows["path"].tolist())
+    except (AttributeError, TypeError, NotImplementedError) as error:
+        gone = f"; gone are: {', '.join(exported.missing)}" if exported.missing else ""
+        problem = f"the export's own transforms do not run here ({first_line(error)}){gone}"
+        raise BundleError(problem, fix="import what it was made with, or export it without those transforms") from error
     ours = _probabilities(network, image_rules(origin), rows["path"].tolist())
     proof = _compare(ours, theirs, rows["path"].tolist(), tolerance)
     evaluation = Evaluation.from_probabilities(rows["path"].tolist(), rows["label"].tolist(), ours, exported.vocab)

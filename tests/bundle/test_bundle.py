@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image, ImageCms, PngImagePlugin
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import kit
@@ -123,6 +124,7 @@ def test_one_flipped_bit_in_any_file_is_refused_by_its_name(copy):
         ({"vocab": "circle"}, "field vocab is not a list"),
         ({"image": {"size": "large"}}, "field image.size is not a int"),
         ({"files": {}}, "field files names no model.safetensors"),
+        ({"architecture": {"name": 18}}, "field architecture.name is not a str"),
         ({"files": {"model.safetensors": "0", "../../secret": "0"}}, "model.safetensors is not the file|leads out"),
         ({"temperature": None}, "field temperature is not a float"),
         ({"metrics": {"confusion": {"0": 1}}}, r"field metrics.confusion is not a list of \[class, class, times\]"),
@@ -138,6 +140,18 @@ def test_a_config_that_is_not_as_it_should_be_is_refused_by_its_field(copy, fiel
     change(copy, **fields)
     with pytest.raises(BundleError, match=problem):
         bundle.load(copy)
+
+
+def test_weights_that_lack_a_tensor_do_not_fit(copy):
+    path = copy / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+    tensors = load_file(path)
+    del tensors["0.0.weight"]
+    save_file(tensors, path, facts)
+    rehash(copy)
+    with pytest.raises(BundleError, match="model.safetensors does not fit the network resnet18"):
+        bundle.load(copy, engine="torch")
 
 
 def test_a_way_to_resize_that_nobody_knows_is_refused(copy):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kit import bundle
 from kit.bundle.engines import onnx_engine
-from kit.bundle.onnx import export
+from kit.bundle.onnx import export, prove, write_onnx
 from kit.bundle.read import load_network
 from kit.bundle.served import Served
 from kit.errors import BundleError, ImageError
@@ -129,6 +129,25 @@ def test_a_file_that_answers_differently_is_refused_by_how_much_and_the_bundle_s
         export(copy, paths[:2], wrong)
     assert (copy / "config.json").read_bytes() == before
     assert not (copy / "model.onnx").exists()
+
+
+def test_numbers_that_differ_are_told_in_widths_of_their_range(tmp_path, monkeypatch):
+    monkeypatch.setattr("kit.bundle.onnx.onnx_engine", lambda path, config: None)
+    monkeypatch.setattr("kit.bundle.onnx.Predictor", lambda config, engine, folder: None)
+    monkeypatch.setattr("kit.bundle.onnx.outputs", lambda predictor, images: np.array([[10.0, 3.0]]))
+    config = {"task": "regression", "range": {"low": [0, 0], "high": [100, 10]}}
+    with pytest.raises(BundleError, match=r"differently: a number, in widths of its range, by 0\.25\n"):
+        prove(tmp_path, config, tmp_path / "model.onnx", ["a.png"], np.array([[10.0, 0.5]]))
+
+
+def test_what_the_exporter_cannot_do_is_said_in_one_line(copy, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("no such operator\nand twenty more lines")
+
+    config = read_config(copy)
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(BundleError, match=r"this network cannot be written as ONNX \(no such operator\)\n"):
+        write_onnx(load_network(copy, config), config, copy / "model.onnx")
 
 
 def test_no_image_is_no_proof(copy):

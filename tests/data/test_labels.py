@@ -31,7 +31,11 @@ def test_a_pattern_takes_its_group_from_the_name_or_with_a_slash_from_the_path()
 
 @pytest.mark.parametrize(
     ("expression", "problem"),
-    [(r"^.*_\d+", "has 0 groups; exactly one"), (r"(a)(b)", "has 2 groups"), (r"(a", r"label pattern '\(a': .*untermin")],
+    [
+        (r"^.*_\d+", "has 0 groups; exactly one was expected"),
+        (r"(a)(b)", "has 2 groups"),
+        (r"(a", r"label pattern '\(a': .*unterminated"),
+    ],
 )
 def test_a_pattern_must_have_one_group(expression, problem):
     with pytest.raises(DataError, match=problem):

@@ -103,6 +103,10 @@ def test_a_dataframe_is_a_source_too(shapes):
     frame = pd.DataFrame({"path": [str(p) for p in shapes.rglob("*.png")]})
     frame["label"] = [Path(path).parent.name for path in frame["path"]]
     assert len(data.table(frame)) == 24
+    with pytest.raises(DataError, match=f"the DataFrame names files more than once: {frame['path'][0]}"):
+        data.table(pd.concat([frame, frame.head(1)]))
+    with pytest.raises(DataError, match="the DataFrame has unknown splits: later"):
+        data.table(frame.assign(split="later"))
 
 
 def test_a_missing_folder_is_an_error_with_a_hint(tmp_path):

@@ -63,6 +63,7 @@ def test_runs_that_share_nothing_say_who_was_trained_on_what(tmp_path):
     b = write_run(tmp_path / "b", range(10, 20), trained=range(10))
     with pytest.raises(DataError, match="b was trained on 10 of a's 10, a on 10 of b's 10") as error:
         evaluate.compare(a, b)
+    assert error.value.problem.startswith("no image was held out by both a and b: ")
     assert "same images, split and seed" in error.value.fix
 
 

@@ -5,6 +5,7 @@ import http.server
 import json
 import shutil
 import threading
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -128,6 +129,26 @@ def test_what_git_left_in_place_of_a_large_file_is_called_by_its_name(tmp_path, 
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
     with pytest.raises(WeightsError, match="is a Git LFS pointer: it names the weights but does not hold them"):
         load("resnet18", path)
+
+
+def test_an_archive_that_would_unpack_to_more_than_itself_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w/data.pkl", bytes(1_000_000))
+    with pytest.raises(
+        WeightsError, match=r"its [\d,]+ bytes would unpack to 1,000,000; torch.save compresses nothing"
+    ):
+        load("resnet18", tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("w/readme.txt", "no weights")
+    with pytest.raises(WeightsError, match="it holds 0 files data.pkl; one of at most 50 MB was expected"):
+        load("resnet18", tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("header", [b"{]", b"[1]", b'{"a": 1}', b'{"a": {}}'])
+def test_a_header_that_is_not_in_order_is_told(tmp_path, header):
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(WeightsError, match="cannot be read as weights: its header is not in order: "):
+        load("resnet18", tmp_path / "w.safetensors")
 
 
 def test_no_other_network_has_bundled_weights():

@@ -102,6 +102,13 @@ def test_who_is_refused_is_told_why(headers, words):
     assert words in ask(guard(echo), scope(**headers))[2]
 
 
+def test_what_is_not_there_is_said_with_where_to_look():
+    status, _, body = ask(guard(echo), scope("/docs"))
+    said = json.loads(body)
+    assert (status, said["error"]) == (404, "there is nothing here")
+    assert "the page is at /, the API at /v1/predict" in said["fix"]
+
+
 def test_the_pages_streams_do_not_take_all_connections():
     server = guard(echo)
     server.streams = MOST_STREAMS - 1
@@ -149,7 +156,7 @@ def test_a_body_that_stalls_is_given_up():
 
     first, second, refusal = asyncio.run(read())
     assert first == second == {"type": "http.disconnect"}
-    assert refusal.status == 408
+    assert (refusal.status, refusal.problem) == (408, "the request did not arrive in time")
 
 
 def test_an_unforeseen_error_is_a_number_and_the_log_has_it(caplog):
