@@ -28,13 +28,13 @@ from fastai.vision.all import (
 )
 from PIL.Image import Image
 
+from kit.data.augment import TRAIN, VALID, Augment
 from kit.data.images import open_image, square
 from kit.errors import RecipeError
 from kit.recipe import Recipe
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of
 
 MOST_WORKERS = 8
-TRAIN, VALID = 0, 1
 
 
 class OpenImage(Transform):
@@ -72,30 +72,6 @@ class Square(Transform):
 
     def __repr__(self) -> str:
         return f"Square({self.size}, {self.how!r}; training: {self.resize})"
-
-
-class TrainingOnly(Transform):
-    """fastai's batch transforms, in their order, for training batches alone.
-
-    Left to themselves they also resample every validation batch, through a map that moves nothing but rounds.
-    """
-
-    order = 30
-
-    def __init__(self, transforms: Sequence[Transform]):
-        super().__init__()
-        self.transforms = sorted(transforms, key=lambda transform: transform.order)
-
-    def __call__(self, batch, split_idx=None, **kwargs):
-        """Apply them to a batch of the training set."""
-        if split_idx == VALID:
-            return batch
-        for transform in self.transforms:
-            batch = transform(batch, split_idx=TRAIN, **kwargs)
-        return batch
-
-    def __repr__(self) -> str:
-        return f"TrainingOnly({self.transforms})"
 
 
 class BalancedDL(WeightedDL):
@@ -196,9 +172,9 @@ def batch_transforms(recipe: Recipe) -> list[Transform]:
     """fastai's augmentation of whole batches, of training batches only; with presizing it also crops to the size."""
     size = recipe.size if recipe.presize else None
     if recipe.augment:
-        return [TrainingOnly(aug_transforms(size=size))]
+        return [Augment(aug_transforms(size=size))]
     still = {"do_flip": False, "max_rotate": 0, "max_zoom": 1, "max_lighting": 0, "max_warp": 0}
-    return [TrainingOnly(aug_transforms(size=size, **still))] if size else []
+    return [Augment(aug_transforms(size=size, **still))] if size else []
 
 
 def worker_count(wanted: int | None) -> int:

@@ -87,7 +87,7 @@ def test_how_a_sample_of_many_sizes_travels_is_told_step_by_step(tiny, tmp_path)
     assert told["ToTensor"].startswith("uint8, 3 x 48 x 48, ")
     assert told["collate"].startswith("uint8, 4 x 3 x 48 x 48, ")
     assert told["IntToFloatTensor"].startswith("float32, 4 x 3 x 48 x 48, from 0")
-    assert told["TrainingOnly"].startswith("float32, 4 x 3 x 32 x 32, ")
+    assert told["Augment"].startswith("float32, 4 x 3 x 32 x 32, ")
 
 
 def test_a_batch_is_shown_as_a_picture(table, tiny, tmp_path):
