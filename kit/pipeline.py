@@ -94,6 +94,7 @@ def find_rate(source: str | Path | pd.DataFrame, recipe: Recipe) -> RateCurve:
     """What `--rate auto` would do with this recipe: the rate finder's curve and its suggestion. Writes nothing."""
     train.seed_everything(recipe.seed)
     dls = data.blocks(recipe).dataloaders(checked_table(source, recipe))
+    data.make_resident(dls, recipe)
     return train.find_rate(model.learner(dls, recipe), recipe)
 
 

@@ -20,6 +20,7 @@ SPLITS = ("stratified", "random", "grouped", "given")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 UNLABELLED = ("error", "skip")
 BALANCES = ("none", "balanced")
+CACHES = ("auto", "memory", "disk", "none")
 LOGS = ("none", "tensorboard", "wandb")
 MOST_PIXELS_A_SIDE = 4096
 
@@ -127,6 +128,9 @@ class Recipe:
     workers: int | None = None
     """Processes that load images; by default one a core and eight at most. Another number, other random numbers."""
 
+    cache: str = "auto"
+    """Where decoded images wait between epochs: auto (memory, disk if many), memory, disk, none (decode each time)."""
+
     tta: int = 0
     """Test-time augmentation: so many augmented views of each validation image, for a second error rate beside it."""
 
@@ -202,6 +206,7 @@ _RANGES = {
 }
 _CHOICES = {
     "task": TASKS,
+    "cache": CACHES,
     "resize": RESIZES,
     "class_weights": BALANCES,
     "sampler": BALANCES,

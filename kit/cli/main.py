@@ -8,6 +8,7 @@ from collections.abc import Callable
 import typer
 
 from kit.cli import (
+    cache,
     check,
     compare,
     convert,
@@ -26,7 +27,7 @@ from kit.cli.script import guarded
 
 app = typer.Typer(
     name="kit",
-    help="Turn a folder of labelled images into a classifier that people can trust, share and see through.",
+    help="Turn a folder of labelled images into a model that people can trust, share and see through.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable] = {
     "serve": serve.serve,
     "space": space.space,
     "weights": weights.weights,
+    "cache": cache.cache,
     "doctor": doctor.doctor,
 }
 for name, command in COMMANDS.items():

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy(
         "draw_check": "kit.data.looks",
         "folds": "kit.data.splits",
         "is_cat": "kit.data.labels",
+        "make_resident": "kit.data.resident",
         "open_image": "kit.data.images",
         "parent_folder": "kit.data.labels",
         "pattern": "kit.data.labels",

@@ -30,6 +30,7 @@ from PIL.Image import Image
 
 from kit.data.augment import TRAIN, VALID, Augment
 from kit.data.images import open_image, square
+from kit.data.resident import ResidentDL
 from kit.errors import RecipeError
 from kit.recipe import Recipe
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of
@@ -74,7 +75,7 @@ class Square(Transform):
         return f"Square({self.size}, {self.how!r}; training: {self.resize})"
 
 
-class BalancedDL(WeightedDL):
+class BalancedDL(WeightedDL, ResidentDL):
     """fastai's WeightedDL with weights of its own: training images are drawn with replacement, every class as often
     as any other. A loader that does not shuffle (validation, prediction) gives each image once, as ever."""
 
@@ -114,8 +115,7 @@ def blocks(
         "num_workers": worker_count(recipe.workers),
         "device": device(recipe.device),
     }
-    if recipe.sampler == "balanced":
-        block.dls_kwargs["dl_type"] = BalancedDL
+    block.dls_kwargs["dl_type"] = BalancedDL if recipe.sampler == "balanced" else ResidentDL
     return block
 
 

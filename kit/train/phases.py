@@ -15,6 +15,7 @@ import torch
 from fastai.vision.all import IN_NOTEBOOK, Callback, Learner
 
 from kit.console import say
+from kit.data.resident import make_resident
 from kit.model.build import origin_of
 from kit.recipe import Recipe
 from kit.train.callbacks import training_callbacks
@@ -54,6 +55,7 @@ def fine_tune(
     finite): `learn` then has the weights so far. log_folder: where `recipe.log` writes.
     """
     history = History(quiet=IN_NOTEBOOK) if history is None else history
+    history.chosen["cache"] = make_resident(learn.dls, recipe)
     quiet = nullcontext() if IN_NOTEBOOK else _quiet(learn)
     with quiet, logging_to(recipe.log, learn, log_folder, recipe.to_json()) as logs:
         attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs)

@@ -1,0 +1,194 @@
+"""Images decoded once for a whole training: in memory where they are few, in a file on the disk where they are many.
+
+images = decoded(paths, ForTraining(224, "crop"))        # images[3]: uint8 (height, width, 3)
+
+The file lies in kit's cache, under a name made of the images' own hashes and of how they are prepared: a changed image
+makes another name, so that no file is ever stale. It appears when it is whole, and not before.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kit.console import progress, say
+from kit.data.images import FILTER, open_image, square
+from kit.files import atomic_path, cache_folder
+
+MOST_MEMORY = 200_000_000
+MOST_DISK = 20_000_000_000
+SPARE_DISK = 2_000_000_000
+TRIED, AHEAD = 64, 64
+END, PAIR = 8, 16  # bytes of the file's last number, and of each image's height and width before it
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ForTraining:
+    """How training images wait: so large that a square of `size` pixels can be cut out anywhere along the long side."""
+
+    size: int
+    how: str
+
+    def __call__(self, path: str) -> np.ndarray:
+        """uint8 (height, width, 3)."""
+        image = open_image(path, self.size)
+        if self.how == "squish":
+            return np.asarray(image.resize((self.size, self.size), FILTER))
+        sides = min(image.size) if self.how == "crop" else max(image.size)
+        scaled = [max(1, round(side * self.size / sides)) for side in image.size]
+        return np.asarray(image.resize(scaled, FILTER))
+
+
+@dataclass(frozen=True)
+class ForPrediction:
+    """How all other images wait: as the very square that a bundle predicts."""
+
+    size: int
+    how: str
+    at_least: int
+
+    def __call__(self, path: str) -> np.ndarray:
+        """uint8 (size, size, 3)."""
+        return np.asarray(square(open_image(path, self.at_least), self.size, self.how))
+
+
+Preparation = ForTraining | ForPrediction
+
+
+class Decoded:
+    """Images by number, each uint8 (height, width, 3). where: "memory", or the path of their file."""
+
+    def __init__(self, pixels: np.ndarray, sizes: np.ndarray, where: str):
+        self.pixels, self.sizes, self.where = pixels, sizes, where
+        self.starts = np.concatenate([[0], np.cumsum(sizes.prod(1) * 3)])
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        part = self.pixels[self.starts[number] : self.starts[number + 1]]
+        return part.reshape(*self.sizes[number], 3)
+
+
+def decoded(
+    paths: Sequence[str], prepare: Preparation, hashes: Sequence[str] | None = None, where: str = "auto"
+) -> Decoded | None:
+    """The images of `paths`, decoded by one thread a core; None where neither memory nor disk would hold them.
+
+    hashes: the files' SHA-256, for the name of the file on the disk; by default their paths, sizes and times.
+    where: "memory", "disk", or "auto": up to 200 MB in memory, more on the disk. Raises `ImageError` for a bad image.
+    """
+    if not paths:
+        return None
+    file = cache_file(paths, prepare, hashes)
+    if where != "memory" and (found := opened(file)):
+        return found
+    needed = _estimate(paths, prepare)
+    if where == "memory" or (where == "auto" and needed <= MOST_MEMORY):
+        return _in_memory(paths, prepare)
+    if not make_room(needed):
+        say(f"note: the disk has no room for {len(paths)} decoded images ({needed / 1e9:.1f} GB, or more than "
+            f"{MOST_DISK / 1e9:.0f} GB in all): they are decoded anew in each epoch")  # fmt: skip
+        return None
+    try:
+        return _on_disk(paths, prepare, file)
+    except OSError as error:
+        say(f"note: the disk would not take the decoded images ({error.strerror}): they are decoded anew in each epoch")
+        return None
+
+
+def make_room(needed: float) -> bool:
+    """Whether the cache can take `needed` bytes more, after what was used longest ago was removed from it."""
+    folder = cache_folder() / "decoded"
+    there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+    files = cached()
+    while files and needed + sum(size for _, size in files) > MOST_DISK:
+        files.pop()[0].unlink(missing_ok=True)
+    return needed <= min(MOST_DISK, shutil.disk_usage(there).free - SPARE_DISK)
+
+
+def _estimate(paths: Sequence[str], prepare: Preparation) -> float:
+    """About how many bytes all will take, from a few of them."""
+    some = paths[:: max(1, len(paths) // TRIED)]
+    return len(paths) * float(np.mean([one.nbytes for one in _each(some, prepare)]))
+
+
+def _each(paths: Sequence[str], prepare: Preparation) -> Iterator[np.ndarray]:
+    """The prepared images in order, a few ahead: Pillow lets go of Python's lock while it decodes."""
+    left = iter(paths)
+    with ThreadPoolExecutor(core_count()) as pool:
+        waiting = [pool.submit(prepare, path) for path in islice(left, AHEAD)]
+        try:
+            while waiting:
+                yield waiting.pop(0).result()
+                waiting += [pool.submit(prepare, path) for path in islice(left, 1)]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def core_count() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_memory(paths: Sequence[str], prepare: Preparation) -> Decoded:
+    images = list(_each(paths, prepare))
+    return Decoded(np.concatenate([one.reshape(-1) for one in images]), _sizes(images), "memory")
+
+
+def _sizes(images: Sequence[np.ndarray]) -> np.ndarray:
+    return np.array([one.shape[:2] for one in images], dtype=np.int64)
+
+
+def _on_disk(paths: Sequence[str], prepare: Preparation, file: Path) -> Decoded:
+    """Written image by image, so that no more than a few are in memory; the sizes follow, and last their length."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sizes = []
+    with atomic_path(file) as partial, partial.open("wb") as stream:
+        for image in progress(_each(paths, prepare), "decode", total=len(paths)):
+            stream.write(image.tobytes())
+            sizes.append(image.shape[:2])
+        stream.write(np.array(sizes, np.int64).tobytes())
+        stream.write(np.int64(len(sizes)).tobytes())
+    return opened(file)
+
+
+def opened(file: Path) -> Decoded | None:
+    """The images of a file of the cache, unread: the system reads them when they are asked for. None where it is not
+    there, or not as long as it says."""
+    if not file.is_file() or file.stat().st_size < END:
+        return None
+    everything = np.memmap(file, np.uint8, mode="r")
+    count = int(everything[-END:].view(np.int64)[0])
+    end = len(everything) - END - PAIR * count
+    if count < 1 or end < 0:
+        return None
+    sizes = np.frombuffer(everything[end:-END].tobytes(), np.int64).reshape(count, 2)
+    if int(sizes.prod(1).sum()) * 3 != end:
+        return None
+    os.utime(file)
+    return Decoded(everything[:end], sizes, str(file))
+
+
+def cache_file(paths: Sequence[str], prepare: Preparation, hashes: Sequence[str] | None = None) -> Path:
+    """The file that these images would lie in."""
+    if hashes is None:
+        facts = [Path(path).stat() for path in paths]
+        hashes = [f"{path} {one.st_size} {one.st_mtime_ns}" for path, one in zip(paths, facts, strict=True)]
+    told = [VERSION, Image.__version__, type(prepare).__name__, asdict(prepare), list(hashes)]
+    return cache_folder() / "decoded" / f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]}.images"
+
+
+def cached() -> list[tuple[Path, int]]:
+    """The files of decoded images in the cache with their sizes in bytes, the one used last first."""
+    files = [(path, path.stat()) for path in (cache_folder() / "decoded").glob("*.images")]
+    return [(path, facts.st_size) for path, facts in sorted(files, key=lambda one: -one[1].st_mtime)]

@@ -1,0 +1,280 @@
+"""Images decoded once: the same pixels, the same loaders to fastai, in memory or on the disk, and never stale."""
+
+import errno
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_shapes
+from fastai.vision.all import CropPad, Interpretation, TensorCategory, TensorImage
+from PIL import Image
+
+from kit import data, evaluate, model, train
+from kit.data import decoded as store
+from kit.data.decoded import ForPrediction, ForTraining, cache_file, cached, decoded, make_room, opened
+from kit.data.images import open_image, square
+from kit.data.resident import cut_or_put
+from kit.errors import ImageError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KIT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """Six images of several sizes, wide and tall."""
+    paths = []
+    for number in range(6):
+        path = tmp_path / f"{number}.png"
+        size = (60 + 30 * number, 50) if number % 2 else (50, 60 + 30 * number)
+        Image.effect_noise(size, 60).convert("RGB").save(path)
+        paths.append(str(path))
+    return paths
+
+
+def loaders(shapes, recipe, **options):
+    return data.blocks(recipe, **options).dataloaders(data.table(shapes))
+
+
+def passes(loader, count: int = 1) -> list:
+    return [[(x.clone(), y.clone()) for x, y in loader] for _ in range(count)]
+
+
+@pytest.mark.parametrize("how", ["crop", "pad", "squish"])
+def test_validation_batches_are_those_of_opened_files_in_every_bit(shapes, tiny, how):
+    recipe = replace(tiny, resize=how)
+    plain, resident = loaders(shapes, recipe), loaders(shapes, recipe)
+    assert data.make_resident(resident, recipe) == "memory"
+    for (x, y), (other_x, other_y) in zip(passes(plain.valid)[0], passes(resident.valid)[0], strict=True):
+        assert torch.equal(x, other_x)
+        assert torch.equal(y, other_y)
+        assert (type(other_x), type(other_y)) == (type(x), type(y)) == (TensorImage, TensorCategory)
+
+
+def test_training_batches_hold_each_image_once_with_its_own_label(shapes, tiny):
+    recipe = replace(tiny, augment=False, batch=6)
+    dls = loaders(shapes, recipe)
+    data.make_resident(dls, recipe)
+    items, images = dls.train_ds.items, dls.train.images
+    seen = [(x, y) for batch in passes(dls.train)[0] for x, y in zip(*batch, strict=True)]
+    assert len(seen) == len(items) // 6 * 6
+    whole = {images[number].tobytes(): items["label"].iloc[number] for number in range(len(images))}
+    for x, y in seen:
+        pixels = (x * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        assert whole[pixels.tobytes()] == dls.vocab[int(y)]
+
+
+def test_an_image_waits_with_its_short_side_at_the_size_of_training(wide):
+    found = decoded(wide, ForTraining(32, "crop"))
+    assert [min(found[number].shape[:2]) for number in range(6)] == [32] * 6
+    assert found[5].shape[1] == round(210 * 32 / 50)
+    assert decoded(wide, ForTraining(32, "pad"))[5].shape == (round(50 * 32 / 210), 32, 3)
+    assert decoded(wide, ForTraining(32, "squish"))[5].shape == (32, 32, 3)
+
+
+def test_for_prediction_it_waits_as_the_square_that_a_bundle_predicts(wide):
+    found = decoded(wide, ForPrediction(24, "crop", 24))
+    for number, path in enumerate(wide):
+        assert np.array_equal(found[number], np.asarray(square(open_image(path, 24), 24, "crop")))
+
+
+def test_parts_are_cut_anywhere_along_the_long_side_and_small_ones_put_anywhere():
+    dice, image = np.random.default_rng(0), np.arange(4 * 9 * 3, dtype=np.uint8).reshape(4, 9, 3) + 1
+    starts = set()
+    for _ in range(200):
+        place = np.zeros((4, 4, 3), np.uint8)
+        cut_or_put(image, place, dice)
+        starts.add(int((place[0, 0, 0] - 1) // 3))
+        assert np.array_equal(place, image[:, int((place[0, 0, 0] - 1) // 3) :][:, :4])
+    assert starts == {0, 1, 2, 3, 4, 5}
+    rows = set()
+    for _ in range(100):
+        place = np.zeros((6, 9, 3), np.uint8)
+        cut_or_put(image, place, dice)
+        rows.add(int(place.any((1, 2)).argmax()))
+        assert np.array_equal(place[place.any((1, 2))], image)
+    assert rows == {0, 1, 2}
+
+
+def test_a_training_with_a_seed_is_the_same_in_every_bit_again_and_another_with_another(shapes, light):
+    def weights(seed: int) -> list:
+        recipe = replace(light, seed=seed)
+        train.seed_everything(seed)
+        learn = model.learner(loaders(shapes, recipe), recipe)
+        train.fine_tune(learn, recipe)
+        return [one.clone() for one in learn.model.state_dict().values()]
+
+    first, second, other = weights(1), weights(1), weights(2)
+    assert all(map(torch.equal, first, second))
+    assert not all(map(torch.equal, first, other))
+
+
+def test_memory_and_disk_train_alike_in_every_bit(shapes, light):
+    made = []
+    for where in ("memory", "disk", "disk"):
+        recipe = replace(light, cache=where)
+        train.seed_everything(1)
+        learn = model.learner(loaders(shapes, recipe), recipe)
+        history = train.fine_tune(learn, recipe)
+        assert history.chosen["cache"] == where
+        made.append(learn.model.state_dict())
+    assert len(cached()) == 2
+    for other in made[1:]:
+        assert all(torch.equal(made[0][name], other[name]) for name in made[0])
+
+
+def test_fastais_own_ways_work_as_ever(shapes, light):
+    recipe = replace(light, tta=1)
+    learn = model.learner(loaders(shapes, recipe), recipe)
+    train.fine_tune(learn, recipe)
+    assert learn.dls.train.resident
+    learn.dls.show_batch(max_n=2)
+    with learn.no_bar(), learn.no_logging():
+        assert (
+            len(learn.get_preds(dl=learn.dls.test_dl([str(path) for path in sorted(shapes.rglob("*.png"))[:3]]))[0])
+            == 3
+        )
+        assert len(learn.get_preds(ds_idx=0)[0]) == len(learn.dls.train_ds)
+        interpretation = Interpretation.from_learner(learn)
+    assert len(interpretation.top_losses(2)[0]) == 2
+    result = evaluate.evaluate(learn)
+    assert evaluate.evaluate_views(learn, result, 1).n == result.n
+    assert learn.dls.valid.new(bs=1).images is None
+
+
+def test_augmented_views_of_validation_images_are_opened_anew(shapes, tiny):
+    dls = loaders(shapes, tiny)
+    data.make_resident(dls, tiny)
+    assert dls.valid.resident
+    with dls.valid_ds.set_split_idx(0):
+        assert not dls.valid.resident
+
+
+def test_a_loader_with_transforms_of_ones_own_stays_as_it_was(shapes, tiny):
+    dls = loaders(shapes, tiny, item_tfms=[CropPad(32)])
+    assert data.make_resident(dls, tiny) == "none"
+    assert dls.train.images is None
+    assert data.make_resident(loaders(shapes, tiny), replace(tiny, cache="none")) == "none"
+
+
+def test_the_balanced_sampler_draws_from_decoded_images_too(shapes, tiny):
+    recipe = replace(tiny, sampler="balanced")
+    dls = loaders(shapes, recipe)
+    assert data.make_resident(dls, recipe) == "memory"
+    assert dls.train.resident
+    assert len(passes(dls.train)[0]) == len(dls.train)
+
+
+def test_a_changed_image_is_seen(shapes, tmp_path):
+    folder = write_shapes(tmp_path / "own", count=2)
+    prepare = ForTraining(32, "crop")
+
+    def pixels() -> bytes:
+        rows = data.table(folder, split="random")
+        return decoded(rows["path"].tolist(), prepare, rows["sha256"].tolist(), "disk").pixels.tobytes()
+
+    first = pixels()
+    assert pixels() == first
+    assert len(cached()) == 1
+    Image.new("RGB", (64, 64), "red").save(folder / "circle" / "00.png")
+    assert pixels() != first
+    assert len(cached()) == 2
+
+
+def test_without_hashes_sizes_and_times_tell_a_change(wide):
+    prepare = ForTraining(32, "crop")
+    before = cache_file(wide, prepare)
+    assert cache_file(wide, prepare) == before
+    Image.new("RGB", (64, 64), "red").save(wide[0])
+    assert cache_file(wide, prepare) != before
+    assert cache_file(wide, ForTraining(33, "crop")) != before
+    assert cache_file(wide, ForPrediction(32, "crop", 32)) != before
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-5], lambda data: data[:4], lambda data: b"", lambda data: data + data[:8]]
+)
+def test_a_damaged_file_is_made_anew(wide, damage):
+    prepare = ForTraining(32, "crop")
+    first = decoded(wide, prepare, where="disk").pixels.tobytes()
+    ((path, _),) = cached()
+    path.write_bytes(damage(path.read_bytes()))
+    assert opened(path) is None
+    assert decoded(wide, prepare, where="disk").pixels.tobytes() == first
+    assert opened(path) is not None
+
+
+def test_a_bad_image_stops_it_by_name_and_leaves_nothing_half_written(wide, tmp_path):
+    (tmp_path / "3.png").write_bytes(b"no image")
+    for where in ("memory", "disk"):
+        with pytest.raises(ImageError, match="3.png"):
+            decoded(wide, ForTraining(32, "crop"), where=where)
+    assert cached() == []
+    assert list((tmp_path / "cache").rglob("*.*")) == []
+
+
+def test_more_than_memory_should_take_goes_to_the_disk_by_itself(wide, monkeypatch):
+    monkeypatch.setattr(store, "MOST_MEMORY", 100)
+    assert decoded(wide, ForTraining(32, "crop")).where == str(cached()[0][0])
+
+
+def test_where_the_disk_has_no_room_images_are_decoded_each_time_and_a_line_says_so(shapes, tiny, monkeypatch, capsys):
+    monkeypatch.setattr(store, "MOST_MEMORY", 100)
+    monkeypatch.setattr(store, "SPARE_DISK", 10**18)
+    dls = loaders(shapes, tiny)
+    assert data.make_resident(dls, tiny) == "none"
+    assert "the disk has no room for 18 decoded images" in capsys.readouterr().err
+    assert len(passes(dls.train)[0]) == len(dls.train)
+
+
+def test_a_disk_that_fills_up_meanwhile_means_the_same(wide, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "_on_disk", full)
+    assert decoded(wide, ForTraining(32, "crop"), where="disk") is None
+    assert "the disk would not take the decoded images (No space left on device)" in capsys.readouterr().err
+
+
+def test_the_cache_has_a_cap_and_what_was_used_longest_ago_goes_first(wide, monkeypatch):
+    import os
+
+    for size in (16, 17, 18):
+        decoded(wide, ForTraining(size, "crop"), where="disk")
+    for age, (path, _) in enumerate(cached()):
+        os.utime(path, (1e9 - 10 * age, 1e9 - 10 * age))
+    kept, _, oldest = (path for path, _ in cached())
+    monkeypatch.setattr(store, "MOST_DISK", sum(size for _, size in cached()) + 10)
+    assert make_room(20)
+    assert not oldest.exists()
+    assert kept.exists()
+    assert not make_room(10**12)
+
+
+def test_kit_cache_lists_and_clears(wide, tmp_path):
+    from typer.testing import CliRunner
+
+    from kit.cli.main import app
+
+    decoded(wide, ForTraining(16, "crop"), where="disk")
+    (tmp_path / "cache" / "oxford-pets.tar.gz").write_bytes(b"x" * 1000)
+    said = CliRunner().invoke(app, ["cache"]).stdout
+    assert said.startswith(f"{tmp_path / 'cache'}: 1 files of decoded images, 0.0 MB of at most 20.0 GB")
+    assert "oxford-pets.tar.gz  0.0 MB  fetched" in said
+    assert "removed" in CliRunner().invoke(app, ["cache", "--clear"]).stdout
+    assert cached() == []
+    assert (tmp_path / "cache" / "oxford-pets.tar.gz").exists()
+
+
+def test_presizing_keeps_room_for_augmentation(shapes, tiny):
+    recipe = replace(tiny, presize=48)
+    dls = loaders(shapes, recipe)
+    data.make_resident(dls, recipe)
+    random.seed(0)
+    assert dls.train.size == 48
+    assert passes(dls.train)[0][0][0].shape[-2:] == (32, 32)
+    assert passes(dls.valid)[0][0][0].shape[-2:] == (32, 32)
