@@ -78,6 +78,8 @@ def torch_engine(
     from kit.evaluate.evaluation import exact_convolutions
 
     served = Served(network, rules, task).to(device)
+    if device.type != "mps":
+        served.body.to(memory_format=torch.channels_last)  # as the pixels come; quicker on CPUs and GPUs
     if precision == "bf16":
         served.body = InBf16(served.body)
 

@@ -23,7 +23,7 @@ from kit.console import progress, say
 from kit.data.images import FILTER, open_image, square
 from kit.files import atomic_path, cache_folder
 
-MOST_MEMORY = 200_000_000
+MOST_MEMORY = 100_000_000
 MOST_DISK = 20_000_000_000
 SPARE_DISK = 2_000_000_000
 TRIED, AHEAD = 64, 64
@@ -85,7 +85,7 @@ def decoded(
     """The images of `paths`, decoded by one thread a core; None where neither memory nor disk would hold them.
 
     hashes: the files' SHA-256, for the name of the file on the disk; by default their paths, sizes and times.
-    where: "memory", "disk", or "auto": up to 200 MB in memory, more on the disk. Raises `ImageError` for a bad image.
+    where: "memory", "disk", or "auto": up to 100 MB in memory, more on the disk. Raises `ImageError` for a bad image.
     """
     if not paths:
         return None
@@ -141,12 +141,13 @@ def core_count() -> int:
 
 
 def _in_memory(paths: Sequence[str], prepare: Preparation) -> Decoded:
-    images = list(_each(paths, prepare))
-    return Decoded(np.concatenate([one.reshape(-1) for one in images]), _sizes(images), "memory")
-
-
-def _sizes(images: Sequence[np.ndarray]) -> np.ndarray:
-    return np.array([one.shape[:2] for one in images], dtype=np.int64)
+    images: list[np.ndarray | None] = list(_each(paths, prepare))
+    sizes = np.array([one.shape[:2] for one in images], dtype=np.int64)
+    pixels, end = np.empty(int(sizes.prod(1).sum()) * 3, np.uint8), 0
+    for number, image in enumerate(images):
+        pixels[end : end + image.size] = image.reshape(-1)
+        end, images[number] = end + image.size, None  # so that no more than one image is there twice
+    return Decoded(pixels, sizes, "memory")
 
 
 def _on_disk(paths: Sequence[str], prepare: Preparation, file: Path) -> Decoded:

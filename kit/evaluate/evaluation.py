@@ -173,8 +173,10 @@ def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Result:
     """
     import torch
 
+    from kit.train.precision import quick_layout
+
     loader = learn.dls.valid if rows is None else learn.dls.test_dl(rows, with_labels=True)
-    with learn.no_bar(), learn.no_logging(), exact_convolutions():
+    with learn.no_bar(), learn.no_logging(), exact_convolutions(), quick_layout(learn.model):
         outputs, targets = learn.get_preds(dl=loader, act=lambda output: output)
     if not torch.isfinite(outputs).all():
         fix = "train with a lower rate, for example a tenth of it (--rate)"

@@ -275,7 +275,7 @@ def trainer(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         told = TrainingArguments(
             folder, per_device_train_batch_size=batch, num_train_epochs=2, dataloader_num_workers=WORKERS,
-            use_cpu=True, report_to=[], save_strategy="no", dataloader_drop_last=True, disable_tqdm=True,
+            use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
         way = Trainer(ResNetForImageClassification(config), told, train_dataset=train, data_collator=collated)
         started = time.perf_counter()
@@ -284,8 +284,7 @@ def trainer(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
         with torch.no_grad():
             said = way.predict(valid).predictions.argmax(1)
     wrong = sum(int(said[place]) != label for place, (_, label) in enumerate(valid.rows))
-    count = len(train) // batch * batch
-    return figures([each, each], count, time.perf_counter() - begun, wrong / len(valid))
+    return figures([each, each], len(train), time.perf_counter() - begun, wrong / len(valid))
 
 
 def collated(rows: list) -> dict:
