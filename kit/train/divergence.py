@@ -41,10 +41,14 @@ class StopAtNonFinite(Callback):
 
     def after_loss(self) -> None:
         """Stop where the loss is not finite, or what batch norm keeps: an infinite variance divides all to a fine 0."""
-        self._check("loss" if self.training else "validation loss", float(self.learn.loss.detach().mean()))
-        if self.training:
-            kept = [buffer.detach().double().abs().sum() for buffer in self.model.buffers()]
-            self._check("sum of batch norm's statistics", float(sum(kept)))
+        loss = self.learn.loss.detach().mean().float()
+        if not self.training:
+            return self._check("validation loss", float(loss))
+        kept = [buffer for buffer in self.model.buffers() if buffer.is_floating_point() and buffer.numel()]
+        largest = torch.stack(torch._foreach_norm(kept, float("inf"))).max() if kept else torch.zeros_like(loss)
+        loss, largest = torch.stack([loss, largest.float()]).tolist()  # one wait for a GPU, not two
+        self._check("loss", loss)
+        self._check("largest of batch norm's statistics", largest)
 
     def before_step(self) -> None:
         """Stop where a gradient is not finite."""

@@ -161,23 +161,9 @@ def kit_fp32(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
 def fastai(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
     """The lines of fastai's own lesson, with its defaults and two workers."""
     begun = time.perf_counter()
-    from fastai.vision.all import (
-        ImageDataLoaders,
-        Normalize,
-        Resize,
-        aug_transforms,
-        error_rate,
-        imagenet_stats,
-        models,
-        vision_learner,
-    )  # fmt: skip
+    from fastai.vision.all import error_rate, models, vision_learner
 
-    rows = table(images)
-    rows["is_valid"] = rows["split"] == "valid"
-    dls = ImageDataLoaders.from_df(
-        rows, path="/", fn_col="path", label_col="label", valid_col="is_valid", bs=batch, num_workers=WORKERS,
-        item_tfms=Resize(SIZE), batch_tfms=[*aug_transforms(), Normalize.from_stats(*imagenet_stats)],
-    )  # fmt: skip
+    dls = fastai_loaders(table(images), batch, WORKERS, SIZE)
     taken = clock()
     learn = vision_learner(dls, getattr(models, arch), pretrained=False, metrics=error_rate, cbs=[taken])
     if weights_of(arch) == "bundled":
@@ -186,6 +172,18 @@ def fastai(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
         learn.fine_tune(1, RATE)
     error = learn.final_record[-1]
     return figures(taken.seconds, taken.images[0], time.perf_counter() - begun, error)
+
+
+def fastai_loaders(rows, batch: int, workers: int, size: int):
+    """fastai's own loaders of a table, as its lesson makes them."""
+    from fastai.vision.all import ImageDataLoaders, Normalize, Resize, aug_transforms, imagenet_stats
+
+    columns = {"fn_col": "path", "label_col": "label", "valid_col": "is_valid"}
+    rows = rows.assign(is_valid=rows["split"] == "valid")
+    steps = [*aug_transforms(), Normalize.from_stats(*imagenet_stats)]
+    return ImageDataLoaders.from_df(
+        rows, path="/", bs=batch, num_workers=workers, item_tfms=Resize(size), batch_tfms=steps, **columns
+    )
 
 
 def body_of(arch: str) -> dict:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from fine_tune import fastai_loaders
 
 from kit.cli.script import script
 
@@ -92,24 +93,11 @@ def kit(images: Path, arch: str, count: int, size: int) -> dict:
 
 def fastai(images: Path, arch: str, count: int, size: int) -> dict:
     """fastai's lesson in half precision."""
-    from fastai.vision.all import (
-        ImageDataLoaders,
-        Normalize,
-        Resize,
-        aug_transforms,
-        error_rate,
-        imagenet_stats,
-        models,
-        vision_learner,
-    )  # fmt: skip
+    from fastai.vision.all import error_rate, models, vision_learner
 
     rows = table(images, count)
-    rows["is_valid"] = rows["split"] == "valid"
     begun = synchronised()
-    dls = ImageDataLoaders.from_df(
-        rows, path="/", fn_col="path", label_col="label", valid_col="is_valid", bs=BATCH, num_workers=WORKERS,
-        item_tfms=Resize(size), batch_tfms=[*aug_transforms(), Normalize.from_stats(*imagenet_stats)],
-    )  # fmt: skip
+    dls = fastai_loaders(rows, BATCH, WORKERS, size)
     learn = vision_learner(dls, getattr(models, arch), pretrained=False, metrics=error_rate).to_fp16()
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(2, RATE)

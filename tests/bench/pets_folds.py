@@ -2,6 +2,10 @@
 
 python tests/bench/pets_folds.py FOLDER                  # photos in Oxford Pets' names
 python tests/bench/pets_folds.py FOLDER --label "^(.+)_[0-9]+" --weights bundled
+python tests/bench/pets_folds.py FOLDER --weights bundled --plain    # kit's quick ways against plain fastai's
+
+--plain trains each fold a second time in fp32 on files that are decoded anew, which is fastai's own training in every
+bit (tests/train/test_phases.py), and compares the two on the same photos: McNemar's test and the paired interval.
 
 resnet18, 128 pixels, fine_tune(5, freeze_epochs=2); every photo is predicted once in each repetition by a network that
 never saw it. The interval is Wilson's over the photos of one repetition; the spread is over repetitions (seeds).
@@ -15,7 +19,7 @@ import typer
 
 from kit import Recipe, data, evaluate, model, train
 from kit.cli.script import script
-from kit.intervals import wilson
+from kit.intervals import paired, wilson
 
 RECIPE = Recipe(label="is_cat", size=128, epochs=5, freeze_epochs=2, batch=16, workers=0)
 
@@ -34,6 +38,16 @@ def wrong_of_all(table, recipe: Recipe, count: int) -> np.ndarray:
     return wrong
 
 
+def compared(table, recipe: Recipe, count: int, wrong: np.ndarray) -> np.ndarray:
+    """Plain fastai's errors on the same folds, after a line that compares them with `wrong`."""
+    plain = wrong_of_all(table, replace(recipe, cache="none", precision="fp32", workers=2), count)
+    found = paired(wrong, plain)
+    print(
+        f"  plain: {wilson(int(plain.sum()), len(plain))}; difference {found.difference}, p {found.p:.2f}", flush=True
+    )
+    return plain
+
+
 def main(
     folder: str,
     label: str = "is_cat",
@@ -42,18 +56,23 @@ def main(
     seeds: Annotated[list[int], typer.Option()] = [1, 2, 3],  # noqa: B006
     rate: float | None = None,
     lr_mult: float | None = None,
+    plain: bool = False,
 ):
     """Print a line a repetition and the mean of each start."""
     table = data.table(folder, label=label)
     commonest = table["label"].value_counts(normalize=True)
     print(f"{len(table)} photos; always saying {commonest.index[0]!r}: {1 - commonest.iloc[0]:.4f}")
     for start in weights:
-        rates = []
+        rates, pairs = [], []
         for seed in seeds:
             recipe = replace(RECIPE, label=label, weights=start, seed=seed, rate=rate, lr_mult=lr_mult)
             wrong = wrong_of_all(table, recipe, folds)
             rates.append(wrong.mean())
             print(f"{start}, seed {seed}: {wilson(int(wrong.sum()), len(wrong))}", flush=True)
+            if plain:
+                pairs.append((wrong, compared(table, recipe, folds, wrong)))
+        if plain:
+            print(f"all repetitions, difference to plain: {paired(*map(np.concatenate, zip(*pairs, strict=True)))}")
         spread = f"from {min(rates):.4f} to {max(rates):.4f}"
         print(f"{start}: mean {np.mean(rates):.4f} of {len(seeds)} x {folds}-fold, {spread}", flush=True)
 

@@ -84,7 +84,7 @@ def ctrl_c(callback):
     ("event", "action", "what"),
     [
         ("after_loss", bad_loss, "loss"),
-        ("after_loss", infinite_variance, "sum of batch norm's statistics"),
+        ("after_loss", infinite_variance, "largest of batch norm's statistics"),
         ("before_step", infinite_gradient, "gradient's norm"),
     ],
 )
