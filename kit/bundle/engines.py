@@ -5,6 +5,7 @@ engine = onnx_engine(Path("bundle/model.onnx")); engine(pixels).outputs
 Both take uint8 pixels and give the same answers: that is proven on real images when model.onnx is written.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from kit.task import CLASSIFICATION
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ def onnx_engine(path: Path, config: Mapping[str, Any], many: bool = True) -> Eng
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, in one line; its kind where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """What an error of a library says, in one line without colours; its kind where it says nothing."""
+    return next(iter(COLOURS.sub("", str(error)).strip().splitlines()), type(error).__name__)
 
 
 def torch_engine(

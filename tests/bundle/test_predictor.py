@@ -11,7 +11,7 @@ from fastai.vision.all import L
 from PIL import Image
 
 from kit import bundle
-from kit.bundle.engines import torch_engine
+from kit.bundle.engines import first_line, torch_engine
 from kit.bundle.prediction import Prediction, columns, csv_line
 from kit.bundle.predictor import Predictor
 from kit.bundle.read import check_bf16, load_network
@@ -190,3 +190,8 @@ def jpeg() -> bytes:
     stream = io.BytesIO()
     Image.effect_noise((1600, 1200), 40).save(stream, "JPEG")
     return stream.getvalue()
+
+
+def test_what_a_library_says_becomes_one_line_without_colours():
+    assert first_line(ValueError("\n\x1b[96mstep 3\x1b[0m failed\nnext")) == "step 3 failed"
+    assert first_line(KeyError()) == "KeyError"

@@ -196,7 +196,7 @@ def test_34_a_csv_that_names_a_file_twice_is_refused(csv):
 def test_34_a_csv_with_other_columns_names_them(csv):
     with pytest.raises(DataError, match="has no column 'label'; it has: path, what") as error:
         data.table(**csv(columns=("path", "what")))
-    assert "label, class, category, target" in error.value.fix
+    assert "label, labels, class, category, tags, target, value" in error.value.fix
 
 
 def test_34_a_csv_in_another_encoding_says_so_and_a_byte_order_mark_is_no_trouble(csv, tmp_path):

@@ -345,7 +345,7 @@ def test_row_9_a_config_that_is_not_as_it_should_be_is_refused_and_the_field_nam
 
 def test_row_9_a_vocabulary_of_another_length_is_refused_even_if_its_hash_fits(run, tmp_path):
     vocab = ["circle", "square"]
-    copy = copy_of(run, tmp_path, vocab=vocab, vocab_sha256=vocab_hash(vocab), metrics={})
+    copy = copy_of(run, tmp_path, vocab=vocab, vocab_sha256=vocab_hash(vocab), metrics=run.evaluation.figures())
     for engine in ("onnx", "torch"):
         with pytest.raises(BundleError, match="for other classes, or in another order"):
             kit.bundle.load(copy, engine=engine)
