@@ -166,7 +166,7 @@ def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
         if at_least:
             image.draft(None, (at_least * SHARPNESS_MARGIN, at_least * SHARPNESS_MARGIN))
         image.load()
-        return _plain(image, name)
+        return _plain(image, name, own=True)
 
 
 @cache
@@ -192,8 +192,8 @@ def _reason(error: Exception) -> str:
     return f"the image is cut off ({text})" if "truncated" in text.lower() else f"cannot be decoded ({text})"
 
 
-def _plain(image: Image.Image, name: str) -> Image.Image:
-    """A new image, upright and RGB, of one that is decoded."""
+def _plain(image: Image.Image, name: str, own: bool = False) -> Image.Image:
+    """A new image, upright and RGB, of one that is decoded. own: whether nobody else has that one."""
     top, upright = _top(image), _upright(image, name)
     if upright.has_transparency_data:
         return _by_bands(upright, _over_white)
@@ -201,7 +201,10 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
         return _by_bands(upright, lambda band: _from_wide_grey(band, top, name))
     if upright.mode != "RGB":
         return _by_bands(upright, lambda band: band.convert("RGB"))
-    return upright.copy() if upright is image else upright
+    # `_new` is Pillow's own way to another image with the same pixels, without a copy of them.
+    if upright is image:
+        return image._new(image.im) if own else image.copy()
+    return upright
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
