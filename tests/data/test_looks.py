@@ -107,3 +107,16 @@ def test_the_report_can_be_drawn(survey, tmp_path):
     width, height = Image.open(tmp_path / "check.png").size
     assert width > 1000
     assert height > 900
+
+
+def test_a_scan_puts_the_turns_of_threads_back(shapes):
+    import sys
+
+    from kit.data import scan
+
+    before, seen = sys.getswitchinterval(), []
+    with scan.long_turns():
+        seen.append(sys.getswitchinterval())
+    scan.scan_images(sorted(shapes.rglob("*.png")))
+    assert seen == [pytest.approx(scan.TURN)]
+    assert sys.getswitchinterval() == before
