@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 CLASSIFICATION, MULTILABEL, REGRESSION = TASKS = ("classification", "multilabel", "regression")
 SEPARATOR = ";"
+NONE = "none of the classes"
+HALF = 0.5
 MOST_IN_TITLE = 3
 
 

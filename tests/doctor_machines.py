@@ -173,7 +173,7 @@ CASES = {
         "deactivate",
     ),
     "a file that shadows": (
-        made(system=system(shadows=("/work/torch.py",))),
+        made(system=system(shadows=("/home/me/torch.py",))),
         "note",
         "environment",
         "in place of the package torch",

@@ -24,8 +24,6 @@ WHAT = {
     MULTILABEL: "It says which of these are in an image, any number of them",
     REGRESSION: "It tells these numbers from an image",
 }
-HEADINGS = {"n": "images", "f1": "F1", "mae": "off by", "low": "95 % from", "high": "to", "rmse": "RMSE", "r2": "R2"}
-HEADINGS |= {"average_precision": "average precision"}
 UNLIKE = """ It flags images that are not like its
   training images, and about {share:.0%} of those that are; it does not notice all others."""
 PHOTOS = """The photos in `examples/` and `mistakes/` are validation images, made small and without metadata (no place,
@@ -118,15 +116,9 @@ def _about_range(limits: dict[str, Any], vocab: list[str]) -> str:
 
 def _table(result: Result) -> str:
     """Each class or number with its figures."""
-    table = result.breakdown
-    first = "number" if result.task == REGRESSION else "class"
-    head = f"| {first} | {' | '.join(HEADINGS.get(name, name) for name in table)} |\n|---{'|---' * len(table.columns)}|"
-    figure = shown if result.task == REGRESSION else "{:.3f}".format
-    rows = []
-    for name, row in table.iterrows():
-        cells = (f"{value:.0f}" if key == "n" else figure(value) for key, value in row.items())
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([head, *rows]).replace("nan", "-")
+    heads, rows = result.texts("-")
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" if line[0] != "---" else f"|{'|'.join(line)}|" for line in lines)
 
 
 def _confusions(result: Result) -> str:

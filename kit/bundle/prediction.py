@@ -7,9 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, join_classes, shown
-
-NONE = "none of the classes"
+from kit.task import CLASSIFICATION, MULTILABEL, NONE, REGRESSION, join_classes, shown
 
 
 @dataclass(frozen=True)

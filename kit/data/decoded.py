@@ -92,8 +92,10 @@ def decoded(
     file = cache_file(paths, prepare, hashes)
     if where != "memory" and (found := opened(file)):
         return found
+    if where == "memory":
+        return _in_memory(paths, prepare)
     needed = _estimate(paths, prepare)
-    if where == "memory" or (where == "auto" and needed <= MOST_MEMORY):
+    if where == "auto" and needed <= MOST_MEMORY:
         return _in_memory(paths, prepare)
     if not make_room(needed):
         say(f"note: the disk has no room for {len(paths)} decoded images ({needed / 1e9:.1f} GB, or more than "

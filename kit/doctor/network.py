@@ -29,11 +29,13 @@ def addresses() -> list[tuple[str, str]]:
     """What kit may download from, and what is to be had there."""
     hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     pets = [(f"https://{source.host}/", "Oxford Pets") for source in PETS_SOURCES]
+    index = os.environ.get("PIP_INDEX_URL")
+    packages = [(f"https://{_host(index)}/", "packages")] if index else []  # its path may hold a password
     return [
         ("https://download.pytorch.org/", "torchvision's weights"),
         (hub, "timm's weights, Spaces"),
         *pets,
-        ("https://pypi.org/simple/pip/", "packages"),
+        *packages,
     ]
 
 

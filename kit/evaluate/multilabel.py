@@ -15,11 +15,9 @@ from kit import scores
 from kit.errors import DataError
 from kit.evaluate.result import PROBABILITY, Result, plain_json
 from kit.intervals import Estimate, bootstrap_means, wilson
-from kit.task import MULTILABEL, classes_of, join_classes
+from kit.task import HALF, MULTILABEL, NONE, classes_of, join_classes
 
-HALF = 0.5
 SMALLEST = 1e-12
-NONE = "none of the classes"
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,6 @@ class RegressionEvaluation(Result):
     @cached_property
     def headline(self) -> Estimate:
         """R2, the share of the variance that is explained, mean of the targets, with its 95 % bootstrap interval."""
-        count = len(self.vocab)
         truth = self.truth - self.truth.mean(0)
         columns = np.concatenate([np.square(self.outputs - self.truth), truth, np.square(truth)], axis=1)
 
@@ -90,7 +89,7 @@ class RegressionEvaluation(Result):
             variance = second - np.square(first)
             return (1 - errors / np.where(variance > 0, variance, np.nan)).mean(1)
 
-        return bootstrap_means(columns[:, : 3 * count], mean_r2)
+        return bootstrap_means(columns, mean_r2)
 
     def off_by(self, place: int) -> Estimate:
         """The mean absolute error of the target at `place` in `vocab`, in its unit, with its 95 % interval."""

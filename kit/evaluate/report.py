@@ -36,8 +36,6 @@ MOST_RIGHT, MOST_WRONG, MOST_BEHIND, MOST_WORST = 3, 8, 300, 12
 MOST_LEVEL, SHORT = 4, 3
 BINS = 10
 NOUN = {CLASSIFICATION: "classes", MULTILABEL: "classes", REGRESSION: "numbers"}
-HEADINGS = {"n": "images", "f1": "F1", "average_precision": "average precision"}
-HEADINGS |= {"mae": "off by", "low": "95 % from", "high": "to", "rmse": "RMSE", "r2": "R2"}
 SHARES = "Precision: how often it is right when it says so. Recall: how many of this class it finds."
 ABOUT_TABLE = {
     CLASSIFICATION: {"title": "Class by class", "text": SHARES},
@@ -215,15 +213,7 @@ def _photos(result: Result, rows: pd.DataFrame) -> list[dict[str, str]]:
 
 def _table(result: Result) -> dict[str, Any]:
     """Each class or number with its figures."""
-    table, number = result.breakdown, result.task == REGRESSION
-
-    def text(key: str, value: float) -> str:
-        if np.isnan(value):
-            return "–"
-        return f"{value:.0f}" if key == "n" else shown(value) if number else f"{value:.3f}"
-
-    rows = [[str(name), *(text(key, value) for key, value in row.items())] for name, row in table.iterrows()]
-    heads = ["number" if number else "class", *(HEADINGS.get(name, name) for name in table)]
+    heads, rows = result.texts("–")
     return {"heads": heads, "rows": rows} | ABOUT_TABLE[result.task]
 
 

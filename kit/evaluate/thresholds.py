@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kit import scores
+from kit.task import HALF
 
-HALF = 0.5
 FEWEST = 10
 
 

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from kit import scores
 from kit.model.heads import Range
-from kit.task import CLASSIFICATION, MULTILABEL
-
-HALF = 0.5
+from kit.task import CLASSIFICATION, HALF, MULTILABEL
 
 
 class RangeLoss(nn.Module):

@@ -11,14 +11,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from kit.bundle.prediction import NONE
 from kit.data.images import open_image, square
 from kit.errors import ImageError, some_of
 from kit.manifest import CONVERTED, MISTAKES, photos
 from kit.serve import figures
 from kit.serve.render import data_url
 from kit.serve.words import is_figure, percent, ranges
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of, shown
+from kit.task import CLASSIFICATION, MULTILABEL, NONE, REGRESSION, classes_of, numbers_of, shown
 
 MOST_NAMED = 12
 PHOTO = 320

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from kit.bundle.prediction import NONE, Prediction
+from kit.bundle.prediction import Prediction
 from kit.errors import some_of
 from kit.serve.words import breakdown, percent, ranges
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, shown
+from kit.task import CLASSIFICATION, MULTILABEL, NONE, REGRESSION, shown
 
 TOP, LEAST_OTHERS, MOST_SAID = 5, 2, 20
 MOST_IN_HEADING, MOST_NUMBERS = 12, 6
