@@ -32,6 +32,7 @@ from kit.data.augment import TRAIN, VALID, Augment
 from kit.data.images import open_image, square
 from kit.data.resident import ResidentDL
 from kit.errors import RecipeError
+from kit.machine import core_count
 from kit.recipe import Recipe
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of
 
@@ -181,7 +182,7 @@ def worker_count(wanted: int | None) -> int:
     """The processes that load images: as told, or one a core up to eight; none where processes cannot be forked."""
     if wanted is not None:
         return wanted
-    return min(os.cpu_count() or 1, MOST_WORKERS) if os.name == "posix" and not _is_macos() else 0
+    return min(core_count(), MOST_WORKERS) if os.name == "posix" and not _is_macos() else 0
 
 
 def _is_macos() -> bool:

@@ -22,6 +22,7 @@ from PIL import Image
 from kit.console import progress, say
 from kit.data.images import FILTER, open_image, square
 from kit.files import atomic_path, cache_folder
+from kit.machine import core_count
 
 MOST_MEMORY = 100_000_000
 MOST_DISK = 20_000_000_000
@@ -135,11 +136,6 @@ def _each(paths: Sequence[str], prepare: Preparation) -> Iterator[np.ndarray]:
                 waiting += [pool.submit(prepare, path) for path in islice(left, 1)]
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def core_count() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_memory(paths: Sequence[str], prepare: Preparation) -> Decoded:

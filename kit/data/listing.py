@@ -5,6 +5,7 @@ rows, left_out = listed("photos", label="^(.+)_[0-9]+")
 What is left out, and why, is a list of {"path", "reason"}: nothing disappears without a word.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def find_folder(source: str | Path) -> Path:
 
 def empty_folders(folder: Path) -> list[str]:
     """Folders that hold nothing at all: classes that somebody meant to fill. Relative to `folder`, by name."""
-    found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_dir() and not any(path.iterdir())]
+    found = [Path(where).relative_to(folder) for where, *inside in os.walk(folder) if not any(inside)]
     return sorted(str(path) for path in found if not any(part.startswith(".") for part in path.parts))
 
 

@@ -7,12 +7,9 @@ What is kept of an image to compare it, 3 kB, lies in a file without a name: a h
 
 import hashlib
 import io
-import os
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -23,13 +20,14 @@ from PIL import Image
 from kit.console import progress
 from kit.data.duplicates import SIDE, greys, groups, hashes, shrink
 from kit.data.images import check_bytes, open_image, without_warnings
-from kit.errors import ImageError
+from kit.errors import DataError, ImageError
+from kit.machine import core_count
 
 # Twice this is kept when a JPEG is decoded small: at 64 pixels, 2 of 370 photos no longer met their copies.
 FINGERPRINT_SIZE = 64
 SHARPNESS_SIZE = 128
-AT_ONCE, BLOCK = 4096, 64
-TURN = 0.05
+BLOCK = 64
+MANY = 4_000  # so many that processes are worth the half second they take to begin
 JPEG = b"\xff\xd8"
 
 
@@ -51,11 +49,14 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a pass over the files found: facts, one a file, and small pictures, uint8 (n, 32, 32, 3), of the good ones
-    among them, in the same order."""
+    """What a pass over the files found: facts, one a file; and of the good ones among them, in the same order, small
+    pictures, uint8 (n, 32, 32, 3), their hashes, uint64 (n,), and light (n, 2): the mean and the standard deviation of
+    their grey levels (0 to 255)."""
 
     facts: list[FileFacts]
     pictures: np.ndarray
+    hashes: np.ndarray
+    light: np.ndarray
 
     @property
     def good(self) -> list[FileFacts]:
@@ -64,42 +65,41 @@ class Scan:
 
     def duplicates(self) -> list[list[int]]:
         """Which of the good files are copies of each other, as lists of their places."""
-        return groups(self.pictures, hashes(self.pictures), [fact.sha256 for fact in self.good])
-
-    def light(self) -> tuple[np.ndarray, np.ndarray]:
-        """The mean and the standard deviation of the grey levels (0 to 255) of each good file, float64 (n,)."""
-        means, spreads = [], []
-        for start in range(0, len(self.pictures), AT_ONCE):
-            levels = greys(self.pictures[start : start + AT_ONCE]).reshape(-1, SIDE * SIDE)
-            means.append(levels.mean(1))
-            spreads.append(levels.std(1))
-        return tuple(np.concatenate([np.empty(0), *parts]) for parts in (means, spreads))
+        return groups(self.pictures, self.hashes, [fact.sha256 for fact in self.good])
 
 
-def scan_images(paths: Sequence[Path]) -> Scan:
+def scan_images(paths: Sequence[str | Path]) -> Scan:
     """Read each file once, decode it small, and look at it. Nothing is raised for a bad file: its facts say why."""
-    pictures = _store(len(paths))
-    starts = range(0, len(paths), BLOCK)
+    pictures, facts, end = _store(len(paths)), [], 0
+    hashed, light = np.empty(len(paths), np.uint64), np.empty((len(paths), 2))
+    blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
+    way = _by_processes if len(paths) >= MANY and core_count() > 1 else _by_threads
+    for part in progress(way(blocks), "look at the images", total=len(blocks)):
+        facts += part.facts
+        here = slice(end, end + len(part.pictures))
+        pictures[here], hashed[here], light[here], end = part.pictures, part.hashes, part.light, here.stop
+    return Scan(facts, pictures[:end], hashed[:end], light[:end])
 
-    def look(start: int) -> list[FileFacts]:
-        return [_look(path, pictures, start + place) for place, path in enumerate(paths[start : start + BLOCK])]
 
-    with without_warnings(), long_turns(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        blocks = progress(pool.map(look, starts), "look at the images", total=len(starts))
-        facts = [fact for block in blocks for fact in block]
-    return Scan(facts, _without_gaps(pictures, [fact.problem is None for fact in facts]))
+def _by_threads(blocks: list[Sequence[str | Path]]) -> Iterator[Scan]:
+    with without_warnings(), ThreadPoolExecutor(core_count()) as pool:
+        yield from pool.map(_look_at, blocks)
 
 
-@contextmanager
-def long_turns() -> Iterator[None]:
-    """Threads meanwhile keep Python's lock for 50 ms at a time, not 5: of small files, half of the time went into
-    passing it to and fro. It is the process's setting, and is put back."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(TURN)
+def _by_processes(blocks: list[Sequence[str | Path]]) -> Iterator[Scan]:
+    """Small files keep Python's lock busy, and threads only wait for each other; a process has a lock of its own.
+
+    joblib's processes do not run the caller's script again, as those of multiprocessing would.
+    """
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
     try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
+        with without_warnings():  # of Ctrl-C joblib would tell how many results nobody waited for
+            yield from Parallel(core_count(), return_as="generator")(delayed(_look_alone)(block) for block in blocks)
+    except TerminatedWorkerError as error:
+        problem = "a process that looks at the images was ended from outside, or by one of the files"
+        raise DataError(problem, fix="look at a part of the folder at a time; is there memory left?") from error
 
 
 def _store(count: int) -> np.ndarray:
@@ -108,18 +108,23 @@ def _store(count: int) -> np.ndarray:
         return np.memmap(file, np.uint8, "w+", shape=(max(1, count), SIDE, SIDE, 3))[:count]
 
 
-def _without_gaps(pictures: np.ndarray, good: Sequence[bool]) -> np.ndarray:
-    """The pictures of the good files, moved together where they lie."""
-    places = np.flatnonzero(good)
-    if len(places) < len(pictures):
-        for start in range(0, len(places), AT_ONCE):
-            part = places[start : start + AT_ONCE]
-            pictures[start : start + len(part)] = pictures[part]
-    return pictures[: len(places)]
+def _look_alone(paths: Sequence[str | Path]) -> Scan:
+    """`_look_at` in a process of its own."""
+    with without_warnings():
+        return _look_at(paths)
 
 
-def _look(path: Path, pictures: np.ndarray, place: int) -> FileFacts:
-    """The facts of one file; its small picture goes to its place."""
+def _look_at(paths: Sequence[str | Path]) -> Scan:
+    """What is seen of some files."""
+    looked = [_look(Path(path)) for path in paths]
+    pictures = np.array([picture for _, picture in looked if picture is not None], np.uint8).reshape(-1, SIDE, SIDE, 3)
+    levels = greys(pictures).reshape(-1, SIDE * SIDE)
+    light = np.stack([levels.mean(1), levels.std(1)], axis=1)
+    return Scan([facts for facts, _ in looked], pictures, hashes(pictures), light)
+
+
+def _look(path: Path) -> tuple[FileFacts, np.ndarray | None]:
+    """The facts of one file, and its small picture if it is good."""
     try:
         check_bytes(path.stat().st_size, path.name)
         content = path.read_bytes()
@@ -127,11 +132,11 @@ def _look(path: Path, pictures: np.ndarray, place: int) -> FileFacts:
         stream.name = path.name
         image = open_image(stream, at_least=FINGERPRINT_SIZE)
     except OSError as error:
-        return FileFacts(problem=f"cannot be read ({error.strerror})")
+        return FileFacts(problem=f"cannot be read ({error.strerror})"), None
     except ImageError as error:
-        return FileFacts(problem=error.problem.removeprefix(f"{path.name}: "))
-    pictures[place] = shrink(image)
-    return FileFacts(hashlib.sha256(content).hexdigest(), *full_size(image, content), sharpness(image))
+        return FileFacts(problem=error.problem.removeprefix(f"{path.name}: ")), None
+    digest = hashlib.sha256(content).hexdigest()
+    return FileFacts(digest, *full_size(image, content), sharpness(image)), shrink(image)
 
 
 def full_size(image: Image.Image, content: bytes) -> tuple[int, int]:

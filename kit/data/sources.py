@@ -70,7 +70,7 @@ def survey(
     rows, skipped = listed(source, label, labels, follow_links, unlabelled, targets)
     facts = rows.attrs
     given = "valid" in set(rows["split"])
-    scan = scan_images([Path(path) for path in rows["path"]])
+    scan = scan_images(rows["path"].tolist())
     rows, broken = _without_broken(rows, scan.facts)
     rows["sha256"] = [fact.sha256 for fact in scan.good]
     rows["group"] = join_groups(rows["group"].tolist(), scan.duplicates())
@@ -84,7 +84,7 @@ def survey(
 
 def _with_looks(rows: pd.DataFrame, scan: Scan) -> pd.DataFrame:
     rows[["width", "height"]] = [(fact.width, fact.height) for fact in scan.good]
-    rows["light"], rows["spread"] = scan.light()
+    rows[["light", "spread"]] = scan.light
     rows["sharpness"] = [fact.sharpness for fact in scan.good]
     return rows
 

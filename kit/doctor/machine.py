@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kit.doctor.facts import Machine, Place, Shipped
 from kit.files import cache_folder, packaged, sha256
+from kit.machine import core_count
 
 MOST_FILES = 20_000
 SUMS = "SHA256SUMS"
@@ -46,8 +47,7 @@ def groups(root: Path, controller: str) -> Iterator[Path]:
 
 def allowed_cores(root: Path) -> float:
     """The cores that this process may use: those it is bound to, or the share that a container was given, if less."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    shares = [float(bound)]
+    shares = [float(core_count())]
     for folder in groups(root, "cpu"):
         quota, period = [*_words(folder / "cpu.max"), "", ""][:2]
         quota = quota or next(iter(_words(folder / "cpu.cfs_quota_us")), "")

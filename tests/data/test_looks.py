@@ -1,11 +1,17 @@
 """What images look like: small, dark, bright, plain and blurred ones are named, good ones are not."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
 from kit import data
+from kit.data import scan
 from kit.data.scan import scan_images, sharpness
+from kit.errors import DataError
 
 
 def scene(seed: int, size: tuple[int, int] = (300, 200)) -> Image.Image:
@@ -85,15 +91,13 @@ def test_light_is_measured_of_the_good_files_alone(tmp_path):
     (tmp_path / "b.png").write_text("broken")
     scan = scan_images([tmp_path / name for name in ("a.png", "b.png", "c.png")])
     assert [fact.problem is None for fact in scan.facts] == [True, False, True]
-    means, spreads = scan.light()
-    assert means.tolist() == [10, 200]
-    assert spreads.tolist() == [0, 0]
+    assert scan.light.tolist() == [[10, 0], [200, 0]]
     assert scan.pictures[:, 0, 0, 0].tolist() == [10, 200]
 
 
 def test_no_file_at_all_is_no_trouble():
     scan = scan_images([])
-    assert (scan.facts, scan.duplicates(), len(scan.light()[0])) == ([], [], 0)
+    assert (scan.facts, scan.duplicates(), scan.light.shape) == ([], [], (0, 2))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (2, 2), (400, 300)])
@@ -109,14 +113,36 @@ def test_the_report_can_be_drawn(survey, tmp_path):
     assert height > 900
 
 
-def test_a_scan_puts_the_turns_of_threads_back(shapes):
-    import sys
+def test_processes_see_what_threads_see(shapes, tmp_path, monkeypatch):
+    (tmp_path / "broken.png").write_text("broken")
+    paths = sorted(shapes.rglob("*.png"))
+    paths.insert(3, tmp_path / "broken.png")
+    monkeypatch.setattr(scan, "BLOCK", 5)
+    by_threads = scan_images(paths)
+    monkeypatch.setattr(scan, "MANY", 1)
+    monkeypatch.setattr(scan, "core_count", lambda: 2)
+    monkeypatch.setattr(scan, "_look_at", None)  # here; a process has its own
+    by_processes = scan_images(paths)
+    assert by_processes.facts == by_threads.facts
+    assert by_processes.facts[3].problem is not None
+    for name in ("pictures", "hashes", "light"):
+        assert np.array_equal(getattr(by_processes, name), getattr(by_threads, name))
 
-    from kit.data import scan
 
-    before, seen = sys.getswitchinterval(), []
-    with scan.long_turns():
-        seen.append(sys.getswitchinterval())
-    scan.scan_images(sorted(shapes.rglob("*.png")))
-    assert seen == [pytest.approx(scan.TURN)]
-    assert sys.getswitchinterval() == before
+def test_many_files_are_looked_at_from_a_script_that_guards_nothing(shapes, tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from pathlib import Path\nfrom kit.data import scan\nprint('once')\n"
+        "scan.MANY, scan.core_count = 1, lambda: 2\n"
+        f"print(len(scan.scan_images(sorted(Path({str(shapes)!r}).rglob('*.png'))).good))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["once", str(len(list(shapes.rglob("*.png"))))]
+
+
+def test_a_process_that_ends_is_told_of(shapes, monkeypatch):
+    monkeypatch.setattr(scan, "MANY", 1)
+    monkeypatch.setattr(scan, "core_count", lambda: 2)
+    monkeypatch.setattr(scan, "_look_alone", lambda block: os._exit(1))
+    with pytest.raises(DataError, match="a process that looks at the images was ended from outside"):
+        scan_images(sorted(shapes.rglob("*.png")))

@@ -1,0 +1,44 @@
+"""How many cores there are; freed memory stays with the process meanwhile, and goes back afterwards."""
+
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kit.machine import heap_kept
+
+PIECE = 200_000_000
+
+
+def resident() -> int:
+    """Bytes of this process that lie in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def held_after_a_large_array() -> int:
+    before = resident()
+    np.ones(PIECE, np.uint8)
+    return resident() - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives pieces back one by one")
+def test_a_large_piece_is_kept_meanwhile_and_given_back_after():
+    before = resident()
+    with heap_kept():
+        assert held_after_a_large_array() > PIECE / 2
+    assert resident() - before < PIECE / 2
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr("kit.machine._glibc", lambda: None)
+    with heap_kept():
+        assert np.ones(3).sum() == 3
+
+
+def test_what_happens_meanwhile_comes_through_and_the_memory_goes_back_all_the_same():
+    before = resident()
+    with pytest.raises(RuntimeError, match="on purpose"), heap_kept():
+        held_after_a_large_array()
+        raise RuntimeError("on purpose")
+    assert resident() - before < PIECE / 2
