@@ -4,8 +4,11 @@ try: kit.fine_tune("photos")
 except kit.KitError as error: print(error)
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class KitError(Exception):
@@ -70,3 +73,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def some_of(names: Sequence[str], most: int = 5) -> str:
     """The first five names, and '...' where there are more."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in one line without colours; its kind where it says nothing."""
+    return next(iter(COLOURS.sub("", str(error)).strip().splitlines()), type(error).__name__)

@@ -125,6 +125,9 @@ class Recipe:
     precision: str = "auto"
     """The arithmetic of training: auto (from facts about the device), fp32, bf16, fp16. Results are always fp32."""
 
+    compile: bool = False
+    """Whether torch.compile makes the network quicker for this device: minutes first, worth it on GPUs alone."""
+
     workers: int | None = None
     """Processes that load images; by default one a core and eight at most. Another number, other random numbers."""
 

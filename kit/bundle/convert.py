@@ -17,13 +17,13 @@ import torch
 from fastai.vision.all import Learner, PILImage
 from torch import nn
 
-from kit.bundle.engines import first_line, torch_engine
+from kit.bundle.engines import torch_engine
 from kit.bundle.exports import Exported, read_export
 from kit.bundle.onnx import TOLERANCE
 from kit.bundle.predictor import prepare_image
 from kit.bundle.write import image_rules, save
 from kit.data.images import open_image
-from kit.errors import BundleError
+from kit.errors import BundleError, first_line
 from kit.evaluate.evaluation import Evaluation, check_labels
 from kit.files import sha256
 from kit.manifest import CONVERTED

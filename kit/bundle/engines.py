@@ -5,7 +5,6 @@ engine = onnx_engine(Path("bundle/model.onnx")); engine(pixels).outputs
 Both take uint8 pixels and give the same answers: that is proven on real images when model.onnx is written.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit.errors import BundleError
+from kit.errors import BundleError, first_line
 from kit.manifest import GET_ANOTHER
 from kit.task import CLASSIFICATION
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -57,11 +54,6 @@ def onnx_engine(path: Path, config: Mapping[str, Any], many: bool = True) -> Eng
     if session.get_modelmeta().custom_metadata_map.get("vocab_sha256") != config["vocab_sha256"]:
         raise BundleError(f"{path} was written for other classes, or in another order", fix=GET_ANOTHER)
     return lambda pixels: Answers(*session.run(None, {"pixels": pixels}))
-
-
-def first_line(error: Exception) -> str:
-    """What an error of a library says, in one line without colours; its kind where it says nothing."""
-    return next(iter(COLOURS.sub("", str(error)).strip().splitlines()), type(error).__name__)
 
 
 def torch_engine(

@@ -19,8 +19,10 @@ from kit.evaluate.evaluation import Evaluation
 from kit.evaluate.result import Result
 from kit.evaluate.thresholds import fit_thresholds
 from kit.evaluate.unknown import Unknown, fit, too_few
+from kit.machine import heap_kept
 from kit.model.build import origin_of
 from kit.task import CLASSIFICATION, MULTILABEL
+from kit.train.precision import precision_for
 
 MOST_TRAIN, MOST_VALID = 400, 200
 FEWEST_ALIKE = 5
@@ -56,9 +58,10 @@ def unknown_of(learn: Any, evaluation: Result, rules: Mapping[str, Any]) -> tupl
     valid = evaluation.predictions["path"].iloc[evenly(evaluation.n, MOST_VALID)]
     if reason := too_few(len(train), len(valid)):
         return None, {"reason": reason}
-    engine = torch_engine(learn.model, rules, learn.dls.device)
-    known = features(engine, train["path"].tolist(), rules)
-    held_out = features(engine, valid.tolist(), rules)
+    quick = "bf16" if precision_for(learn, origin_of(learn).recipe).name == "bf16" else "fp32"
+    # What is known is a mean and a covariance, in which rounding drowns; the threshold is set as a bundle will compare.
+    known = features(torch_engine(learn.model, rules, learn.dls.device, quick), train["path"].tolist(), rules)
+    held_out = features(torch_engine(learn.model, rules, learn.dls.device), valid.tolist(), rules)
     labels = strata(train["label"].tolist(), evaluation.task, FEWEST_ALIKE)
     unknown = fit(known, np.array(labels), held_out)
     flagged = float(unknown.flags(held_out).mean())
@@ -67,7 +70,7 @@ def unknown_of(learn: Any, evaluation: Result, rules: Mapping[str, Any]) -> tupl
 
 def features(engine: Engine, paths: Sequence[str], rules: Mapping[str, Any]) -> np.ndarray:
     """The features (n, f) of images, decoded by several threads, a batch at a time."""
-    with ThreadPoolExecutor(THREADS) as pool:
+    with heap_kept(), ThreadPoolExecutor(THREADS) as pool:
         parts = [
             engine(
                 np.stack(list(pool.map(lambda path: prepare_image(path, rules), paths[start : start + BATCH])))

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from kit.bundle.engines import first_line, onnx_engine
+from kit.bundle.engines import onnx_engine
 from kit.bundle.predictor import Predictor
 from kit.bundle.read import load, load_network
 from kit.bundle.served import Served
 from kit.data.images import Source
-from kit.errors import BundleError
+from kit.errors import BundleError, first_line
 from kit.files import atomic_path, sha256
 from kit.manifest import ONNX, find_bundle, read_config, write_config
 from kit.task import CLASSIFICATION, REGRESSION

@@ -34,6 +34,13 @@ class ResidentDL(TfmdDL):
         """Whether the next pass is made of decoded images."""
         return self.images is not None and getattr(self.dataset, "split_idx", None) == self.side
 
+    def new(self, dataset=None, cls=None, **changes):
+        """fastai's; a loader of the same items, as evaluation makes one, keeps their decoded images."""
+        loader = super().new(dataset, cls, **changes)
+        if self.images is not None and loader.dataset is self.dataset and only_ours(loader):
+            loader.images, loader.side, loader.size = self.images, self.side, self.size
+        return loader
+
     def __iter__(self):
         """Batches; of decoded images in this very process."""
         with self.fake_l.no_multiproc() if self.resident else nullcontext():
@@ -85,7 +92,7 @@ def make_resident(dls: DataLoaders, recipe: Recipe) -> str:
 
 
 def _attach(loader: TfmdDL, side: int, recipe: Recipe) -> str:
-    if not isinstance(loader, ResidentDL) or not _only_ours(loader):
+    if not only_ours(loader):
         return "none"
     if loader.images is None:
         items, prepare = loader.dataset.items, preparation(recipe, side)
@@ -102,8 +109,10 @@ def preparation(recipe: Recipe, side: int) -> Preparation:
     return ForPrediction(recipe.size, recipe.resize, max(recipe.size, recipe.presize or 0))
 
 
-def _only_ours(loader: TfmdDL) -> bool:
+def only_ours(loader: TfmdDL) -> bool:
     """Whether a loader's items are rows of a table that nothing but the blocks of kit open, square and label."""
+    if not isinstance(loader, ResidentDL):
+        return False
     items, steps = getattr(loader.dataset, "items", None), [type(step).__name__ for step in loader.after_item.fs]
     if not isinstance(items, pd.DataFrame) or len(getattr(loader.dataset, "tls", [])) != 2:
         return False

@@ -15,6 +15,7 @@ import pandas as pd
 from kit.errors import DataError, TrainingError, some_of
 from kit.evaluate.result import PROBABILITY, Result, plain_json
 from kit.intervals import Estimate, wilson
+from kit.machine import heap_kept
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 SMALLEST = 1e-12
@@ -176,7 +177,7 @@ def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Result:
     from kit.train.precision import quick_layout
 
     loader = learn.dls.valid if rows is None else learn.dls.test_dl(rows, with_labels=True)
-    with learn.no_bar(), learn.no_logging(), exact_convolutions(), quick_layout(learn.model):
+    with learn.no_bar(), learn.no_logging(), heap_kept(), exact_convolutions(), quick_layout(learn.model):
         outputs, targets = learn.get_preds(dl=loader, act=lambda output: output)
     if not torch.isfinite(outputs).all():
         fix = "train with a lower rate, for example a tenth of it (--rate)"

@@ -24,9 +24,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from kit.bundle.engines import first_line
 from kit.console import say
-from kit.errors import KitError
+from kit.errors import KitError, first_line
 from kit.serve.guard import LOOPBACK, Guard, Hosts, Limits
 from kit.serve.reply import LOG, State
 

@@ -16,6 +16,7 @@ from fastai.vision.all import IN_NOTEBOOK, Callback, Learner
 
 from kit.console import say
 from kit.data.resident import make_resident
+from kit.machine import heap_kept
 from kit.model.build import origin_of
 from kit.recipe import Recipe
 from kit.train.callbacks import training_callbacks
@@ -57,7 +58,7 @@ def fine_tune(
     history = History(quiet=IN_NOTEBOOK) if history is None else history
     history.chosen["cache"] = make_resident(learn.dls, recipe)
     quiet = nullcontext() if IN_NOTEBOOK else _quiet(learn)
-    with quiet, logging_to(recipe.log, learn, log_folder, recipe.to_json()) as logs:
+    with quiet, heap_kept(), logging_to(recipe.log, learn, log_folder, recipe.to_json()) as logs:
         attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs)
         try:
             history.chosen["halvings"] = trained_in_memory(learn, recipe.accumulate, attempt)
@@ -78,7 +79,7 @@ def _attempt(
     own = training_callbacks(learn, recipe, accumulate)
     rate, lr_mult = rates_for(learn, recipe)
     history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
-    training = training_in(learn, precision_for(learn, recipe))
+    training = training_in(learn, precision_for(learn, recipe), recipe.compile)
     with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
         extra = [*needed, *own, StopAtNonFinite(history, rate), history, *cbs]
         if origin_of(learn).start.pretrained:

@@ -5,7 +5,7 @@ choose_precision("auto", torch.device("cpu"), {"amx_bf16": True}).name     # 'bf
 Nothing is timed to choose: the same machine always chooses alike, and a run can be repeated in every bit.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from fastai.vision.all import Callback, CancelStepException, Learner
 from torch import Tensor, nn
 
-from kit.errors import RecipeError
+from kit.errors import RecipeError, TrainingError, first_line
 from kit.recipe import Recipe
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -84,23 +84,27 @@ def precision_for(learn: Learner, recipe: Recipe) -> Precision:
 
 
 @contextmanager
-def training_in(learn: Learner, precision: Precision) -> Iterator[list[Callback]]:
+def training_in(learn: Learner, precision: Precision, compiled: bool = False) -> Iterator[list[Callback]]:
     """Meanwhile `learn.model` trains in `precision`; yields the callbacks that `fit` needs for that.
 
     fastai's `to_bf16` and `to_fp16` ask for CUDA's autocast and so do nothing on a CPU. Here the model's forward runs
     in autocast for the learner's own device while it trains, and in fp32 while it validates; weights and loss are fp32
-    throughout. Afterwards, whatever happened, nothing of it is left.
+    throughout. compiled: `torch.compile` makes its training forward. Afterwards, whatever happened, nothing of it is
+    left.
     """
     model, device = learn.model, torch.device(learn.dls.device)
     forward = model.forward
+    quick = compiled_once(forward) if compiled else forward
 
     def mixed(*inputs: Tensor) -> Tensor:
         if precision.channels_last:
             inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
-        if not model.training or precision.name not in DTYPES:
+        if not model.training:
             return forward(*inputs)
+        if precision.name not in DTYPES:
+            return quick(*inputs)
         with torch.autocast(device.type, DTYPES[precision.name]):
-            return forward(*inputs).float()
+            return quick(*inputs).float()
 
     set_layout(model, torch.channels_last if precision.channels_last else torch.contiguous_format)
     model.forward = mixed
@@ -109,6 +113,22 @@ def training_in(learn: Learner, precision: Precision) -> Iterator[list[Callback]
     finally:
         del model.forward
         set_layout(model, torch.contiguous_format)
+
+
+def compiled_once(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`forward` by torch.compile; `TrainingError` at the first call where it cannot be compiled here."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    quick = torch.compile(forward)
+
+    def call(*inputs: Tensor) -> Tensor:
+        try:
+            return quick(*(x.as_subclass(Tensor) for x in inputs))
+        except TorchDynamoException as error:
+            problem = f"the network cannot be compiled on this machine ({first_line(error)})"
+            raise TrainingError(problem, fix="leave out --compile, or install what it asks for") from error
+
+    return call
 
 
 class LossScaling(Callback):

@@ -11,11 +11,11 @@ from fastai.vision.all import L
 from PIL import Image
 
 from kit import bundle
-from kit.bundle.engines import first_line, torch_engine
+from kit.bundle.engines import torch_engine
 from kit.bundle.prediction import Prediction, columns, csv_line
 from kit.bundle.predictor import Predictor
 from kit.bundle.read import check_bf16, load_network
-from kit.errors import BundleError
+from kit.errors import BundleError, first_line
 from kit.manifest import read_config
 
 

@@ -143,7 +143,7 @@ def test_fastais_own_ways_work_as_ever(shapes, light):
     assert len(interpretation.top_losses(2)[0]) == 2
     result = evaluate.evaluate(learn)
     assert evaluate.evaluate_views(learn, result, 1).n == result.n
-    assert learn.dls.valid.new(bs=1).images is None
+    assert learn.dls.valid.new(bs=1).images is learn.dls.valid.images
 
 
 def test_augmented_views_of_validation_images_are_opened_anew(shapes, tiny):
@@ -278,3 +278,21 @@ def test_presizing_keeps_room_for_augmentation(shapes, tiny):
     assert dls.train.size == 48
     assert passes(dls.train)[0][0][0].shape[-2:] == (32, 32)
     assert passes(dls.valid)[0][0][0].shape[-2:] == (32, 32)
+
+
+def test_evaluation_reads_no_file_again_where_its_images_are_decoded(shapes, tiny, monkeypatch):
+    dls = loaders(shapes, tiny)
+    learn = model.learner(dls, tiny)
+    before = evaluate.evaluate(learn)
+    data.make_resident(dls, tiny)
+    monkeypatch.setattr("kit.data.datablock.open_image", lambda *_: pytest.fail("a file was opened"))
+    after = evaluate.evaluate(learn)
+    assert after.predictions.equals(before.predictions)
+
+
+def test_a_loader_of_other_items_or_with_other_steps_opens_its_files(shapes, tiny):
+    dls = loaders(shapes, tiny)
+    data.make_resident(dls, tiny)
+    assert dls.valid.new(bs=2).resident
+    assert not dls.test_dl(dls.valid_ds.items).resident
+    assert not dls.valid.new(after_item=[*dls.valid.after_item.fs, CropPad(8)]).resident

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kit import data, model, train
-from kit.errors import RecipeError
+from kit.errors import RecipeError, TrainingError
 from kit.train.precision import LossScaling, choose_precision
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -111,3 +111,33 @@ def test_loss_scaling_skips_a_step_that_overflowed_and_goes_on(shapes, tiny):
     changed = [not torch.equal(a, b) for a, b in pairwise(overflow.weights)]
     assert changed == [True, False, True]
     assert all(torch.isfinite(p).all() for p in learn.model.parameters())
+
+
+def losses(shapes, recipe) -> list[float]:
+    train.seed_everything(1)
+    learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes)), recipe)
+    return [step["loss"] for step in train.fine_tune(learn, recipe).steps]
+
+
+def test_a_compiled_network_trains_as_the_other_does(shapes, tiny, monkeypatch):
+    """Without the C++ compiler's part, which takes a minute: the graph is caught and differentiated all the same."""
+    calls, compile = [], torch.compile
+
+    def without_compiler(forward):
+        quick = compile(forward, backend="aot_eager")
+        return lambda *inputs: calls.append(torch.is_grad_enabled()) or quick(*inputs)
+
+    monkeypatch.setattr(torch, "compile", without_compiler)
+    recipe = replace(tiny, precision="fp32")
+    plain = losses(shapes, recipe)
+    assert not calls
+    torch.testing.assert_close(losses(shapes, replace(recipe, compile=True)), plain, rtol=1e-3, atol=1e-3)
+    assert calls == [True] * len(plain)
+
+
+def test_where_nothing_can_be_compiled_the_first_step_says_why(shapes, tiny, monkeypatch):
+    import torch._inductor.config
+
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/such/compiler",))
+    with pytest.raises(TrainingError, match="the network cannot be compiled on this machine .*/no/such/compiler"):
+        losses(shapes, replace(tiny, compile=True))
