@@ -1,11 +1,13 @@
-"""From the start of a process to its first answer: `kit predict` beside fastai's load_learner and predict. Run by hand.
+"""From the start of a process to its first answer and its first batch, beside fastai. Run by hand.
 
 python tests/bench/startup.py
+python tests/bench/startup.py --images FOLDER             # the first batch of photos, not of drawings
 python tests/bench/startup.py --bundle runs/pets          # a bundle of one's own, without fastai beside it
 
 resnet18 and resnet34 at 224 pixels, random weights, one small photo, fresh processes in turn, the files in the system's
 cache. Seconds until the answer is printed and the peak memory of the process until then; then `kit --help` and
-`import kit`, until they end. The last line is how many times sooner kit answers than fastai, for resnet34.
+`import kit`, until they end; then until the first training batch: of kit after all files were looked at and decoded.
+The last lines are how many times sooner kit has its first batch than fastai, and its answer, for each network.
 """
 
 import statistics
@@ -31,6 +33,23 @@ with learn.no_bar():
     label, _, probabilities = learn.predict(sys.argv[2])
 print(sys.argv[2], label, max(probabilities).item(), flush=True)
 """
+
+FIRST_BATCH = {
+    "kit": """
+from kit import Recipe, data
+
+recipe = Recipe(label="is_cat", workers=2)
+dls = data.blocks(recipe).dataloaders(data.table(FOLDER, label="is_cat"))
+data.make_resident(dls, recipe)
+""",
+    "fastai": """
+from fastai.vision.all import ImageDataLoaders, Resize, aug_transforms, get_image_files
+
+files = get_image_files(FOLDER)
+told = {"item_tfms": Resize(224), "batch_tfms": aug_transforms(), "num_workers": 2}
+dls = ImageDataLoaders.from_name_func(".", files, lambda name: name[0].isupper(), valid_pct=0.2, seed=42, **told)
+""",
+}
 
 Measured = tuple[float, float]
 
@@ -60,6 +79,12 @@ def commands(folder: Path, arch: str, photo: str) -> dict[str, tuple[list[str], 
     }
 
 
+def first_batch(way: str, images: Path) -> tuple[list[str], str]:
+    """The command that prints "batch" when it has one, and that word."""
+    text = f"FOLDER = {str(images)!r}\n{FIRST_BATCH[way]}\nx, y = dls.train.one_batch()\nprint('batch', flush=True)"
+    return [sys.executable, "-W", "ignore", "-c", text], "batch"
+
+
 def in_turn(known: dict[str, tuple[list[str], str]], runs: int) -> dict[str, list[Measured]]:
     """Each command once to warm up, then `runs` times, in turn."""
     for command, until in known.values():
@@ -74,6 +99,7 @@ def in_turn(known: dict[str, tuple[list[str], str]], runs: int) -> dict[str, lis
 def main(
     bundle: Annotated[Path | None, typer.Option(help="measure this bundle alone")] = None,
     image: Annotated[Path | None, typer.Option(help="a photo; by default a drawing")] = None,
+    images: Annotated[Path | None, typer.Option(help="photos for the first batch; by default drawings")] = None,
     runs: int = 7,
 ):
     """Print seconds and MiB for each command, and the ratio."""
@@ -83,10 +109,14 @@ def main(
         own = {f"kit predict, {bundle}": ([*KIT, "predict", str(bundle), photo], photo)}
         return show(in_turn(own | quick, runs))
     with untrained(ARCHS[0], 224) as small, untrained(ARCHS[1], 224) as large:
-        seen = in_turn(commands(small, ARCHS[0], photo) | commands(large, ARCHS[1], photo) | quick, runs)
+        known = commands(small, ARCHS[0], photo) | commands(large, ARCHS[1], photo) | quick
+        folder = images or Path(photo).parent
+        known |= {f"{way}, first batch": first_batch(way, folder) for way in FIRST_BATCH}
+        seen = in_turn(known, runs)
     show(seen)
-    for arch in ARCHS:
-        kit, fastai = (seen[f"{name}, {arch}"] for name in ("kit predict", "fastai"))
+    for answer in ("first batch", *ARCHS):
+        ours = "kit" if answer == "first batch" else "kit predict"
+        kit, fastai = (seen[f"{name}, {answer}"] for name in (ours, "fastai"))
         ratio = statistics.median(theirs / ours for (ours, _), (theirs, _) in zip(kit, fastai, strict=True))
         print(f"{ratio:.1f}x")
 
