@@ -7,6 +7,7 @@ of its own, or the images fit neither memory nor disk, all stays as it was.
 """
 
 from contextlib import nullcontext
+from copy import copy
 from itertools import islice
 from typing import Any
 
@@ -51,7 +52,9 @@ class ResidentDL(TfmdDL):
         if not self.resident:
             yield from super().create_batches(samps)
             return
-        numbers, dice = iter(samps), np.random.default_rng(self.rng.getrandbits(64))
+        numbers = iter(samps)
+        # A copy: the order of the next epoch stays what it is without decoded images.
+        dice = np.random.default_rng(copy(self.rng).getrandbits(64))
         while len(chunk := list(islice(numbers, self.bs))) == self.bs or (chunk and not self.drop_last):
             yield self._pixels(chunk, dice), self._labels(chunk)
 

@@ -296,3 +296,16 @@ def test_a_loader_of_other_items_or_with_other_steps_opens_its_files(shapes, tin
     assert dls.valid.new(bs=2).resident
     assert not dls.test_dl(dls.valid_ds.items).resident
     assert not dls.valid.new(after_item=[*dls.valid.after_item.fs, CropPad(8)]).resident
+
+
+def test_without_random_parts_training_is_the_same_in_every_bit_with_files_decoded_anew(shapes, tiny):
+    """Square images and no augmentation: what is left is the order, epoch by epoch, the pixels and the labels."""
+    states = []
+    for where in ("memory", "none"):
+        recipe = replace(tiny, augment=False, epochs=3, cache=where)
+        train.seed_everything(recipe.seed)
+        learn = model.learner(loaders(shapes, recipe), recipe)
+        history = train.fine_tune(learn, recipe)
+        assert history.chosen["cache"] == where
+        states.append(learn.model.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
