@@ -83,6 +83,9 @@ class Recipe:
     augment: bool = True
     """Whether training images are flipped, turned, zoomed, warped and relit at random."""
 
+    progressive: bool = False
+    """Progressive resizing: training begins with images of half the size and ends with whole ones; quicker."""
+
     mixup: float = 0.0
     """Mixup's alpha: training images are blended in pairs, and so are their labels; 0 for none, 0.4 is usual."""
 
@@ -126,7 +129,7 @@ class Recipe:
     """The arithmetic of training: auto (from facts about the device), fp32, bf16, fp16. Results are always fp32."""
 
     compile: bool = False
-    """Whether torch.compile makes the network quicker for this device: minutes first, worth it on GPUs alone."""
+    """Whether torch.compile compiles the network first: it takes minutes, and on CPUs it gained nothing."""
 
     workers: int | None = None
     """Processes that load images; by default one a core and eight at most. Another number, other random numbers."""

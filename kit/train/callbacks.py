@@ -1,4 +1,5 @@
-"""From the recipe's fields to fastai's callbacks: mixup, cutmix, loss, clipping, accumulation, early stopping.
+"""From the recipe's fields to fastai's callbacks: mixup, cutmix, loss, clipping, accumulation, early
+stopping, progressive resizing.
 
 learn.fine_tune(3, cbs=training_callbacks(learn, recipe))
 """
@@ -8,6 +9,7 @@ from fastai.vision.all import Callback, CutMix, GradientAccumulation, GradientCl
 from kit.errors import RecipeError
 from kit.recipe import Recipe
 from kit.train.losses import TrainingLoss, training_loss
+from kit.train.progressive import growing
 from kit.train.stopping import BestWeights, StopEarly
 
 
@@ -31,6 +33,8 @@ def training_callbacks(learn: Learner, recipe: Recipe, accumulate: int | None = 
         raise RecipeError(problem, fix=f"--accumulate {len(learn.dls.train)} or less, or a smaller --batch")
     if accumulate > 1:
         callbacks.append(Accumulation(accumulate * learn.dls.train.bs))
+    if recipe.progressive:
+        callbacks.append(growing(learn, recipe.size, recipe.freeze_epochs + recipe.epochs))
     if recipe.patience:
         callbacks += [StopEarly(patience=recipe.patience), BestWeights()]
     return callbacks

@@ -19,6 +19,9 @@ from kit.recipe import Recipe
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BF16 = ("amx_bf16", "avx512_bf16")
+# Below, maps shrink to one pixel, and oneDNN's bf16 gradient of a 3 x 3 convolution with stride 2 on one pixel reads
+# memory that was never written (torch 2.15, 2026-11; in fp32, and on larger maps, it is right).
+FEWEST_PIXELS = 32
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,15 @@ def device_facts(device: torch.device) -> dict[str, Any]:
 
 
 def precision_for(learn: Learner, recipe: Recipe) -> Precision:
-    """What the recipe's precision means on the learner's device."""
+    """What the recipe's precision means on the learner's device, for images of its size."""
     device = torch.device(learn.dls.device)
-    return choose_precision(recipe.precision, device, device_facts(device))
+    chosen = choose_precision(recipe.precision, device, device_facts(device))
+    if device.type != "cpu" or chosen.name != "bf16" or recipe.size >= FEWEST_PIXELS:
+        return chosen
+    wrong = f"on CPUs, bf16 gradients of images under {FEWEST_PIXELS} pixels a side can be wrong"
+    if recipe.precision == "bf16":
+        raise RecipeError(f"{wrong}, and size is {recipe.size}", fix="precision auto or fp32, or a larger size")
+    return Precision("fp32", True, wrong)
 
 
 @contextmanager

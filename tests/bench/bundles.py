@@ -1,10 +1,11 @@
-"""What the speed benchmarks share: a bundle with random weights, and the same network as plain fastai exports it.
+"""What the benchmarks share: a bundle with random weights, the same network as plain fastai exports it, small helps.
 
 with untrained("resnet34", 224) as folder: ...      # folder/bundle, folder/export.pkl
 
 Speed does not depend on the weights. The bundle is made of the drawn sample, so that no photo is needed.
 """
 
+import json
 import statistics
 import subprocess
 import sys
@@ -59,6 +60,12 @@ def sample(count: int) -> list[str]:
     from kit.files import packaged
 
     return [str(path) for path in sorted(packaged("sample").glob("*.jpg"))[:count]]
+
+
+def fields(told: list[str]) -> dict[str, object]:
+    """NAME=VALUE words as fields of a recipe: numbers, true and false become themselves."""
+    pairs = (word.split("=", 1) for word in told)
+    return {name: json.loads(value) if value[0] in "0123456789tf" else value for name, value in pairs}
 
 
 def spread(values: list[float], unit: str = "") -> str:

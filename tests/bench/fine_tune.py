@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from bundles import fields
 
 from kit.cli.script import script
 
@@ -140,15 +141,10 @@ def kit(images: Path, arch: str, batch: int, recipe: list[str], **options) -> di
     import kit as package
 
     taken = clock()
-    fields = {"arch": arch, "weights": weights_of(arch), "size": SIZE, "batch": batch, "workers": WORKERS} | options
-    fields |= {
-        name: json.loads(value) if value[0] in "0123456789tf" else value
-        for name, value in (one.split("=") for one in recipe)
-    }
-    if fields["weights"] == "none":
-        fields["freeze_epochs"] = 1
+    told = {"arch": arch, "weights": weights_of(arch), "size": SIZE, "batch": batch, "workers": WORKERS} | options
+    told |= fields(recipe)
     with tempfile.TemporaryDirectory() as folder:
-        run = package.fine_tune(rows, out=Path(folder) / "run", cbs=[taken], onnx=False, examples=False, **fields)
+        run = package.fine_tune(rows, out=Path(folder) / "run", cbs=[taken], onnx=False, examples=False, **told)
     wall = time.perf_counter() - begun
     return figures(taken.seconds, taken.images[0], wall, run.error_rate.value)
 

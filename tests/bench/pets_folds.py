@@ -3,6 +3,7 @@
 python tests/bench/pets_folds.py FOLDER                  # photos in Oxford Pets' names
 python tests/bench/pets_folds.py FOLDER --label "^(.+)_[0-9]+" --weights bundled
 python tests/bench/pets_folds.py FOLDER --weights bundled --plain    # kit's quick ways against plain fastai's
+python tests/bench/pets_folds.py FOLDER --weights bundled --plain --recipe progressive=true
 
 --plain trains each fold a second time in fp32 on files that are decoded anew, which is fastai's own training in every
 bit (tests/train/test_phases.py), and compares the two on the same photos: McNemar's test and the paired interval.
@@ -16,6 +17,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from bundles import fields
 
 from kit import Recipe, data, evaluate, model, train
 from kit.cli.script import script
@@ -57,6 +59,7 @@ def main(
     rate: float | None = None,
     lr_mult: float | None = None,
     plain: bool = False,
+    changes: Annotated[list[str], typer.Option("--recipe", help="a field of the recipe, NAME=VALUE")] = [],  # noqa: B006
 ):
     """Print a line a repetition and the mean of each start."""
     table = data.table(folder, label=label)
@@ -66,7 +69,7 @@ def main(
         rates, pairs = [], []
         for seed in seeds:
             recipe = replace(RECIPE, label=label, weights=start, seed=seed, rate=rate, lr_mult=lr_mult)
-            wrong = wrong_of_all(table, recipe, folds)
+            wrong = wrong_of_all(table, replace(recipe, **fields(changes)), folds)
             rates.append(wrong.mean())
             print(f"{start}, seed {seed}: {wilson(int(wrong.sum()), len(wrong))}", flush=True)
             if plain:

@@ -8,7 +8,7 @@ import torch
 
 from kit import data, model, train
 from kit.errors import RecipeError, TrainingError
-from kit.train.precision import LossScaling, choose_precision
+from kit.train.precision import LossScaling, choose_precision, precision_for
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 
@@ -141,3 +141,15 @@ def test_where_nothing_can_be_compiled_the_first_step_says_why(shapes, tiny, mon
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/such/compiler",))
     with pytest.raises(TrainingError, match="the network cannot be compiled on this machine .*/no/such/compiler"):
         losses(shapes, replace(tiny, compile=True))
+
+
+def test_on_a_cpu_bf16_is_not_used_for_images_whose_gradients_it_gets_wrong(shapes, tiny, monkeypatch):
+    monkeypatch.setattr("kit.train.precision.device_facts", lambda device: {"avx512_bf16": True})
+    names = {}
+    for size in (16, 31, 32):
+        recipe = replace(tiny, size=size)
+        learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes)), recipe)
+        names[size] = precision_for(learn, recipe).name
+    assert names == {16: "fp32", 31: "fp32", 32: "bf16"}
+    with pytest.raises(RecipeError, match="bf16 gradients of images under 32 pixels .*, and size is 16"):
+        precision_for(learn, replace(tiny, size=16, precision="bf16"))

@@ -1,0 +1,63 @@
+"""Progressive resizing: training begins on small images and ends on whole ones. A quarter of the pixels, of the time.
+
+learn.fine_tune(3, cbs=[Growing(size=224, epochs=4)])
+
+Source: Howard, "Training ImageNet in 3 hours for $25", fast.ai 2018; Tan, Le, EfficientNetV2, ICML 2021.
+"""
+
+import torch
+from fastai.vision.all import Callback, Learner
+from torch import Tensor
+from torch.nn import functional as F
+
+from kit.errors import RecipeError, first_line
+
+SMALLEST = 0.5  # of the side
+GROWN = 0.75  # of all steps: from then on images are whole
+STEP, FEWEST = 16, 32  # pixels
+
+
+class Growing(Callback):
+    """Makes training batches smaller, from half of `size` on; validation stays whole. epochs: of all phases."""
+
+    order = 95  # after mixup and cutmix, which see whole images
+    run_valid = False
+
+    def __init__(self, size: int, epochs: int):
+        super().__init__()
+        self.size, self.epochs, self.done = size, epochs, 0
+
+    def before_batch(self) -> None:
+        """Shrink."""
+        side = side_at((self.done + self.iter / self.n_iter) / self.epochs, self.size)
+        if side < self.size:
+            self.learn.xb = tuple(smaller(x, side) for x in self.xb)
+
+    def after_epoch(self) -> None:
+        """Count."""
+        self.done += 1
+
+
+def side_at(progress: float, size: int) -> int:
+    """The side in pixels when `progress` (0 to 1) of all steps are done."""
+    share = SMALLEST + (1 - SMALLEST) * progress / GROWN
+    return size if share >= 1 else min(size, max(FEWEST, int(share * size / STEP) * STEP))
+
+
+def smaller(images: Tensor, side: int) -> Tensor:
+    """Images (n, 3, h, w) at `side` pixels; no pixel is left out of the averages."""
+    return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+
+
+def growing(learn: Learner, size: int, epochs: int) -> Growing:
+    """The callback. Raises `RecipeError` where the network cannot take the smallest images."""
+    side, training = side_at(0, size), learn.model.training
+    try:
+        with torch.no_grad():
+            learn.model.eval()(torch.zeros(2, 3, side, side, device=learn.dls.device))
+    except Exception as error:
+        problem = f"progressive=True begins with {side} x {side} pixels, which this network refuses"
+        raise RecipeError(f"{problem} ({first_line(error)})", fix="leave it out, or choose a ResNet") from error
+    finally:
+        learn.model.train(training)
+    return Growing(size, epochs)
