@@ -9,12 +9,12 @@ of its own, or the images fit neither memory nor disk, all stays as it was.
 from contextlib import nullcontext
 from copy import copy
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from fastai.vision.all import DataLoaders, TensorImage, TfmdDL, fa_collate, retain_type
+from fastai.vision.all import DataLoaders, TensorImage, TfmdDL
+from torch import Tensor
 
 from kit.data.augment import TRAIN, VALID
 from kit.data.decoded import Decoded, ForPrediction, ForTraining, Preparation, decoded
@@ -28,6 +28,7 @@ class ResidentDL(TfmdDL):
     """
 
     images: Decoded | None = None
+    labels: Tensor | None = None
     side, size = TRAIN, 0
 
     @property
@@ -64,16 +65,16 @@ class ResidentDL(TfmdDL):
             cut_or_put(self.images[number], batch[place], dice)
         return TensorImage(torch.from_numpy(batch).permute(0, 3, 1, 2))
 
-    def _labels(self, chunk: list[int]) -> Any:
-        labels = [self._label(number) for number in chunk]
-        return retain_type(fa_collate(labels), labels[0])
-
-    def _label(self, number: int) -> Any:
-        """An item's label as fastai's own transforms make it, once."""
-        known = self.__dict__.setdefault("_known_labels", {})
-        if number not in known:
-            known[number] = self.dataset.tls[1][number]
-        return known[number]
+    def _labels(self, chunk: list[int]) -> Tensor:
+        """Labels as fastai's own transforms make them, each once; all together in one tensor, (items, ...)."""
+        label = self.dataset.tls[1]
+        if self.labels is None:
+            self.labels = torch.stack([label[chunk[0]]] * len(self.dataset))
+            self.labelled = np.zeros(len(self.dataset), bool)
+        for number in chunk:
+            if not self.labelled[number]:
+                self.labels[number], self.labelled[number] = label[number], True
+        return self.labels[chunk]
 
 
 def cut_or_put(image: np.ndarray, place: np.ndarray, dice: np.random.Generator) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SAMPLE_IMAGES = 48
@@ -64,8 +64,11 @@ def sample(count: int) -> list[str]:
 
 def fields(told: list[str]) -> dict[str, object]:
     """NAME=VALUE words as fields of a recipe: numbers, true and false become themselves."""
-    pairs = (word.split("=", 1) for word in told)
-    return {name: json.loads(value) if value[0] in "0123456789tf" else value for name, value in pairs}
+    found: dict[str, object] = dict(word.split("=", 1) for word in told)
+    for name, value in found.items():
+        with suppress(ValueError):
+            found[name] = json.loads(value)
+    return found
 
 
 def spread(values: list[float], unit: str = "") -> str:

@@ -5,7 +5,8 @@ python tests/bench/fine_tune.py --images FOLDER --arch resnet18          # photo
 All get the same photos and split, 224 pixels, batches of 64, one epoch with the body frozen and one with all awake, the
 same kinds of augmentation, two loader processes (where a way has any), and for resnet18 the same weights. Each way runs
 in a process of its own; in each round all take their turn, so that whatever else the machine does meets them alike, and
-ratios are taken within a round. The error of so few steps says little: tests/bench/pets_folds.py compares errors.
+ratios are taken within a round, each with another seed. The error after so few steps is mostly chance:
+tests/bench/pets_folds.py compares errors.
 The last line is the ratio of wall times, plain fastai / kit.
 """
 
@@ -42,7 +43,7 @@ def main(
     found: dict[str, list[dict]] = {name: [] for name in ways}
     for number in range(rounds):
         for name in ways:
-            told = [word for one in recipe for word in ("--recipe", one)]
+            told = [word for one in (f"seed={number + 1}", *recipe) for word in ("--recipe", one)]
             command = [sys.executable, __file__, "--images", str(images), "--arch", arch, "--batch", str(batch), *told]
             done = subprocess.run([*command, "--run", name], capture_output=True, text=True)
             if done.returncode:
@@ -141,8 +142,8 @@ def kit(images: Path, arch: str, batch: int, recipe: list[str], **options) -> di
     import kit as package
 
     taken = clock()
-    told = {"arch": arch, "weights": weights_of(arch), "size": SIZE, "batch": batch, "workers": WORKERS} | options
-    told |= fields(recipe)
+    told = {"arch": arch, "weights": weights_of(arch), "size": SIZE, "batch": batch, "workers": WORKERS}
+    told |= {"rate": RATE, "lr_mult": 100} | options | fields(recipe)  # the rates of fastai's fine_tune
     with tempfile.TemporaryDirectory() as folder:
         run = package.fine_tune(rows, out=Path(folder) / "run", cbs=[taken], onnx=False, examples=False, **told)
     wall = time.perf_counter() - begun
