@@ -58,6 +58,7 @@ def verdict(
     """
     names, vocab = answers.in_sight(one), config["vocab"]
     pictures = [] if maps is None else [heat_picture(maps[vocab.index(name)]) for name in names]
+    pictures = pictures if any(pictures) else []
     warning = f'<p class="unlike"><strong>{UNLIKE}.</strong> Do not rely on what follows.</p>' if one.unlike else ""
     slider = (
         '<label class="strength"><span>Heat map</span>'
@@ -66,6 +67,7 @@ def verdict(
     took = f"{1000 * seconds:.0f}&nbsp;ms" if seconds < 1 else f"{seconds:.1f}&nbsp;s"
     choose = bool(pictures) and (len(names) > 1 or config["task"] != REGRESSION)
     how = answers.how_to_read(config["task"], bool(pictures), choose)
+    how = how if pictures or maps is None else f"No part of it speaks for the answer more than others. {how}".strip()
     return (
         f'<div class="result{" doubt" if one.unlike else ""}">'
         f'<div role="status">{warning}<h2>{answers.heading(one)}</h2></div>'

@@ -54,6 +54,16 @@ def test_an_image_unlike_the_training_images_is_said_to_be_so():
     assert "1 unlike the training images" in rows.table([one], PETS, 1, 1)
 
 
+def test_where_nothing_in_the_picture_stands_out_no_heat_map_is_promised():
+    one = Prediction("x.png", "cat", 0.9, {"cat": 0.9, "dog": 0.1})
+    for maps, told in ((np.zeros((2, 3, 3)), False), (np.eye(3)[None].repeat(2, 0), True)):
+        seen = render.verdict(one, maps, PETS, Image.new("RGB", (8, 8)), 0.01)
+        assert ("Choose a class to see what speaks for it" in seen) is told
+        assert ('class="strength"' in seen) is told
+        assert ('type="radio"' in seen) is told
+        assert ("No part of it speaks for the answer more than others" in seen) is not told
+
+
 def test_a_file_that_is_no_image_says_why_and_not_where_it_lies(predictor, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_text("no image")
