@@ -1,6 +1,6 @@
 """What the machine gives: how many cores, and memory that stays while it is needed again and again.
 
-with heap_kept(): learn.fine_tune(1)        # 1.07 to 1.25 times as quick on two cores
+with heap_kept(): learn.fine_tune(1)        # 1.04 to 1.16 times as quick on two cores: tests/bench/steps.py
 """
 
 import ctypes
