@@ -1,19 +1,14 @@
 """How many cores there are; freed memory stays with the process meanwhile, and goes back afterwards."""
 
 import platform
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import resident
 
 from kit.machine import heap_kept
 
 PIECE = 200_000_000
-
-
-def resident() -> int:
-    """Bytes of this process that lie in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def held_after_a_large_array() -> int:

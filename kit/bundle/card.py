@@ -117,8 +117,8 @@ def _about_range(limits: dict[str, Any], vocab: list[str]) -> str:
 def _table(result: Result) -> str:
     """Each class or number with its figures."""
     heads, rows = result.texts("-")
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" if line[0] != "---" else f"|{'|'.join(line)}|" for line in lines)
+    head, *lines = (f"| {' | '.join(cells)} |" for cells in (heads, *rows))
+    return "\n".join([head, "|---" * len(heads) + "|", *lines])
 
 
 def _confusions(result: Result) -> str:

@@ -1,5 +1,4 @@
-"""From the recipe's fields to fastai's callbacks: mixup, cutmix, loss, clipping, accumulation, early
-stopping, progressive resizing.
+"""From the recipe's fields to fastai's callbacks.
 
 learn.fine_tune(3, cbs=training_callbacks(learn, recipe))
 """

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kit.errors import RecipeError, first_line
+from kit.train.precision import FEWEST_PIXELS
 
 SMALLEST = 0.5  # of the side
 GROWN = 0.75  # of all steps: from then on images are whole
-STEP, FEWEST = 16, 32  # pixels
+STEP = 16  # pixels
 
 
 class Growing(Callback):
@@ -41,7 +42,7 @@ class Growing(Callback):
 def side_at(progress: float, size: int) -> int:
     """The side in pixels when `progress` (0 to 1) of all steps are done."""
     share = SMALLEST + (1 - SMALLEST) * progress / GROWN
-    return size if share >= 1 else min(size, max(FEWEST, int(share * size / STEP) * STEP))
+    return size if share >= 1 else min(size, max(FEWEST_PIXELS, int(share * size / STEP) * STEP))
 
 
 def smaller(images: Tensor, side: int) -> Tensor:
