@@ -15,7 +15,7 @@ import kit
 from kit import bundle, cross_validation, data, model, train
 from kit.bundle.onnx import TOLERANCE
 from kit.cli.evaluate import evaluate
-from kit.cli.main import app
+from kit.cli.main import application
 from kit.errors import BundleError, DataError, RecipeError
 from kit.evaluate.comparison import compare
 from kit.manifest import CARD, write_config
@@ -180,7 +180,7 @@ def test_the_report_and_the_card_speak_of_the_task(multi, numbers):
 def said(*arguments, expect: int = 0) -> str:
     from typer.testing import CliRunner
 
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    done = CliRunner().invoke(application(), [str(argument) for argument in arguments])
     assert done.exit_code == expect, done.output
     return done.stdout
 

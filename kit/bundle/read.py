@@ -62,12 +62,12 @@ def load(
 
 @contextmanager
 def checking(folder: Path, config: dict[str, Any], first: str) -> Iterator[Callable[[str], None]]:
-    """Meanwhile a thread compares all files of a bundle with their SHA-256, `first` before the others.
+    """Meanwhile a thread compares all files of a bundle with their SHA-256: small ones, then `first`, then the others.
 
     Yields a function to call before a file is used: it waits until that file was found to be the one that was saved.
     At the end of the block all files were. Raises `BundleError` for one that is not.
     """
-    names = sorted(config["files"], key=lambda name: (name != first, name in (ONNX, WEIGHTS)))
+    names = sorted(config["files"], key=lambda name: (name in (ONNX, WEIGHTS), name != first))
     with ThreadPoolExecutor(1) as pool:
         checks = {name: pool.submit(check_file, folder, config, name) for name in names}
         try:

@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 from kit import bundle
 from kit.bundle.convert import convert
 from kit.bundle.exports import open_export, read_export
-from kit.cli.main import app
+from kit.cli.main import application
 from kit.data.sources import labelled_images
 from kit.errors import BundleError
 
@@ -245,7 +245,7 @@ def test_3_nothing_is_opened_before_its_hash_is_shown_and_it_is_trusted(shapes, 
     path = tmp_path / "export.pkl"
     path.write_bytes(pickle.dumps(Marks(tmp_path / "ran")))
     command = ["convert", str(path), str(tmp_path / "out"), "--images", str(shapes)]
-    done = CliRunner().invoke(app, command)
+    done = CliRunner().invoke(application(), command)
     assert hashlib.sha256(path.read_bytes()).hexdigest() in done.output
     assert isinstance(done.exception, BundleError)
     assert done.exception.problem == f"{path} is a pickle: opening it runs whatever code is in it"
@@ -256,7 +256,7 @@ def test_3_nothing_is_opened_before_its_hash_is_shown_and_it_is_trusted(shapes, 
 
 def test_3_trusted_it_is_converted_by_the_command(exported, shapes, tmp_path):
     command = ["convert", str(exported), str(tmp_path / "out"), "--images", str(shapes), "--trust-pickle"]
-    done = CliRunner().invoke(app, command)
+    done = CliRunner().invoke(application(), command)
     assert done.exit_code == 0, done.output
     assert "0 of 24 images get another class" in done.output
     assert bundle.load(tmp_path / "out").vocab == VOCAB

@@ -97,6 +97,20 @@ print(*(set(sys.modules) & set({HEAVY!r})))
     assert loaded == ""
 
 
+def test_the_command_that_predicts_reads_no_more_than_it_needs(run, paths):
+    code = f"""
+import atexit, sys
+from kit.cli.main import run
+atexit.register(lambda: print(*(set(sys.modules) & set({(*HEAVY, "pydantic", "kit.cli.serve")!r}))))
+sys.argv = ["kit", "predict", {str(run.bundle)!r}, {str(paths[0])!r}]
+run()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer, loaded = done.stdout.splitlines()
+    assert str(paths[0]) in answer
+    assert loaded == ""
+
+
 def test_a_bundle_without_it_predicts_with_torch_and_says_so(copy, paths, capsys):
     drop_onnx(copy)
     assert bundle.load(copy).predict(paths[0])[0].label

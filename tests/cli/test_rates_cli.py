@@ -4,14 +4,14 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from kit.cli.main import app
+from kit.cli.main import application
 from kit.data.images import open_image
 
 TINY = ["--weights", "none", "--size", "32", "--batch", "4", "--workers", "0", "--freeze-epochs", "0"]
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(app, [*map(str, arguments)])
+    return CliRunner().invoke(application(), [*map(str, arguments)])
 
 
 def test_the_rate_is_the_result_and_the_curve_a_picture_and_a_table(shapes, tmp_path, monkeypatch):

@@ -258,14 +258,14 @@ def test_the_cache_has_a_cap_and_what_was_used_longest_ago_goes_first(wide, monk
 def test_kit_cache_lists_and_clears(wide, tmp_path):
     from typer.testing import CliRunner
 
-    from kit.cli.main import app
+    from kit.cli.main import application
 
     decoded(wide, ForTraining(16, "crop"), where="disk")
     (tmp_path / "cache" / "oxford-pets.tar.gz").write_bytes(b"x" * 1000)
-    said = CliRunner().invoke(app, ["cache"]).stdout
+    said = CliRunner().invoke(application(), ["cache"]).stdout
     assert said.startswith(f"{tmp_path / 'cache'}: 1 files of decoded images, 0.0 MB of at most 20.0 GB")
     assert "oxford-pets.tar.gz  0.0 MB  fetched" in said
-    assert "removed" in CliRunner().invoke(app, ["cache", "--clear"]).stdout
+    assert "removed" in CliRunner().invoke(application(), ["cache", "--clear"]).stdout
     assert cached() == []
     assert (tmp_path / "cache" / "oxford-pets.tar.gz").exists()
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kit import evaluate
-from kit.cli.main import app
+from kit.cli.main import application
 from kit.errors import DataError
 
 
@@ -100,7 +100,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 
 
 def test_a_run_equals_itself_and_the_command_prints_json(run):
-    done = CliRunner().invoke(app, ["compare", str(run.folder), str(run.folder), "--json"])
+    done = CliRunner().invoke(application(), ["compare", str(run.folder), str(run.folder), "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["n"] == run.evaluation.n
