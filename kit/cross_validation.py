@@ -26,7 +26,6 @@ from kit.intervals import Estimate
 from kit.pipeline import checked_table, divide
 from kit.recipe import Recipe
 from kit.runs import Run, chosen_json, free_name
-from kit.train.history import History
 
 FEWEST, MOST = 2, 100
 
@@ -96,7 +95,7 @@ def cross_validate(
     runs = []
     for number, part in enumerate(tables, 1):
         train.seed_everything(recipe.seed)
-        learn, history = model.learner(block.dataloaders(part), recipe, **learner_options), History(quiet=True)
+        learn, history = model.learner(block.dataloaders(part), recipe, **learner_options), train.History(quiet=True)
         train.fine_tune(learn, recipe, cbs=cbs, history=history, log_folder=folder / f"fold-{number}")
         result = evaluate.evaluate(learn)
         say(f"fold {number} of {folds}: {result.words} {result.headline}")

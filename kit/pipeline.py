@@ -8,10 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from fastai.vision.all import IN_NOTEBOOK, Learner
 
 from kit import bundle, data, evaluate, model, train
 from kit.console import say
@@ -19,8 +18,12 @@ from kit.errors import DataError, RecipeError, TrainingError, did_you_mean
 from kit.files import can_be_made, new_folder
 from kit.recipe import Recipe
 from kit.runs import Run, free_name, write_run
-from kit.train.history import History
-from kit.train.rates import RateCurve
+
+if TYPE_CHECKING:
+    from fastai.vision.all import Learner
+
+    from kit.train.history import History
+    from kit.train.rates import RateCurve
 
 
 def fine_tune(
@@ -48,9 +51,9 @@ def fine_tune(
     recipe = replace(recipe or Recipe(), **changes)
     folder = can_be_made(Path(out) if out else free_name(source, recipe))
     train.check_log(recipe.log)
-    train.seed_everything(recipe.seed)
-    table = checked_table(source, recipe)
+    table = checked_table(source, recipe)  # before torch and fastai are loaded, which takes seconds
     new_folder(folder)
+    train.seed_everything(recipe.seed)
     dls = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms).dataloaders(table)
     learn = model.learner(dls, recipe, **learner_options)
     bundle.check_preparation(learn)
@@ -66,10 +69,10 @@ def fine_tune(
 
 
 def trained(
-    learn: Learner, recipe: Recipe, cbs: list | None, folder: Path
-) -> tuple[History, KeyboardInterrupt | TrainingError | None]:
+    learn: "Learner", recipe: Recipe, cbs: list | None, folder: Path
+) -> "tuple[History, KeyboardInterrupt | TrainingError | None]":
     """The history of `train.fine_tune`, and what stopped it on the way, if something was learned before that."""
-    history = History(quiet=IN_NOTEBOOK)
+    history = train.History()
     try:
         train.fine_tune(learn, recipe, cbs=cbs, history=history, log_folder=folder)
     except (KeyboardInterrupt, TrainingError) as stop:
@@ -90,10 +93,11 @@ def ended(run: Run, stop: KeyboardInterrupt | TrainingError | None) -> Run:
     raise stop
 
 
-def find_rate(source: str | Path | pd.DataFrame, recipe: Recipe) -> RateCurve:
+def find_rate(source: str | Path | pd.DataFrame, recipe: Recipe) -> "RateCurve":
     """What `--rate auto` would do with this recipe: the rate finder's curve and its suggestion. Writes nothing."""
+    table = checked_table(source, recipe)
     train.seed_everything(recipe.seed)
-    dls = data.blocks(recipe).dataloaders(checked_table(source, recipe))
+    dls = data.blocks(recipe).dataloaders(table)
     data.make_resident(dls, recipe)
     return train.find_rate(model.learner(dls, recipe), recipe)
 
@@ -101,6 +105,10 @@ def find_rate(source: str | Path | pd.DataFrame, recipe: Recipe) -> RateCurve:
 def divide(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options that are fields of `Recipe`, and those that are fastai's Learner's; others get "did you mean"."""
     ours = {field.name for field in fields(Recipe)}
+    if ours.issuperset(options):
+        return options, {}
+    from fastai.vision.all import Learner
+
     theirs = set(inspect.signature(Learner.__init__).parameters) - {"self", "dls", "model", "cbs"}
     for name in options:
         if name not in ours | theirs:

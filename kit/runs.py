@@ -10,12 +10,10 @@ import shlex
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
-from kit.bundle.write import package_versions
 from kit.data.audit import check
 from kit.evaluate.pictures import as_html, draw_overview, draw_predictions
 from kit.evaluate.report import Report, write_report
@@ -23,8 +21,9 @@ from kit.evaluate.result import Result
 from kit.files import write_json, write_text
 from kit.intervals import Estimate
 from kit.recipe import Recipe
-from kit.train.history import History, draw_curves
-from kit.train.precision import precision_for
+
+if TYPE_CHECKING:
+    from kit.train.history import History
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Run:
     folder: Path
     table: pd.DataFrame
     learner: Any
-    history: History
+    history: "History"
     evaluation: Result
     test: Result | None
     bundle: Path
@@ -122,6 +121,11 @@ def result_json(run: Run) -> dict[str, Any]:
 
 def chosen_json(run: Run) -> dict[str, Any]:
     """Every choice that was made for the user: device, arithmetic, threads, workers, normalisation, versions."""
+    import torch
+
+    from kit.bundle.write import package_versions
+    from kit.train.precision import precision_for
+
     precision, dls = precision_for(run.learner, run.recipe), run.learner.dls
     source = run.source if isinstance(run.source, str | Path) else type(run.source).__name__
     return {
@@ -147,6 +151,8 @@ def chosen_json(run: Run) -> dict[str, Any]:
 
 def write_run(run: Run) -> None:
     """Write all of a run folder but the bundle, which is there already."""
+    from kit.train.history import draw_curves
+
     write_json(run.folder / "recipe.json", {"recipe": run.recipe.to_json(), "chosen": chosen_json(run)})
     write_json(run.folder / "result.json", result_json(run))
     sides = [("valid", run.evaluation)] + ([("test", run.test)] if run.test else [])

@@ -40,10 +40,11 @@ def convert(
     if not trust_pickle:
         problem = f"{export} is a pickle: opening it runs whatever code is in it"
         raise BundleError(problem, fix="if you know who made this very file: --trust-pickle")
-    from kit.bundle.convert import convert as convert_export
     from kit.data.sources import labelled_images
 
     rows = labelled_images(images, label=label, labels=labels)
+    from kit.bundle.convert import convert as convert_export  # torch and fastai, which take seconds
+
     classes = [name.strip() for name in names.split(",")] if names else None
     folder, proof = convert_export(export, out, rows, names=classes, arch=arch, tolerance=tolerance)
     print(proof)

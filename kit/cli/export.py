@@ -15,12 +15,13 @@ Images = Annotated[
 
 def export(bundle: Bundle, images: Images = None) -> None:
     """Write model.onnx into BUNDLE: it then predicts with ONNX Runtime, without torch, and starts in half a second."""
-    from kit.bundle.onnx import export as write
     from kit.cli.predict import find_images
 
     folder = find_bundle(bundle)
-    examples = sorted(map(str, (folder / EXAMPLES).glob("*.jpg")))
-    proof = write(folder, list(find_images(images)) if images else examples)
+    proven_on = list(find_images(images)) if images else sorted(map(str, (folder / EXAMPLES).glob("*.jpg")))
+    from kit.bundle.onnx import export as write  # torch, which takes seconds
+
+    proof = write(folder, proven_on)
     size = (folder / ONNX).stat().st_size / 1e6
     say(f"{folder / ONNX}: {size:.0f} MB")
     print(f"largest difference of a probability {proof['largest_difference']:.1e} on {proof['images']} images")

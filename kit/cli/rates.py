@@ -17,15 +17,15 @@ LINES = 12
 @with_recipe
 def rates(folder: Folder, recipe: Recipe, out: Out = Path("rates.png")) -> None:
     """Train a copy for 100 batches with a growing rate, draw the loss, and say which rate --rate auto would take."""
+    from kit import train
     from kit.files import atomic_path, check_parent, write_text
     from kit.pipeline import find_rate
-    from kit.train.rates import draw_rates
 
     check_parent(out)
     curve = find_rate(folder, recipe)
     table = curve.table()
     with atomic_path(out) as partial:
-        draw_rates(curve, partial)
+        train.draw_rates(curve, partial)
     write_text(out.with_suffix(".csv"), table.to_csv(index=False, lineterminator="\n"))
     some = table.iloc[:: max(1, len(table) // LINES)]
     say(some.to_string(index=False, formatters={"rate": "{:.1e}".format, "loss": "{:.4f}".format}))

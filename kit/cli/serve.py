@@ -8,6 +8,7 @@ import typer
 
 from kit.cli.options import Bundle, Device, Engine
 from kit.errors import KitError
+from kit.manifest import find_bundle
 
 Host = Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0 for all of this machine's")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="the port; 0 takes any free one")]
@@ -39,6 +40,7 @@ def serve(
     engine: Engine = "auto",
 ) -> None:
     """Serve BUNDLE: a page for people and a REST API for programs, on one port."""
+    find_bundle(bundle)  # before gradio is loaded, which takes seconds
     from kit.serve import Settings, run
 
     settings = Settings(

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from fastai.vision.all import Callback
+from fastai.vision.all import IN_NOTEBOOK, Callback
 
 from kit.console import say
 
 
 class History(Callback):
-    """Records every epoch and every step's loss and rate, through all phases; says a line an epoch where asked.
+    """Records every epoch and every step's loss and rate, through all phases; says a line an epoch, but not if quiet.
 
     rows: a dict an epoch (epoch, phase, train_loss, valid_loss, the metrics, seconds). steps: a dict a training batch.
     ends: the number of steps at the end of each epoch.
@@ -23,7 +23,7 @@ class History(Callback):
 
     order = 55  # after the recorder, and before what may end training at the end of an epoch
 
-    def __init__(self, quiet: bool = False):
+    def __init__(self, quiet: bool = IN_NOTEBOOK):
         super().__init__()
         self.quiet = quiet
         self.chosen: dict[str, Any] = {}

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-from fastai.vision.all import Callback, Learner
+from typing import TYPE_CHECKING, Any
 
 from kit.errors import RecipeError
-from kit.train.state import random_numbers_kept
+
+if TYPE_CHECKING:
+    from fastai.vision.all import Callback, Learner
 
 
 def check_log(log: str) -> None:
@@ -26,7 +26,9 @@ def check_log(log: str) -> None:
 
 
 @contextmanager
-def logging_to(log: str, learn: Learner, folder: Path | None = None, config: Any = None) -> Iterator[list[Callback]]:
+def logging_to(
+    log: str, learn: "Learner", folder: Path | None = None, config: Any = None
+) -> "Iterator[list[Callback]]":
     """The callbacks for a recipe's `log`, while the log is open.
 
     folder: where the log's files go; by default where the package puts them. config: what wandb keeps as the run's
@@ -42,7 +44,7 @@ def logging_to(log: str, learn: Learner, folder: Path | None = None, config: Any
         yield []
 
 
-def _tensorboard(folder: Path | None) -> Callback:
+def _tensorboard(folder: Path | None) -> "Callback":
     """A folder a phase, since fastai counts the steps of each anew; no traced model and no pictures of batches."""
     from fastai.callback.tensorboard import TensorBoardCallback
 
@@ -58,7 +60,7 @@ def _tensorboard(folder: Path | None) -> Callback:
     return TensorBoard(trace_model=False, log_preds=False)
 
 
-def _wandb() -> Callback:
+def _wandb() -> "Callback":
     """Without predictions and models: nobody's photos are uploaded."""
     from fastai.callback.wandb import WandbCallback
 
@@ -78,9 +80,11 @@ def _wandb() -> Callback:
 
 
 @contextmanager
-def _wandb_run(learn: Learner, folder: Path | None, config: Any) -> Iterator[None]:
+def _wandb_run(learn: "Learner", folder: Path | None, config: Any) -> Iterator[None]:
     """A run of wandb's, opened before training and closed whatever happens; WANDB_MODE=offline is honoured."""
     import wandb
+
+    from kit.train.state import random_numbers_kept
 
     with random_numbers_kept(learn.dls):
         try:

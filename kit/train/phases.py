@@ -55,7 +55,7 @@ def fine_tune(
     history: one of your own, to look into when training ends by Ctrl-C or by `TrainingError` (a loss that is not
     finite): `learn` then has the weights so far. log_folder: where `recipe.log` writes.
     """
-    history = History(quiet=IN_NOTEBOOK) if history is None else history
+    history = History() if history is None else history
     history.chosen["cache"] = make_resident(learn.dls, recipe)
     quiet = nullcontext() if IN_NOTEBOOK else _quiet(learn)
     with quiet, heap_kept(), logging_to(recipe.log, learn, log_folder, recipe.to_json()) as logs:

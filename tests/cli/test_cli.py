@@ -191,6 +191,31 @@ def test_an_error_is_a_few_lines_with_the_fix_and_never_a_traceback(arguments, t
     assert len(done.stderr.splitlines()) < 14
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fine-tune", "nowhere"],
+        ["fine-tune", "nowhere", "--folds", "3"],
+        ["rates", "nowhere"],
+        ["export", "nowhere"],
+        ["convert", "nowhere.pkl", "out", "--images", "nowhere"],
+        ["serve", "nowhere"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_name_is_told_before_anything_is_loaded_that_takes_seconds(arguments):
+    code = f"""
+import atexit, sys
+from kit.cli.main import run
+atexit.register(lambda: print(*(set(sys.modules) & {{"torch", "fastai", "gradio"}})))
+sys.argv = ["kit", *{arguments!r}]
+run()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (1, [])
+    assert "nowhere" in done.stderr
+
+
 def test_a_size_is_a_number_with_or_without_its_unit():
     assert [parse_size(text) for text in ("500", "3 kb", "10mb", "2GB")] == [500, 3000, 10_000_000, 2_000_000_000]
     for text in ("", "much", "-1mb", "1.5mb", "10 tb", "1" * 13):
