@@ -1,4 +1,4 @@
-"""What is learned of an image: one class, any number of classes, or numbers; and how a table writes that down.
+"""What is learned of an image: one class, any number of classes, or numbers; and how tables and people are told.
 
 In a table the label is one text: "cat", "cat;dog" (in alphabetical order; "" for none of the classes), or "41.5;0.2".
 """
@@ -42,3 +42,12 @@ def title_of(vocab: Sequence[str], task: str) -> str:
 def shown(number: float) -> str:
     """A number for people: four digits."""
     return f"{number:.4g}" if abs(number) < 10_000 else f"{number:,.0f}"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.0278 as "2.8 %"; what is not quite all or nothing is never shown as that."""
+    least = 10**-digits
+    text = f"{100 * value:.{digits}f}"
+    if value < 1 and float(text) == 100:
+        return f"over {100 - least:.{digits}f} %"
+    return f"under {least:.{digits}f} %" if value > 0 and float(text) == 0 else f"{text} %"

@@ -13,7 +13,7 @@ from kit.cli.options import Bundle, Device, Engine
 from kit.console import progress, say
 from kit.errors import DataError
 from kit.files import atomic_path, check_parent
-from kit.task import REGRESSION
+from kit.task import REGRESSION, percent
 
 if TYPE_CHECKING:
     from kit.bundle.prediction import Prediction
@@ -122,7 +122,7 @@ def _answer(one: "Prediction", top: int) -> str:
     if one.numbers:
         return one.text
     if one.labels is None:
-        return ", ".join(f"{name} {value:.1%}" for name, value in one.top(top))
-    said = ", ".join(f"{name} {one.probabilities[name]:.1%}" for name in one.labels)
-    likeliest = "; ".join(f"{name} {value:.1%}" for name, value in one.top(1))
+        return ", ".join(f"{name} {percent(value)}" for name, value in one.top(top))
+    said = ", ".join(f"{name} {percent(one.probabilities[name])}" for name in one.labels)
+    likeliest = "; ".join(f"{name} {percent(value)}" for name, value in one.top(1))
     return said or f"{one.text} (likeliest: {likeliest})"

@@ -16,7 +16,7 @@ from kit.errors import DataError, TrainingError, some_of
 from kit.evaluate.result import PROBABILITY, Result, plain_json
 from kit.intervals import Estimate, wilson
 from kit.machine import heap_kept
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, percent
 
 SMALLEST = 1e-12
 MOST_CELLS = 5_000
@@ -122,7 +122,7 @@ class Evaluation(Result):
 
     def caption(self, row: Any) -> tuple[str, bool]:
         """The class and how sure it was; below it the truth where that is another."""
-        said = f"{row.prediction} {row.probability:.0%}"
+        said = f"{row.prediction} {percent(row.probability, 0)}"
         return (said if row.correct else f"{said}, is {row.label}"), bool(row.correct)
 
     def examples(self, count: int) -> pd.DataFrame:

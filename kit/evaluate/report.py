@@ -28,7 +28,7 @@ from kit.evaluate.result import Result
 from kit.files import write_text
 from kit.intervals import Estimate
 from kit.recipe import Recipe
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, shown, title_of
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, percent, shown, title_of
 
 HERE = Path(__file__).parent
 PHOTO, QUALITY = 176, 72
@@ -116,7 +116,7 @@ def _headline(result: Result) -> dict[str, str]:
     if isinstance(result, Evaluation):
         rate, wrong = result.headline, int((~result.predictions["correct"]).sum())
         text = f"Wrong on {wrong:,} of {held_out}. The true rate"
-        return _scaled("How often it is wrong", rate, text, "", min(1.0, max(0.05, 1.25 * rate.high)), _percent)
+        return _scaled("How often it is wrong", rate, text, "", min(1.0, max(0.05, 1.25 * rate.high)), percent)
     if isinstance(result, RegressionEvaluation) and len(result.vocab) == 1:
         off, score = result.off_by(0), result.headline
         text = f"The mean absolute error on {held_out}; R2 is {score.value:.3f}. The true mean"
@@ -126,10 +126,6 @@ def _headline(result: Result) -> dict[str, str]:
     return _scaled(heading, result.headline, text, result.words, 1.0, "{:.3f}".format)
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
 def _scaled(
     heading: str, found: Estimate, text: str, name: str, top: float, figure: Callable[[float], str]
 ) -> dict[str, str]:
@@ -137,7 +133,7 @@ def _scaled(
     places = {"low_at": found.low / top, "high_at": found.high / top, "at": found.value / top}
     sentence = f"{text} lies between {figure(found.low)} and {figure(found.high)} (95 % interval)."
     about = {"heading": heading, "name": name, "value": figure(found.value), "sentence": sentence}
-    about["top"] = _percent(top).replace(".0", "") if figure is _percent else shown(top)
+    about["top"] = percent(top).replace(".0", "") if figure is percent else shown(top)
     return about | {name: f"{min(1.0, max(0.0, place)):.4f}" for name, place in places.items()}
 
 

@@ -16,8 +16,8 @@ from kit.errors import ImageError, some_of
 from kit.manifest import CONVERTED, MISTAKES, photos
 from kit.serve import figures
 from kit.serve.render import data_url
-from kit.serve.words import is_figure, percent, ranges
-from kit.task import CLASSIFICATION, MULTILABEL, NONE, REGRESSION, classes_of, numbers_of, shown
+from kit.serve.words import is_figure, ranges
+from kit.task import CLASSIFICATION, MULTILABEL, NONE, REGRESSION, classes_of, numbers_of, percent, shown
 
 MOST_NAMED = 12
 PHOTO = 320

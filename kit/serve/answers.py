@@ -9,8 +9,8 @@ from typing import Any
 
 from kit.bundle.prediction import Prediction
 from kit.errors import some_of
-from kit.serve.words import breakdown, percent, ranges
-from kit.task import CLASSIFICATION, MULTILABEL, NONE, REGRESSION, shown
+from kit.serve.words import breakdown, ranges
+from kit.task import CLASSIFICATION, MULTILABEL, NONE, REGRESSION, percent, shown
 
 TOP, LEAST_OTHERS, MOST_SAID = 5, 2, 20
 MOST_IN_HEADING, MOST_NUMBERS = 12, 6

@@ -9,8 +9,8 @@ from typing import Any
 
 from kit.evaluate.confusion import confused_most
 from kit.serve.rows import sortable
-from kit.serve.words import breakdown, is_figure, measured_on, percent, share
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, shown
+from kit.serve.words import breakdown, is_figure, measured_on, share
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, percent, shown
 
 # A matrix of more columns takes the whole width, or writes its headings upwards where they are long.
 MOST_BESIDE, MOST_LEVEL, SHORT = 6, 4, 3

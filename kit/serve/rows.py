@@ -9,8 +9,7 @@ from typing import Any
 
 from kit.bundle.prediction import Prediction
 from kit.serve.render import UNLIKE
-from kit.serve.words import percent
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, shown
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, percent, shown
 
 MOST_COLUMNS = 8
 HEADS = {CLASSIFICATION: ("prediction", "probability"), MULTILABEL: ("prediction",), REGRESSION: ()}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kit.manifest import CONVERTED
-from kit.task import CLASSIFICATION, MOST_IN_TITLE, MULTILABEL, REGRESSION, shown
+from kit.task import CLASSIFICATION, MOST_IN_TITLE, MULTILABEL, REGRESSION, percent, shown
 
 MOST = 1e100
 # Of a class or of a number: the figures that are always there, and those that may be None (of nothing, there is none).
@@ -18,15 +18,6 @@ FIGURES = {
     MULTILABEL: (("n", "threshold"), ("precision", "recall", "f1", "average_precision")),
     REGRESSION: (("mae", "low", "high", "rmse"), ("r2",)),
 }
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """0.0278 as "2.8 %"; what is not quite all or nothing is never shown as that."""
-    least = 10**-digits
-    text = f"{100 * value:.{digits}f}"
-    if value < 1 and float(text) == 100:
-        return f"over {100 - least:.{digits}f} %"
-    return f"under {least:.{digits}f} %" if value > 0 and float(text) == 0 else f"{text} %"
 
 
 def measured_on(config: Mapping[str, Any]) -> str:

@@ -21,7 +21,8 @@ from kit.cli.serve import ask_password, parse_size
 from kit.errors import KitError
 from kit.evaluate.evaluation import Evaluation
 from kit.manifest import EXAMPLES, MISTAKES
-from kit.serve import about, figures, render, rows, server, webpage, words
+from kit.serve import about, figures, render, rows, server, webpage
+from kit.task import percent
 
 PETS = {"vocab": ["cat", "dog"], "task": "classification"}
 APP = Path(__file__).parents[2] / "apps" / "pets_demo.py"
@@ -100,8 +101,8 @@ def test_about_says_the_error_rate_with_its_interval_and_every_class(predictor):
     seen = about.card(predictor.config, predictor.folder)
     figures = predictor.config["metrics"]
     for text in (
-        words.percent(figures["low"]),
-        words.percent(figures["high"]),
+        percent(figures["low"]),
+        percent(figures["high"]),
         f"{figures['n']} images",
         *predictor.vocab,
     ):
@@ -227,21 +228,6 @@ def test_a_network_without_heat_maps_shows_its_classes_and_nothing_to_choose():
     assert "<input" not in seen
     assert seen.count("<label>") == 2
     assert "heat" not in seen.lower()
-
-
-@pytest.mark.parametrize(
-    "value, text",
-    [
-        (0.5, "50.0 %"),
-        (1.0, "100.0 %"),
-        (0.9999, "over 99.9 %"),
-        (0.0, "0.0 %"),
-        (0.0001, "under 0.1 %"),
-        (0.0278, "2.8 %"),
-    ],
-)
-def test_what_is_not_quite_all_or_nothing_is_not_shown_as_that(value, text):
-    assert words.percent(value) == text
 
 
 def test_a_map_in_which_nothing_spoke_for_a_class_has_no_picture():
