@@ -17,15 +17,17 @@ import pandas as pd
 
 from kit import data, evaluate, model, train
 from kit.console import say
+from kit.data.audit import check
 from kit.data.targets import classes_in, strata
 from kit.errors import DataError, RecipeError, some_of
 from kit.evaluate.pictures import as_html, draw_overview, draw_predictions
+from kit.evaluate.report import Report, write_report
 from kit.evaluate.result import Result
 from kit.files import can_be_made, new_folder, write_json, write_text
 from kit.intervals import Estimate
 from kit.pipeline import checked_table, divide
 from kit.recipe import Recipe
-from kit.runs import Run, chosen_json, free_name
+from kit.runs import Run, chosen_json, command, free_name
 
 FEWEST, MOST = 2, 100
 
@@ -61,10 +63,15 @@ class CrossValidation:
 
     def lines(self) -> list[str]:
         """The result in words: pooled, and how the folds differ."""
-        rates = [fold.value for fold in self.folds]
-        spread = f"{self.evaluation.words} of each of {len(rates)} folds: from {min(rates):.4f} to {max(rates):.4f}"
         kept = "no network is kept: train one on these images with kit fine-tune, without --folds"
-        return [*self.evaluation.lines(), spread, kept, f"{self.folder}: predictions.csv ({self.seconds:.0f} s)"]
+        where = f"{self.folder}: report.html, predictions.csv, pictures ({self.seconds:.0f} s)"
+        return [*self.evaluation.lines(), self.spread, kept, where]
+
+    @property
+    def spread(self) -> str:
+        """How the folds differ, in words."""
+        rates = [fold.value for fold in self.folds]
+        return f"{self.evaluation.words} of each of {len(rates)} folds: from {min(rates):.4f} to {max(rates):.4f}"
 
 
 def cross_validate(
@@ -105,7 +112,7 @@ def cross_validate(
         gc.collect()
     rates = [run.headline for run in runs]
     found = CrossValidation(folder, recipe, *pooled(runs, table), rates, time.perf_counter() - started)
-    write(found, runs)
+    write(found, runs, table)
     return found
 
 
@@ -147,8 +154,8 @@ def pooled(runs: list[Run], table: pd.DataFrame) -> tuple[pd.DataFrame, Result]:
     return table, replace(runs[0].evaluation, predictions=predictions)
 
 
-def write(found: CrossValidation, runs: list[Run]) -> None:
-    """The run folder: as that of a single training, but without a bundle."""
+def write(found: CrossValidation, runs: list[Run], table: pd.DataFrame) -> None:
+    """The run folder: as that of a single training, but without a bundle. table: as it was before the folds."""
     chosen = chosen_json(runs[0]) | {"folds": len(runs)}
     write_json(found.folder / "recipe.json", {"recipe": found.recipe.to_json(), "chosen": chosen})
     result = found.evaluation.figures() | {
@@ -163,6 +170,16 @@ def write(found: CrossValidation, runs: list[Run]) -> None:
         write_text(found.folder / f"{name}.csv", rows.to_csv(index=False, lineterminator="\n"))
     pictures = found.folder / "pictures"
     pictures.mkdir()
-    draw_overview(found.evaluation, pictures)
+    overview = draw_overview(found.evaluation, pictures)
     worst = found.evaluation.top_losses(8)
     draw_predictions(found.evaluation, worst, pictures / "top_losses.png", "Highest losses")
+    report = Report(
+        result=found.evaluation,
+        recipe=found.recipe,
+        chosen=chosen,
+        overview=overview,
+        command=command(runs[0].source, found.recipe, len(runs)),
+        findings=check(table, found.recipe.batch).findings,
+        notes=[*found.evaluation.remarks(), found.spread],
+    )
+    write_report(report, found.folder / "report.html")

@@ -184,15 +184,17 @@ def report_of(run: Run, overview: Path) -> Report:
     )
 
 
-def command(source: Any, recipe: Recipe) -> str:
+def command(source: Any, recipe: Recipe, folds: int | None = None) -> str:
     """The line that makes a run again: on the command line, or in Python where the source is a table."""
-    told = {
+    told = {"folds": folds} if folds else {}
+    told |= {
         one.name: value
         for one, value in zip(fields(Recipe), recipe.to_json().values(), strict=True)
         if getattr(recipe, one.name) != one.default
     }
     if not isinstance(source, str | Path):
-        return f"kit.fine_tune(table, {', '.join(f'{name}={value!r}' for name, value in told.items())})"
+        function = "cross_validate" if folds else "fine_tune"
+        return f"kit.{function}(table, {', '.join(f'{name}={value!r}' for name, value in told.items())})"
     words = ["kit", "fine-tune", str(source)]
     for name, value in told.items():
         option = name.replace("_", "-")

@@ -45,7 +45,8 @@ def test_the_pooled_error_has_wilsons_interval_over_all_images_and_the_folds_the
 
 def test_the_folder_holds_all_but_a_bundle_and_says_so(found):
     names = {path.name for path in found.folder.iterdir()}
-    assert names == {"recipe.json", "table.csv", "result.json", "history.csv", "predictions.csv", "pictures"}
+    files = {"recipe.json", "table.csv", "result.json", "history.csv", "predictions.csv", "report.html"}
+    assert names == files | {"pictures"}
     assert any("no network is kept" in line for line in found.lines())
     result = json.loads((found.folder / "result.json").read_text())
     assert result["n"] == 25
@@ -59,6 +60,14 @@ def test_two_cross_validations_are_compared_on_all_images(found, photos, tiny, t
     compared = evaluate.compare(found.folder, other.folder)
     assert compared.n == 24, "of two copies one is enough"
     assert compared.left_out == (0, 0)
+
+
+def test_its_report_tells_of_all_folds_and_how_to_make_it_again(found, photos):
+    text = (found.folder / "report.html").read_text(encoding="utf-8")
+    assert "of 25 images that it was not trained on" in text
+    assert found.spread in text
+    assert f"kit fine-tune {photos} --folds 3 --weights none" in text
+    assert "How it learned" not in text, "three trainings have no one curve"
 
 
 def test_a_seed_repeats_it(found, photos, tiny, tmp_path):

@@ -58,15 +58,16 @@ ACCENT, LINE = "#0f766e", "#c9d4d1"
 
 @dataclass(frozen=True)
 class Report:
-    """What a report tells. chosen: as in recipe.json; curves, overview: PNG files; command: the one that makes the run
-    again; notes: further lines about the result; findings: of the look before training."""
+    """What a report tells. chosen: as in recipe.json; overview, curves: PNG files, no curves of several trainings;
+    command: the one that makes the run again; notes: further lines about the result; findings: of the look before
+    training."""
 
     result: Result
     recipe: Recipe
     chosen: Mapping[str, Any]
-    curves: Path
     overview: Path
     command: str
+    curves: Path | None = None
     findings: Sequence[Finding] = ()
     notes: Sequence[str] = field(default_factory=list)
 
@@ -91,7 +92,7 @@ def render(report: Report) -> str:
         overview=None if classified else overview,
         worst=_photos(result, result.top_losses(MOST_WORST)),
         table=_table(result),
-        curves=picture_of(report.curves),
+        curves=report.curves and picture_of(report.curves),
         calibration=_calibration(result) if classified else None,
         findings=report.findings,
         command=report.command,

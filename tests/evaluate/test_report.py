@@ -34,7 +34,7 @@ def report(tmp_path):
     findings = [Finding("warning", f"odd {NASTY}")]
     chosen = {"rate": 0.002, "versions": {"torch": "2.15"}, "left_out": [1] * 9}
     picture = tmp_path / "curves.png"
-    return Report(evaluation, Recipe(epochs=3), chosen, picture, picture, "kit fine-tune x", findings, ["a note"])
+    return Report(evaluation, Recipe(epochs=3), chosen, picture, "kit fine-tune x", picture, findings, ["a note"])
 
 
 def test_the_result_is_said_with_its_interval(report):
