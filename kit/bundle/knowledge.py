@@ -16,6 +16,8 @@ from kit.bundle.predictor import THREADS, prepare_image
 from kit.data.targets import strata
 from kit.evaluate.calibration import Calibration, calibrate
 from kit.evaluate.evaluation import Evaluation
+from kit.evaluate.features import MOST as MOST_VALID
+from kit.evaluate.features import evenly
 from kit.evaluate.result import Result
 from kit.evaluate.thresholds import fit_thresholds
 from kit.evaluate.unknown import Unknown, fit, too_few
@@ -24,7 +26,7 @@ from kit.model.build import origin_of
 from kit.task import CLASSIFICATION, MULTILABEL
 from kit.train.precision import precision_for
 
-MOST_TRAIN, MOST_VALID = 400, 200
+MOST_TRAIN = 400
 FEWEST_ALIKE = 5
 BATCH = 32
 
@@ -55,13 +57,16 @@ def unknown_of(learn: Any, evaluation: Result, rules: Mapping[str, Any]) -> tupl
     if not isinstance(items, pd.DataFrame) or not {"path", "label"} <= set(items):
         return None, {"reason": "the DataLoaders hold no table of paths and labels"}
     train = items.iloc[evenly(len(items), MOST_TRAIN)]
-    valid = evaluation.predictions["path"].iloc[evenly(evaluation.n, MOST_VALID)]
+    valid = evaluation.predictions["path"].iloc[evenly(evaluation.n, MOST_VALID)].tolist()
     if reason := too_few(len(train), len(valid)):
         return None, {"reason": reason}
     quick = "bf16" if precision_for(learn, origin_of(learn).recipe).name == "bf16" else "fp32"
     # What is known is a mean and a covariance, in which rounding drowns; the threshold is set as a bundle will compare.
     known = features(torch_engine(learn.model, rules, learn.dls.device, quick), train["path"].tolist(), rules)
-    held_out = features(torch_engine(learn.model, rules, learn.dls.device), valid.tolist(), rules)
+    if evaluation.features.keys() >= set(valid):
+        held_out = np.stack([evaluation.features[path] for path in valid])
+    else:
+        held_out = features(torch_engine(learn.model, rules, learn.dls.device), valid, rules)
     labels = strata(train["label"].tolist(), evaluation.task, FEWEST_ALIKE)
     unknown = fit(known, np.array(labels), held_out)
     flagged = float(unknown.flags(held_out).mean())
@@ -78,8 +83,3 @@ def features(engine: Engine, paths: Sequence[str], rules: Mapping[str, Any]) -> 
             for start in range(0, len(paths), BATCH)
         ]
     return np.concatenate(parts)
-
-
-def evenly(count: int, most: int) -> np.ndarray:
-    """The numbers of at most `most` of `count` rows, from the first to the last."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from fastai.vision.all import AdaptiveConcatPool2d
 from torch import Tensor, nn
 
+from kit.model.heads import classifier_of
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 
@@ -25,9 +25,9 @@ class Served(nn.Module):
     def __init__(self, network: nn.Module, rules: Mapping[str, Any], task: str = CLASSIFICATION):
         super().__init__()
         self.task = task
-        self.body, head = network[0], list(network[1])
-        pooled = isinstance(head[0], AdaptiveConcatPool2d)
-        self.pool, self.classifier = (nn.Sequential(*head[:2]), head[2:]) if pooled else (None, head)
+        self.body, self.classifier = network[0], classifier_of(network)
+        pooling = list(network[1])[: -len(self.classifier)]
+        self.pool = nn.Sequential(*pooling) if pooling else None
         self.norm1, self.linear1, self.norm2, self.linear2 = _layers(self.classifier)
         self.limits = self.classifier[7] if task == REGRESSION else None
         for name in ("mean", "std"):

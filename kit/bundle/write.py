@@ -22,7 +22,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 
 from kit.bundle.card import card_text
-from kit.bundle.knowledge import evenly, of_task, unknown_of
+from kit.bundle.knowledge import of_task, unknown_of
 from kit.bundle.onnx import TOLERANCE, export, largest_difference, outputs
 from kit.bundle.predictor import prepare_image
 from kit.bundle.read import load
@@ -31,6 +31,7 @@ from kit.data.datablock import image_path
 from kit.data.images import open_image
 from kit.errors import BundleError
 from kit.evaluate.calibration import calibrated
+from kit.evaluate.features import evenly
 from kit.evaluate.result import Result
 from kit.files import atomic_path, new_folder, sha256, write_text
 from kit.manifest import (

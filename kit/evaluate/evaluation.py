@@ -5,7 +5,7 @@ result = evaluate(learn); result.error_rate      # 0.0541 (n=74, 95 % 0.0212-0.1
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -170,19 +170,27 @@ def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Result:
     """Predict the validation images of a fastai Learner, or labelled `rows` of a table, in fp32, and compare.
 
     The learner's logits become probabilities by a softmax, or of several classes an image by a sigmoid. TF32 is off
-    meanwhile, so that a GPU and a CPU agree.
+    meanwhile, so that a GPU and a CPU agree. Features of some images are kept with the result, for a bundle.
     """
     import torch
 
+    from kit.evaluate.features import features_kept
     from kit.train.precision import quick_layout
 
     loader = learn.dls.valid if rows is None else learn.dls.test_dl(rows, with_labels=True)
-    with learn.no_bar(), learn.no_logging(), heap_kept(), exact_convolutions(), quick_layout(learn.model):
+    with (
+        learn.no_bar(),
+        learn.no_logging(),
+        heap_kept(),
+        exact_convolutions(),
+        quick_layout(learn.model),
+        features_kept(learn, loader) as features,
+    ):
         outputs, targets = learn.get_preds(dl=loader, act=lambda output: output)
     if not torch.isfinite(outputs).all():
         fix = "train with a lower rate, for example a tenth of it (--rate)"
         raise TrainingError("the network's outputs are not finite: training diverged", fix=fix)
-    return result_of(learn, _paths(loader.items), outputs.double(), targets)
+    return replace(result_of(learn, _paths(loader.items), outputs.double(), targets), features=features)
 
 
 def result_of(learn: Any, paths: Sequence[str], outputs: Any, targets: Any) -> Result:

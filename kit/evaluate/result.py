@@ -1,7 +1,8 @@
 """What every result is, whatever the task: predictions on labelled images, one figure with its interval, and words."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,9 @@ class Result(ABC):
 
     predictions: pd.DataFrame
     vocab: list[str]
+
+    features: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, kw_only=True)
+    """By path, what the head was given of some of the images, (f,), where that was kept."""
 
     task: ClassVar[str]
     name: ClassVar[str]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastai.vision.all import AdaptiveConcatPool2d
 from fastai.vision.learner import add_head
 from torch import Tensor, nn
 
@@ -66,6 +67,12 @@ def with_head(body: Body, outputs: int, limits: Range | None = None) -> nn.Modul
     if limits is not None:
         network[1].append(limits)
     return network
+
+
+def classifier_of(network: nn.Module) -> list[nn.Module]:
+    """The layers of a head behind its pooling, where it has one: what they are given are the features of an image."""
+    head = list(network[1])
+    return head[2:] if isinstance(head[0], AdaptiveConcatPool2d) else head
 
 
 def empty_network(name: str, outputs: int, size: int, limits: Range | None = None) -> nn.Module:

@@ -1,6 +1,7 @@
 """A bundle knows how sure it may be, and which images are not like those it was trained on."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,21 @@ def test_images_are_flagged_by_the_features_that_the_network_gives(run, paths):
     assert [one.unlike for one in predictor.predict(paths)] == flags.tolist()
     nothing = predictor.unknown.flags(np.full((1, predictor.engine(pixels).features.shape[1]), np.nan))
     assert nothing.tolist() == [True]
+
+
+def test_the_features_kept_while_evaluating_are_those_that_the_bundle_computes(run):
+    predictor, evaluation = bundle.load(run.bundle), run.evaluation
+    paths = evaluation.predictions["path"].tolist()
+    assert set(evaluation.features) == set(paths)
+    pixels = np.stack([predictor.prepare(path) for path in paths])
+    kept = np.stack([evaluation.features[path] for path in paths])
+    np.testing.assert_allclose(kept, predictor.engine(pixels).features, atol=1e-5)
+
+
+def test_where_none_were_kept_the_bundle_computes_them(run, tmp_path):
+    folder = bundle.save(run.learner, replace(run.evaluation, features={}), tmp_path / "bundle", onnx=False)
+    ours, theirs = (bundle.load(one, engine="torch").unknown for one in (folder, run.bundle))
+    np.testing.assert_allclose(ours.threshold, theirs.threshold, rtol=1e-4)
 
 
 def test_too_few_images_to_know_are_said_to_be(tiny, shapes, tmp_path):
