@@ -8,9 +8,9 @@ import pytest
 from conftest import write_shapes
 
 from kit import Recipe
+from kit.cli.options import explanations
 from kit.data.labels import Pattern, is_cat
 from kit.errors import RecipeError
-from kit.recipe import explanations
 
 
 def test_every_field_has_a_line_of_explanation():

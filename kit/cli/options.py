@@ -5,17 +5,19 @@
 def fine_tune(folder: Path, recipe: Recipe, ...): ...
 """
 
+import ast
 import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
 from kit.offline import go_offline
-from kit.recipe import Recipe, explanations
+from kit.recipe import Recipe
 
 PLAIN = (str, int, float, bool)
 Bundle = Annotated[Path, typer.Argument(help="a bundle's folder, or a run folder")]
@@ -75,3 +77,14 @@ def _number_or_word(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+@functools.cache
+def explanations() -> dict[str, str]:
+    """The line under each field, by the field's name: the one source of the command line's help."""
+    body = ast.parse(inspect.getsource(Recipe)).body[0].body
+    texts = {}
+    for line, below in pairwise(body):
+        if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr):
+            texts[line.target.id] = below.value.value
+    return texts

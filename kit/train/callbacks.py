@@ -33,7 +33,8 @@ def training_callbacks(learn: Learner, recipe: Recipe, accumulate: int | None = 
     if accumulate > 1:
         callbacks.append(Accumulation(accumulate * learn.dls.train.bs))
     if recipe.progressive:
-        callbacks.append(growing(learn, recipe.size, recipe.freeze_epochs + recipe.epochs))
+        frozen = 0 if recipe.head_first else recipe.freeze_epochs
+        callbacks.append(growing(learn, recipe.size, frozen + recipe.epochs))
     if recipe.patience:
         callbacks += [StopEarly(patience=recipe.patience), BestWeights()]
     return callbacks

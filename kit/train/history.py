@@ -12,6 +12,8 @@ from fastai.vision.all import IN_NOTEBOOK, Callback
 
 from kit.console import say
 
+HEAD = "head"  # the phase in which the head learns alone, from features
+
 
 class History(Callback):
     """Records every epoch and every step's loss and rate, through all phases; says a line an epoch, but not if quiet.
@@ -37,8 +39,8 @@ class History(Callback):
         self.ends: list[int] = []
 
     def before_fit(self) -> None:
-        """Name the phase by what the optimiser may change."""
-        self.phase = "frozen" if self.opt.frozen_idx else "whole"
+        """Name the phase: as the learner does, or by what the optimiser may change."""
+        self.phase = getattr(self.learn, "phase_name", None) or ("frozen" if self.opt.frozen_idx else "whole")
 
     def before_epoch(self) -> None:
         """Start the clock."""
@@ -63,8 +65,9 @@ class History(Callback):
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of the lowest validation loss, the first of them; None before one is over."""
-        return min(self.rows, key=lambda row: row["valid_loss"])["epoch"] if self.rows else None
+        """The epoch of images of the lowest validation loss, the first of them; None before one is over."""
+        rows = [row for row in self.rows if row["phase"] != HEAD]
+        return min(rows, key=lambda row: row["valid_loss"])["epoch"] if rows else None
 
     def table(self) -> pd.DataFrame:
         """The epochs as a DataFrame."""

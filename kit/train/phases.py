@@ -21,8 +21,10 @@ from kit.model.build import origin_of
 from kit.recipe import Recipe
 from kit.train.callbacks import training_callbacks
 from kit.train.divergence import NotFinite, StopAtNonFinite
+from kit.train.head_first import train_head
 from kit.train.history import History
 from kit.train.logs import logging_to
+from kit.train.losses import TrainingLoss
 from kit.train.memory import trained_in_memory
 from kit.train.precision import precision_for, training_in
 from kit.train.rates import rates_for
@@ -79,11 +81,16 @@ def _attempt(
     own = training_callbacks(learn, recipe, accumulate)
     rate, lr_mult = rates_for(learn, recipe)
     history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
-    training = training_in(learn, precision_for(learn, recipe), recipe.compile)
+    precision = precision_for(learn, recipe)
+    training = training_in(learn, precision, recipe.compile)
     with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
         extra = [*needed, *own, StopAtNonFinite(history, rate), history, *cbs]
         if origin_of(learn).start.pretrained:
             phases = {"freeze_epochs": recipe.freeze_epochs, "lr_mult": lr_mult} | options
+            if recipe.head_first:
+                cbs = [*(one for one in own if isinstance(one, TrainingLoss)), StopAtNonFinite(history, rate), history]
+                train_head(learn, recipe.head_first, rate, precision, cbs)
+                phases["freeze_epochs"] = 0
             learn.fine_tune(recipe.epochs, rate, cbs=extra, **phases)
         else:
             say("note: a random start has nothing to freeze; all layers train from the first step")
