@@ -82,9 +82,9 @@ def measured(way: str, images: Path, arch: str, batch: int, recipe: list[str]) -
 
 
 def figures(seconds: list[float], count: int, begun: float, error: float) -> dict:
-    """What is printed of a run that ends now. seconds: of both epochs' training, the frozen one first; count: images in
-    each; begun: when all was imported."""
-    frozen, awake = (round(count / taken, 2) for taken in seconds)
+    """What is printed of a run that ends now. seconds: of both epochs' training, the frozen one first (head_first has
+    none); count: images in each; begun: when all was imported."""
+    frozen, awake = (round(count / taken, 2) for taken in [float("inf"), *seconds][-2:])
     wall, process = (round(time.perf_counter() - since, 2) for since in (begun, STARTED))
     return {"awake": awake, "frozen": frozen, "wall": wall, "process": process, "error": round(error, 4)}
 
