@@ -35,7 +35,7 @@ FEWEST, MOST = 2, 100
 @dataclass(frozen=True)
 class CrossValidation:
     """What the folds found. table: the images, with the fold that validates each; evaluation: the out-of-fold
-    predictions of all of them; folds: the headline of each fold; seconds: of all."""
+    predictions of all of them; folds: the headline of each fold; seconds: of all; caveats: what to read them with."""
 
     folder: Path
     recipe: Recipe
@@ -43,6 +43,7 @@ class CrossValidation:
     evaluation: Result
     folds: list[Estimate]
     seconds: float
+    caveats: list[str]
 
     @property
     def headline(self) -> Estimate:
@@ -62,10 +63,10 @@ class CrossValidation:
         return f"<p><b>{self.evaluation.words} {self.headline}</b>, {len(self.folds)} folds</p>{pictures}"
 
     def lines(self) -> list[str]:
-        """The result in words: pooled, and how the folds differ."""
+        """The result in words: pooled, how the folds differ, and what to read it with."""
         kept = "no network is kept: train one on these images with kit fine-tune, without --folds"
         where = f"{self.folder}: report.html, predictions.csv, pictures ({self.seconds:.0f} s)"
-        return [*self.evaluation.lines(), self.spread, kept, where]
+        return [*self.evaluation.lines(), self.spread, *self.caveats, kept, where]
 
     @property
     def spread(self) -> str:
@@ -111,7 +112,8 @@ def cross_validate(
         del learn
         gc.collect()
     rates = [run.headline for run in runs]
-    found = CrossValidation(folder, recipe, *pooled(runs, table), rates, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    found = CrossValidation(folder, recipe, *pooled(runs, table), rates, seconds, runs[0].caveats())
     write(found, runs, table)
     return found
 
@@ -151,7 +153,7 @@ def pooled(runs: list[Run], table: pd.DataFrame) -> tuple[pd.DataFrame, Result]:
     of_fold = dict(zip(predictions["path"], predictions["fold"], strict=True))
     split = table["split"].where(~table["path"].isin(order), "valid")
     table = table.assign(split=split, fold=table["path"].map(of_fold).fillna(0).astype(int))
-    return table, replace(runs[0].evaluation, predictions=predictions)
+    return table, replace(runs[0].evaluation, predictions=predictions, features={})
 
 
 def write(found: CrossValidation, runs: list[Run], table: pd.DataFrame) -> None:
@@ -179,7 +181,7 @@ def write(found: CrossValidation, runs: list[Run], table: pd.DataFrame) -> None:
         chosen=chosen,
         overview=overview,
         command=command(runs[0].source, found.recipe, len(runs)),
-        findings=check(table, found.recipe.batch).findings,
-        notes=[*found.evaluation.remarks(), found.spread],
+        findings=[one for one in check(table, found.recipe.batch).findings if not one.of_validation],
+        notes=[*found.evaluation.remarks(), found.spread, *found.caveats],
     )
     write_report(report, found.folder / "report.html")

@@ -87,10 +87,16 @@ class Run:
                 f"with test-time augmentation ({self.recipe.tta} views): {self.views.words} {self.views.headline};"
                 " a bundle predicts without it"
             )
-        if self.recipe.patience:
-            lines.append("note: early stopping chose the weights by these images, which flatters them a little")
+        lines += self.caveats()
         if self.history.stopped:
             lines.append(f"note: training ended early, after {len(self.history.steps)} steps: {self.history.stopped}")
+        return lines
+
+    def caveats(self) -> list[str]:
+        """What its figures are to be read with, in words."""
+        lines = []
+        if self.recipe.patience:
+            lines.append("note: early stopping chose the weights by these images, which flatters them a little")
         if self.learner.origin.start.note:
             lines.append(f"note: {self.learner.origin.start.note}")
         return lines

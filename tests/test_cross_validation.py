@@ -1,6 +1,7 @@
 """Cross-validation: each image predicted once by a network that never saw it, pooled with one interval."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -67,7 +68,15 @@ def test_its_report_tells_of_all_folds_and_how_to_make_it_again(found, photos):
     assert "of 25 images that it was not trained on" in text
     assert found.spread in text
     assert f"kit fine-tune {photos} --folds 3 --weights none" in text
+    assert ": 5 validation images are too few" not in text, "all images validate in turn"
     assert "How it learned" not in text, "three trainings have no one curve"
+
+
+def test_what_flatters_a_figure_is_said_of_folds_too(photos, tiny, tmp_path):
+    found = kit.cross_validate(photos, replace(tiny, patience=1), folds=2, out=tmp_path / "run")
+    caveat = "note: early stopping chose the weights by these images, which flatters them a little"
+    assert caveat in found.lines()
+    assert caveat in (found.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_seed_repeats_it(found, photos, tiny, tmp_path):

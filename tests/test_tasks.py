@@ -61,6 +61,15 @@ def numbers(shapes, light, tmp_path_factory):
     return kit.fine_tune(shapes, light, labels=labels, out=folder / "run", **options)
 
 
+@pytest.mark.parametrize("kind", ["multi", "numbers"])
+def test_the_head_can_learn_first_of_either(kind, request, shapes):
+    run = request.getfixturevalue(kind)
+    learn = model.learner(run.learner.dls, replace(run.recipe, head_first=2))
+    history = train.fine_tune(learn, learn.origin.recipe)
+    assert [row["phase"] for row in history.rows] == ["head", "head", "whole"]
+    assert history.rows[0]["valid_loss"] > 0
+
+
 def test_the_dataloaders_are_fastais_with_a_one_and_a_zero_for_each_class(multi):
     dls = multi.learner.dls
     images, targets = dls.one_batch()

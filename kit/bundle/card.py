@@ -8,7 +8,7 @@ from typing import Any
 from kit.evaluate.evaluation import Evaluation
 from kit.evaluate.result import Result
 from kit.manifest import CONVERTED
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, shown, title_of
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, percent, shown, title_of
 
 LIMITS = """- {first}{unlike}
 - The figures hold for images like the validation images; for others (another camera, place, season) measure anew:
@@ -25,7 +25,7 @@ WHAT = {
     REGRESSION: "It tells these numbers from an image",
 }
 UNLIKE = """ It flags images that are not like its
-  training images, and about {share:.0%} of those that are; it does not notice all others."""
+  training images, and about {share} of those that are; it does not notice all others."""
 PHOTOS = """The photos in `examples/` and `mistakes/` are validation images, made small and without metadata (no place,
 no date, no name). They are shared with the bundle: whoever gets it, or may open its page, sees them. Share them only
 if you may; `kit fine-tune --no-examples` leaves them out."""
@@ -77,7 +77,7 @@ The files are data, not code: `config.json`, and the weights as `model.safetenso
 
 def _limits(config: dict[str, Any]) -> str:
     flagged = config["unknown"].get("flagged")
-    unlike = "" if flagged is None else UNLIKE.format(share=flagged)
+    unlike = "" if flagged is None else UNLIKE.format(share=percent(flagged, 0))
     return LIMITS.format(first=FIRST_LIMIT[config["task"]], unlike=unlike, answer=_about_answers(config))
 
 

@@ -3,7 +3,7 @@
 import csv
 import glob
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,7 @@ from kit.cli.options import Bundle, Device, Engine
 from kit.console import progress, say
 from kit.errors import DataError
 from kit.files import atomic_path, check_parent
+from kit.machine import heap_kept
 from kit.task import REGRESSION, percent
 
 if TYPE_CHECKING:
@@ -49,11 +50,12 @@ def predict(
     paths = list(find_images(images))
     if out:
         check_parent(out)
-    predictor = load(bundle, device, engine, many=len(paths) > FEW, precision=precision)
+    many = len(paths) > FEW
+    predictor = load(bundle, device, engine, many, precision)
     if precision != "fp32":
         say(difference(predictor, load(bundle, device, many=False), paths[:COMPARED], precision))
     failed = 0
-    with _writer(out, predictor, top) as write:
+    with _writer(out, predictor, top) as write, heap_kept() if many else nullcontext():
         for one in progress(predictor.predict_each(paths, batch), "predict", total=len(paths)):
             failed += one.error is not None
             write(one)

@@ -153,5 +153,5 @@ def _about_size(table: pd.DataFrame, batch: int | None, task: str) -> list[Findi
     if not held:
         findings.append(Finding("error", "no validation image: nothing would measure the error"))
     elif small := too_few(held, task):
-        findings.append(Finding("warning", small))
+        findings.append(Finding("warning", small, of_validation=True))
     return findings

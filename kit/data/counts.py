@@ -20,10 +20,12 @@ FAR = 6.0
 
 @dataclass(frozen=True)
 class Finding:
-    """Something worth knowing: an "error" (training would fail or mislead), a "warning", or a "note"."""
+    """Something worth knowing: an "error" (training would fail or mislead), a "warning", or a "note"; and whether it is
+    about which images validate, and so means nothing where all do in turn."""
 
     severity: str
     text: str
+    of_validation: bool = False
 
 
 def class_counts(table: pd.DataFrame, task: str) -> dict[str, dict[str, int]]:
@@ -63,7 +65,8 @@ def about_classes(table: pd.DataFrame, classes: dict[str, dict[str, int]], task:
         if not splits.get("train"):
             findings.append(Finding("error", f"class {label!r} has no training image"))
         elif not splits.get("valid"):
-            findings.append(Finding("warning", f"class {label!r} has no validation image: its errors go unseen"))
+            text = f"class {label!r} has no validation image: its errors go unseen"
+            findings.append(Finding("warning", text, of_validation=True))
     sizes = {label: sum(splits.values()) for label, splits in classes.items()}
     if sizes and max(sizes.values()) > IMBALANCE * min(sizes.values()):
         largest, smallest = max(sizes, key=sizes.get), min(sizes, key=sizes.get)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from kit.model.heads import classifier_of
 
@@ -21,10 +22,11 @@ MOST = 200
 def features_kept(learn: Any, loader: Any) -> Iterator[dict[str, np.ndarray]]:
     """Meanwhile one pass of `learn` over `loader` leaves the features of `MOST` images at most, evenly taken, by path.
 
-    Nothing is kept of a learner that is not of kit's making, or of images that are no rows of a table.
+    Nothing is kept of a network that is not of kit's making or was wrapped, or of images that are no rows of a table.
     """
     kept: dict[str, np.ndarray] = {}
-    if getattr(learn, "origin", None) is None or not isinstance(loader.items, pd.DataFrame):
+    ours = getattr(learn, "origin", None) is not None and isinstance(learn.model, nn.Sequential)
+    if not ours or not isinstance(loader.items, pd.DataFrame):
         yield kept
         return
     paths, done = loader.items["path"].tolist(), 0

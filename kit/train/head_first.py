@@ -8,11 +8,13 @@ knows nothing yet has no say in it. The features are kept in memory, 4 bytes a n
 Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
 """
 
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from copy import deepcopy
 
+import numpy as np
 import torch
-from fastai.vision.all import Callback, DataLoader, DataLoaders, Learner
+from fastai.vision.all import IN_NOTEBOOK, Callback, DataLoader, DataLoaders, Learner
 from torch import Tensor, nn
 
 from kit.model.heads import classifier_of
@@ -21,33 +23,50 @@ from kit.train.precision import DTYPES, Precision
 
 
 class Kept(DataLoader):
-    """Batches of features (n, f) and targets (n, ...) that lie in two tensors."""
+    """Batches of features (n, f) and targets (n, ...) that lie in two tensors.
 
-    def __init__(self, features: Tensor, targets: Tensor, bs: int, shuffle: bool):
-        last = shuffle and len(features) >= bs  # batch norm has no use for a batch of one
-        super().__init__(range(len(features)), bs=min(bs, len(features)), shuffle=shuffle, drop_last=last)
-        self.features, self.targets = features, targets
+    weights: how often each is drawn, in proportion, with replacement; by default each once.
+    """
+
+    def __init__(
+        self, features: Tensor, targets: Tensor, bs: int, shuffle: bool, weights: Sequence[float] | None = None
+    ):
+        bs = min(bs, len(features))
+        # As fastai trains: without a smaller last batch, of which batch norm would know little.
+        super().__init__(range(len(features)), bs=bs, shuffle=shuffle, drop_last=shuffle)
+        self.features, self.targets, self.weights = features, targets, weights
+
+    def get_idxs(self) -> list[int]:
+        """The numbers of an epoch in their order."""
+        if self.weights is None:
+            return super().get_idxs()
+        return np.random.choice(self.n, self.n, p=self.weights).tolist()
 
     def create_batch(self, numbers: list[int]) -> tuple[Tensor, Tensor]:
         """Those of these numbers."""
         return self.features[numbers], self.targets[numbers]
 
 
-def train_head(learn: Learner, epochs: int, rate: float, precision: Precision, cbs: list[Callback]) -> None:
-    """One cycle of `epochs` over the features of the training images, each augmented once; only the head changes.
+def train_head(
+    learn: Learner, epochs: int, rate: float, precision: Precision, cbs: list[Callback], accumulate: int = 1
+) -> None:
+    """One cycle of `epochs` over the features of all training images, each augmented once; only the head changes.
 
-    rate: the highest. Of callbacks, `cbs` alone: those of a training look at images. The validation loss is measured on
-    features too, which `precision` computed.
+    rate: the highest. accumulate: batches that make one, as they make one step. Of callbacks, `cbs` alone: those of a
+    training look at images. The validation loss is that of features too, which `precision` computed.
     """
     learn.model.eval()
-    bs, images = learn.dls.train.bs, learn.dls.train.new(drop_last=False)
-    train = Kept(*features_of(learn, images, precision), bs, shuffle=True)
+    train, bs = learn.dls.train, learn.dls.train.bs
+    kept = features_of(learn, train.new(shuffle=False, drop_last=False), precision)
+    drawn = Kept(*kept, bs * accumulate, shuffle=True, weights=getattr(train, "wgts", None))
     valid = Kept(*features_of(learn, learn.dls.valid, precision), bs, shuffle=False)
     same = {name: getattr(learn, name) for name in ("loss_func", "opt_func", "wd", "wd_bn_bias", "moms")}
     layers = nn.Sequential(*classifier_of(learn.model))
-    head = Learner(DataLoaders(train, valid, device=learn.dls.device), layers, metrics=deepcopy(learn.metrics), **same)
+    head = Learner(DataLoaders(drawn, valid, device=learn.dls.device), layers, metrics=deepcopy(learn.metrics), **same)
     head.phase_name = HEAD
-    with head.no_bar(), head.no_logging():
+    with ExitStack() as quiet:
+        for silence in () if IN_NOTEBOOK else (head.no_bar, head.no_logging):
+            quiet.enter_context(silence())
         head.fit_one_cycle(epochs, rate, cbs=cbs)
 
 
@@ -56,10 +75,11 @@ def features_of(learn: Learner, loader: DataLoader, precision: Precision) -> tup
     network, device = learn.model, torch.device(learn.dls.device)
     body = nn.Sequential(network[0], *list(network[1])[: -len(classifier_of(network))])
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
-    mixed = torch.autocast(device.type, DTYPES[precision.name]) if precision.name in DTYPES else nullcontext()
     features, targets = [], []
-    with torch.no_grad(), mixed:
+    with torch.no_grad():
         for x, y in loader:
-            features.append(body(x.as_subclass(Tensor).contiguous(memory_format=layout)).float())
+            # Around the body alone: a batch's augmentation is computed in fp32, as ever.
+            with torch.autocast(device.type, DTYPES[precision.name]) if precision.name in DTYPES else nullcontext():
+                features.append(body(x.as_subclass(Tensor).contiguous(memory_format=layout)).float())
             targets.append(y.as_subclass(Tensor))
     return torch.cat(features), torch.cat(targets)

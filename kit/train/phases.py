@@ -1,4 +1,4 @@
-"""The phases of fine-tuning: the head alone on a frozen body, then the whole network, each with one cycle.
+"""The phases of fine-tuning: the head on a frozen body (or on its features), then all layers, each with one cycle.
 
 history = fine_tune(learn, Recipe(epochs=3))       # what learn.fine_tune(3) does, recorded, in the right precision
 """
@@ -52,7 +52,8 @@ def fine_tune(
 ) -> History:
     """Train `learn` as the recipe says, and return the history; the learner comes back in fp32.
 
-    Pretrained weights: fastai's `Learner.fine_tune`, to which further arguments go (`pct_start`, `div`, ...).
+    Pretrained weights: fastai's `Learner.fine_tune`, to which further arguments go (`pct_start`, `div`, ...); with
+    `recipe.head_first`, `train_head` instead of its frozen epochs, to which they and callbacks do not go.
     A random start has nothing to freeze: all layers train for all epochs with `fit_one_cycle` at the same rate.
     history: one of your own, to look into when training ends by Ctrl-C or by `TrainingError` (a loss that is not
     finite): `learn` then has the weights so far. log_folder: where `recipe.log` writes.
@@ -78,6 +79,7 @@ def _attempt(
 ) -> None:
     """One training from its beginning to its end, with so many batches a step."""
     history.clear()
+    learn.model.to(learn.dls.device)  # fastai does so when it fits; a look at the network comes before
     own = training_callbacks(learn, recipe, accumulate)
     rate, lr_mult = rates_for(learn, recipe)
     history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
@@ -88,8 +90,9 @@ def _attempt(
         if origin_of(learn).start.pretrained:
             phases = {"freeze_epochs": recipe.freeze_epochs, "lr_mult": lr_mult} | options
             if recipe.head_first:
-                cbs = [*(one for one in own if isinstance(one, TrainingLoss)), StopAtNonFinite(history, rate), history]
-                train_head(learn, recipe.head_first, rate, precision, cbs)
+                losses = [callback for callback in own if isinstance(callback, TrainingLoss)]
+                alone = [*losses, StopAtNonFinite(history, rate), history]
+                train_head(learn, recipe.head_first, rate, precision, alone, accumulate)
                 phases["freeze_epochs"] = 0
             learn.fine_tune(recipe.epochs, rate, cbs=extra, **phases)
         else:

@@ -5,9 +5,9 @@ python tests/bench/fine_tune.py --images FOLDER --arch resnet18          # photo
 All get the same photos and split, 224 pixels, batches of 64, one epoch with the body frozen and one with all awake, the
 same kinds of augmentation, two loader processes (where a way has any), and for resnet18 the same weights. Each way runs
 in a process of its own; in each round all take their turn, so that whatever else the machine does meets them alike, and
-ratios are taken within a round, each with another seed. The clock starts when torch, and what else a way needs, is
-imported; a column of its own counts that too. The error after so few steps is mostly chance: tests/bench/pets_folds.py
-compares errors.
+ratios are taken within a round, each with another seed. The clock
+starts when torch and fastai (or torch and what else a way needs) are imported; a column of its own counts that too. The
+error after so few steps is mostly chance: tests/bench/pets_folds.py compares errors.
 The last line is the ratio of wall times, plain fastai / kit.
 """
 
@@ -82,9 +82,9 @@ def measured(way: str, images: Path, arch: str, batch: int, recipe: list[str]) -
 
 
 def figures(seconds: list[float], count: int, begun: float, error: float) -> dict:
-    """What is printed of a run that ends now. seconds: of both epochs' training, the frozen one first (head_first has
-    none); count: images in each; begun: when all was imported."""
-    frozen, awake = (round(count / taken, 2) for taken in [float("inf"), *seconds][-2:])
+    """What is printed of a run that ends now. seconds: of both epochs' training, the frozen one first (infinite where
+    there is none); count: images in each; begun: when all was imported."""
+    frozen, awake = (round(count / taken, 2) for taken in seconds)
     wall, process = (round(time.perf_counter() - since, 2) for since in (begun, STARTED))
     return {"awake": awake, "frozen": frozen, "wall": wall, "process": process, "error": round(error, 4)}
 
@@ -144,12 +144,15 @@ def kit(images: Path, arch: str, batch: int, recipe: list[str], **options) -> di
 
     import kit as package
 
-    rows, taken, begun = table(images), clock(), time.perf_counter()
+    begun = time.perf_counter()
+    rows, taken = table(images), clock()
     told = {"arch": arch, "weights": weights_of(arch), "size": SIZE, "batch": batch, "workers": WORKERS}
     told |= {"rate": RATE, "lr_mult": 100} | options | fields(recipe)  # the rates of fastai's fine_tune
     with tempfile.TemporaryDirectory() as folder:
         run = package.fine_tune(rows, out=Path(folder) / "run", cbs=[taken], onnx=False, examples=False, **told)
-        return figures(taken.seconds, taken.images[0], begun, run.error_rate.value)
+        phases = [row["phase"] for row in run.history.rows if row["phase"] != "head"]
+        seconds = {"frozen": float("inf")} | dict(zip(phases, taken.seconds, strict=True))
+        return figures([seconds["frozen"], seconds["whole"]], taken.images[0], begun, run.error_rate.value)
 
 
 def kit_fp32(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
@@ -232,6 +235,7 @@ def torch_loop(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
     import torch
     from torch import nn
     from torchvision import models
+    from torchvision.transforms import v2  # noqa: F401
 
     begun = time.perf_counter()
     train, valid = photos(images)
@@ -262,6 +266,7 @@ def trainer(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
     import tempfile
 
     import torch
+    from torchvision.transforms import v2  # noqa: F401
     from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainingArguments
 
     begun = time.perf_counter()

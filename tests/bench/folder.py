@@ -18,6 +18,7 @@ import typer
 from bundles import sample, spread, untrained
 
 from kit.cli.script import script
+from kit.machine import heap_kept
 
 Way = Callable[[list[str]], object]
 FASTAI = ("fastai test_dl", "fastai test_dl, 2 workers")
@@ -35,8 +36,8 @@ def ways(folder: Path) -> dict[str, Way]:
     return {
         "fastai test_dl": lambda files: fastai(learn, files),
         "fastai test_dl, 2 workers": lambda files: fastai(learn, files, num_workers=2),
-        "kit, ONNX Runtime, fp32": exact.predict,
-        "kit, torch, bf16": half.predict,
+        "kit, ONNX Runtime, fp32": lambda files: kit(exact, files),
+        "kit, torch, bf16": lambda files: kit(half, files),
     }
 
 
@@ -44,6 +45,12 @@ def fastai(learn, files: list[str], **options) -> None:
     """The lines that fastai's documentation gives for many images."""
     with learn.no_bar():
         learn.get_preds(dl=learn.dls.test_dl(files, **options))
+
+
+def kit(predictor, files: list[str]) -> None:
+    """As `kit predict` does it."""
+    with heap_kept():
+        predictor.predict(files)
 
 
 def rate(way: Way, files: list[str]) -> float:

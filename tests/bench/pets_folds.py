@@ -4,9 +4,11 @@ python tests/bench/pets_folds.py FOLDER                  # photos in Oxford Pets
 python tests/bench/pets_folds.py FOLDER --label "^(.+)_[0-9]+" --weights bundled
 python tests/bench/pets_folds.py FOLDER --weights bundled --plain    # kit's quick ways against plain fastai's
 python tests/bench/pets_folds.py FOLDER --weights bundled --plain --recipe progressive=true
+python tests/bench/pets_folds.py FOLDER --weights bundled --usual --recipe head_first=10    # against kit without it
 
 --plain trains each fold a second time in fp32 on files that are decoded anew, which is fastai's own training in every
 bit (tests/train/test_phases.py), and compares the two on the same photos: McNemar's test and the paired interval.
+--usual compares with the recipe without --recipe in the same way.
 
 resnet18, 128 pixels, fine_tune(5, freeze_epochs=2); every photo is predicted once in each repetition by a network that
 never saw it. The interval is Wilson's over the photos of one repetition; the spread is over repetitions (seeds).
@@ -41,13 +43,12 @@ def wrong_of_all(table, recipe: Recipe, count: int) -> np.ndarray:
 
 
 def compared(table, recipe: Recipe, count: int, wrong: np.ndarray) -> np.ndarray:
-    """Plain fastai's errors on the same folds, after a line that compares them with `wrong`."""
-    plain = wrong_of_all(table, replace(recipe, cache="none", precision="fp32", workers=2), count)
-    found = paired(wrong, plain)
-    print(
-        f"  plain: {wilson(int(plain.sum()), len(plain))}; difference {found.difference}, p {found.p:.2f}", flush=True
-    )
-    return plain
+    """The errors of another recipe on the same folds, after a line that compares them with `wrong`."""
+    other = wrong_of_all(table, recipe, count)
+    found = paired(wrong, other)
+    rate = wilson(int(other.sum()), len(other))
+    print(f"  the other: {rate}; difference {found.difference}, p {found.p:.2f}", flush=True)
+    return other
 
 
 def main(
@@ -59,6 +60,7 @@ def main(
     rate: float | None = None,
     lr_mult: float | None = None,
     plain: bool = False,
+    usual: bool = False,
     changes: Annotated[list[str], typer.Option("--recipe", help="a field of the recipe, NAME=VALUE")] = [],  # noqa: B006
 ):
     """Print a line a repetition and the mean of each start."""
@@ -72,10 +74,11 @@ def main(
             wrong = wrong_of_all(table, replace(recipe, **fields(changes)), folds)
             rates.append(wrong.mean())
             print(f"{start}, seed {seed}: {wilson(int(wrong.sum()), len(wrong))}", flush=True)
-            if plain:
-                pairs.append((wrong, compared(table, recipe, folds, wrong)))
-        if plain:
-            print(f"all repetitions, difference to plain: {paired(*map(np.concatenate, zip(*pairs, strict=True)))}")
+            if plain or usual:
+                other = replace(recipe, cache="none", precision="fp32", workers=2) if plain else recipe
+                pairs.append((wrong, compared(table, other, folds, wrong)))
+        if pairs:
+            print(f"all repetitions, the difference: {paired(*map(np.concatenate, zip(*pairs, strict=True)))}")
         spread = f"from {min(rates):.4f} to {max(rates):.4f}"
         print(f"{start}: mean {np.mean(rates):.4f} of {len(seeds)} x {folds}-fold, {spread}", flush=True)
 

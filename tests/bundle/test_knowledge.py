@@ -1,13 +1,15 @@
 """A bundle knows how sure it may be, and which images are not like those it was trained on."""
 
 import shutil
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import kit
-from kit import bundle
+from kit import bundle, evaluate
 from kit.bundle.predictor import Predictor
 from kit.manifest import read_config
 
@@ -57,6 +59,20 @@ def test_the_features_kept_while_evaluating_are_those_that_the_bundle_computes(r
     pixels = np.stack([predictor.prepare(path) for path in paths])
     kept = np.stack([evaluation.features[path] for path in paths])
     np.testing.assert_allclose(kept, predictor.engine(pixels).features, atol=1e-5)
+
+
+def test_of_many_images_a_few_are_kept_evenly_taken(run, monkeypatch):
+    monkeypatch.setattr("kit.evaluate.features.MOST", 3)
+    result = evaluate.evaluate(run.learner)
+    paths = result.predictions["path"].tolist()
+    assert list(result.features) == [paths[0], paths[2], paths[5]]
+    np.testing.assert_allclose(result.features[paths[2]], run.evaluation.features[paths[2]], atol=1e-6)
+
+
+def test_of_a_wrapped_network_none_are_kept(run):
+    learn = copy(run.learner)
+    learn.model = torch.nn.DataParallel(run.learner.model)
+    assert evaluate.evaluate(learn).features == {}
 
 
 def test_where_none_were_kept_the_bundle_computes_them(run, tmp_path):

@@ -1,12 +1,18 @@
 """The head learns from features that the body computed once; then all layers train, as ever."""
 
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from fastai.vision.all import TensorImage, Transform
 
-from kit import data, model, train
-from kit.train.head_first import features_of, train_head
+import kit
+from kit import bundle, data, model, train
+from kit.train import head_first
+from kit.train.callbacks import training_callbacks
+from kit.train.head_first import Kept, features_of, train_head
 from kit.train.history import HEAD
 from kit.train.precision import Precision, precision_for
 
@@ -71,6 +77,39 @@ def test_a_network_without_feature_maps_gives_its_pooled_features(shapes, tiny):
     assert features.shape == (6, 192)
 
 
+def test_with_a_sampler_each_image_goes_through_the_body_once_and_is_drawn_by_its_weight(shapes, light):
+    learn = learner(shapes, replace(light, sampler="balanced"))
+    features, targets = features_of(learn, learn.dls.train.new(shuffle=False, drop_last=False), EXACT)
+    assert sorted(targets.tolist()) == [0] * 6 + [1] * 6 + [2] * 6
+    only = np.array([0.0] * 17 + [1.0])
+    drawn = Kept(features, targets, 6, shuffle=True, weights=only)
+    assert all(torch.equal(x, features[17:].expand(6, -1)) for x, _ in drawn)
+
+
+def test_batches_that_make_a_step_together_do_so_here_too(shapes, light):
+    recipe = replace(light, head_first=1, accumulate=2)
+    history = train.fine_tune(learner(shapes, recipe), recipe)
+    assert history.ends[0] == 18 // 8
+
+
+class Autocast(Transform):
+    """Sees whether images are augmented in another precision."""
+
+    order, seen = 98, set()
+
+    def encodes(self, x: TensorImage):
+        self.seen.add(torch.is_autocast_enabled("cpu"))
+        return x
+
+
+def test_in_bf16_the_body_alone_computes_in_it(shapes, light):
+    recipe = replace(light, precision="bf16")
+    learn = learner(shapes, recipe)
+    learn.dls.train.after_batch.add(Autocast())
+    features_of(learn, learn.dls.train, precision_for(learn, recipe))
+    assert Autocast.seen == {False}
+
+
 def test_in_bf16_features_are_those_of_bf16_and_the_head_stays_in_fp32(shapes, light):
     recipe = replace(light, precision="bf16")
     learn = learner(shapes, recipe)
@@ -110,7 +149,42 @@ def test_it_goes_with_what_else_a_recipe_asks_for(changes, shapes, light):
     phases = [row["phase"] for row in history.rows]
     assert phases[:2] == [HEAD, HEAD]
     assert set(phases[2:]) == {"whole"}
-    assert history.best_epoch > 2, "patience chooses among epochs of images"
+
+
+def test_the_best_epoch_is_one_of_images():
+    history = train.History(quiet=True)
+    for phase, loss in ((HEAD, 0.1), ("whole", 0.9), ("whole", 0.5)):
+        history.rows.append({"epoch": len(history.rows) + 1, "phase": phase, "valid_loss": loss})
+    assert history.best_epoch == 3
+
+
+def test_broken_off_in_it_the_run_is_measured_and_saved(shapes, light, tmp_path, monkeypatch):
+    def stop(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.History, "after_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        kit.fine_tune(shapes, light, head_first=3, onnx=False, out=tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["stopped"] == "stopped by Ctrl-C"
+    assert bundle.load(tmp_path / "run").predict(next(shapes.rglob("*.png")))[0].label
+
+
+def test_where_memory_does_not_suffice_it_begins_again_with_half_the_batch(shapes, light, monkeypatch):
+    asked, compute = [], head_first.features_of
+
+    def crowded(learn, loader, precision):
+        asked.append(loader.bs)
+        if len(asked) == 1:
+            raise RuntimeError("out of memory")
+        return compute(learn, loader, precision)
+
+    monkeypatch.setattr(head_first, "features_of", crowded)
+    recipe = replace(light, head_first=1)
+    history = train.fine_tune(learner(shapes, recipe), recipe)
+    assert asked[:2] == [4, 2]
+    assert history.chosen["halvings"] == 1
+    assert history.ends[0] == 18 // 4, "a step sees as many images as before"
 
 
 def test_the_training_loss_of_the_recipe_is_the_heads_too(shapes, light):
@@ -126,3 +200,5 @@ def test_a_random_start_has_no_use_for_it(shapes, tiny, capsys):
     history = train.fine_tune(learner(shapes, recipe), recipe)
     assert [row["phase"] for row in history.rows] == ["whole", "whole"]
     assert "a random start has nothing to freeze" in capsys.readouterr().err
+    (grown,) = training_callbacks(learner(shapes, replace(recipe, size=64)), replace(recipe, size=64, progressive=True))
+    assert grown.epochs == 2
