@@ -71,7 +71,9 @@ def print_table(found: dict[str, list[dict]]) -> None:
 
 
 def spread(values: list[float]) -> str:
-    """The median, and the range."""
+    """The median, and the range; a dash for what a way has not."""
+    if not any(values):
+        return "-"
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
