@@ -27,7 +27,7 @@ from kit.machine import core_count
 MOST_MEMORY = 100_000_000
 MOST_DISK = 20_000_000_000
 SPARE_DISK = 2_000_000_000
-TRIED, AHEAD = 64, 64
+TRIED, AHEAD = 16, 64
 END, PAIR = 8, 16  # bytes of the file's last number, and of each image's height and width before it
 VERSION = 1
 
@@ -121,7 +121,7 @@ def make_room(needed: float) -> bool:
 
 def _estimate(paths: Sequence[str], prepare: Preparation) -> float:
     """About how many bytes all will take, from a few of them."""
-    some = paths[:: max(1, len(paths) // TRIED)]
+    some = paths[:: -(-len(paths) // TRIED)]
     return len(paths) * float(np.mean([one.nbytes for one in _each(some, prepare)]))
 
 

@@ -85,7 +85,7 @@ def render(report: Report) -> str:
     overview = {"picture": picture_of(report.overview)} | OVERVIEW.get(result.task, {})
     return environment.get_template("report.html").render(
         title=title_of(result.vocab, result.task),
-        subtitle=f"{report.recipe.arch}, from {report.recipe.weights} weights, {report.recipe.epochs} epochs",
+        subtitle=_subtitle(report.recipe, report.chosen.get("folds")),
         rate=_headline(result),
         notes=report.notes,
         matrix=_matrix(result) if classified else None,
@@ -99,6 +99,13 @@ def render(report: Report) -> str:
         recipe=_recipe(report.recipe),
         chosen=_flat(report.chosen),
     )
+
+
+def _subtitle(recipe: Recipe, folds: int | None) -> str:
+    """The training in a few words."""
+    start = "a random start" if recipe.weights == "none" else f"{recipe.weights} weights"
+    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
+    return f"{recipe.arch}, from {start}, {epochs}" + (f", {folds} folds" if folds else "")
 
 
 def picture_of(path: Path) -> str:
