@@ -111,8 +111,7 @@ def cross_validate(
         runs.append(Run(source, folder, part, learn if number == 1 else None, history, result, None, folder, 0.0))
         del learn
         gc.collect()
-    rates = [run.headline for run in runs]
-    seconds = time.perf_counter() - started
+    seconds, rates = time.perf_counter() - started, [run.headline for run in runs]
     found = CrossValidation(folder, recipe, *pooled(runs, table), rates, seconds, runs[0].caveats())
     write(found, runs, table)
     return found
