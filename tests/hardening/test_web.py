@@ -726,10 +726,11 @@ def test_share_that_fails_is_one_clear_line_and_the_local_address_goes_on(
         assert good(server.port, photo)
 
 
-def test_share_wants_a_login_or_the_word_that_it_is_meant_before_anything_is_loaded(tmp_path, monkeypatch):
+def test_share_wants_a_login_or_the_word_that_it_is_meant_before_anything_is_loaded(run, monkeypatch):
+    monkeypatch.setattr("kit.bundle.load", lambda *given, **options: pytest.fail("the bundle was loaded"))
     monkeypatch.delenv("KIT_PASSWORD", raising=False)
     with pytest.raises(KitError, match="--share opens this page to everybody") as caught:
-        serve_command(tmp_path / "no bundle", share=True)
+        serve_command(run.bundle, share=True)
     assert "--auth USER, or --public" in caught.value.fix
 
 
