@@ -727,7 +727,7 @@ def test_share_that_fails_is_one_clear_line_and_the_local_address_goes_on(
 
 
 def test_share_wants_a_login_or_the_word_that_it_is_meant_before_anything_is_loaded(run, monkeypatch):
-    monkeypatch.setattr("kit.bundle.load", lambda *given, **options: pytest.fail("the bundle was loaded"))
+    monkeypatch.setattr("kit.bundle.read.load", lambda *given, **options: pytest.fail("the bundle was loaded"))
     monkeypatch.delenv("KIT_PASSWORD", raising=False)
     with pytest.raises(KitError, match="--share opens this page to everybody") as caught:
         serve_command(run.bundle, share=True)
