@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kit.model.heads import classifier_of
+from kit.model.heads import parts_of
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 
@@ -25,8 +25,8 @@ class Served(nn.Module):
     def __init__(self, network: nn.Module, rules: Mapping[str, Any], task: str = CLASSIFICATION):
         super().__init__()
         self.task = task
-        self.body, self.classifier = network[0], classifier_of(network)
-        pooling = list(network[1])[: -len(self.classifier)]
+        self.body = network[0]
+        pooling, self.classifier = parts_of(network[1])
         self.pool = nn.Sequential(*pooling) if pooling else None
         self.norm1, self.linear1, self.norm2, self.linear2 = _layers(self.classifier)
         self.limits = self.classifier[7] if task == REGRESSION else None

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from kit.model.heads import classifier_of
+from kit.model.heads import parts_of
 
 MOST = 200
 
@@ -39,7 +39,8 @@ def features_kept(learn: Any, loader: Any) -> Iterator[dict[str, np.ndarray]]:
         kept.update(zip((paths[number] for number in here), rows, strict=True))
         done += len(inputs[0])
 
-    hook = classifier_of(learn.model)[0].register_forward_pre_hook(keep)
+    _, classifier = parts_of(learn.model[1])
+    hook = classifier[0].register_forward_pre_hook(keep)
     try:
         yield kept
     finally:

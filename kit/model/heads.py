@@ -69,10 +69,10 @@ def with_head(body: Body, outputs: int, limits: Range | None = None) -> nn.Modul
     return network
 
 
-def classifier_of(network: nn.Module) -> list[nn.Module]:
-    """The layers of a head behind its pooling, where it has one: what they are given are the features of an image."""
-    head = list(network[1])
-    return head[2:] if isinstance(head[0], AdaptiveConcatPool2d) else head
+def parts_of(head: nn.Sequential) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The layers of a head that pool, where it has such, and those behind: these are given the features of an image."""
+    layers, pooling = list(head), 2 if isinstance(head[0], AdaptiveConcatPool2d) else 0
+    return layers[:pooling], layers[pooling:]
 
 
 def empty_network(name: str, outputs: int, size: int, limits: Range | None = None) -> nn.Module:

@@ -9,16 +9,16 @@ Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperf
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
 
 import numpy as np
 import torch
-from fastai.vision.all import IN_NOTEBOOK, Callback, DataLoader, DataLoaders, Learner
+from fastai.vision.all import Callback, DataLoader, DataLoaders, Learner
 from torch import Tensor, nn
 
-from kit.model.heads import classifier_of
-from kit.train.history import HEAD
+from kit.model.heads import parts_of
+from kit.train.history import HEAD, quiet
 from kit.train.precision import DTYPES, Precision
 
 
@@ -61,19 +61,17 @@ def train_head(
     drawn = Kept(*kept, bs * accumulate, shuffle=True, weights=getattr(train, "wgts", None))
     valid = Kept(*features_of(learn, learn.dls.valid, precision), bs, shuffle=False)
     same = {name: getattr(learn, name) for name in ("loss_func", "opt_func", "wd", "wd_bn_bias", "moms")}
-    layers = nn.Sequential(*classifier_of(learn.model))
-    head = Learner(DataLoaders(drawn, valid, device=learn.dls.device), layers, metrics=deepcopy(learn.metrics), **same)
+    loaders, layers = DataLoaders(drawn, valid, device=learn.dls.device), nn.Sequential(*parts_of(learn.model[1])[1])
+    head = Learner(loaders, layers, metrics=deepcopy(learn.metrics), **same)
     head.phase_name = HEAD
-    with ExitStack() as quiet:
-        for silence in () if IN_NOTEBOOK else (head.no_bar, head.no_logging):
-            quiet.enter_context(silence())
+    with quiet(head):
         head.fit_one_cycle(epochs, rate, cbs=cbs)
 
 
 def features_of(learn: Learner, loader: DataLoader, precision: Precision) -> tuple[Tensor, Tensor]:
     """What the head is given of the loader's images, float32 (n, f), and their targets, on the learner's device."""
-    network, device = learn.model, torch.device(learn.dls.device)
-    body = nn.Sequential(network[0], *list(network[1])[: -len(classifier_of(network))])
+    device, (pooling, _) = torch.device(learn.dls.device), parts_of(learn.model[1])
+    body = nn.Sequential(learn.model[0], *pooling)
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     features, targets = [], []
     with torch.no_grad():

@@ -4,11 +4,13 @@ history = History(); learn.fine_tune(1, cbs=[history]); history.rows
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from fastai.vision.all import IN_NOTEBOOK, Callback
+from fastai.vision.all import IN_NOTEBOOK, Callback, Learner
 
 from kit.console import say
 
@@ -77,6 +79,16 @@ class History(Callback):
 def _line(row: dict[str, Any]) -> str:
     """One row of a table with columns of equal width."""
     return "  ".join(f"{value:>10.4f}" if isinstance(value, float) else f"{value:>10}" for value in row.values())
+
+
+@contextmanager
+def quiet(learn: Learner) -> Iterator[None]:
+    """Without fastai's own table and bars, but in a notebook: a script's log they would flood, and kit says its own."""
+    if IN_NOTEBOOK:
+        yield
+        return
+    with learn.no_logging(), learn.no_bar():
+        yield
 
 
 def draw_curves(history: History, path: Path) -> None:

@@ -4,15 +4,13 @@ history = fine_tune(learn, Recipe(epochs=3))       # what learn.fine_tune(3) doe
 """
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from fastai.vision.all import IN_NOTEBOOK, Callback, Learner
+from fastai.vision.all import Callback, Learner
 
 from kit.console import say
 from kit.data.resident import make_resident
@@ -22,7 +20,7 @@ from kit.recipe import Recipe
 from kit.train.callbacks import training_callbacks
 from kit.train.divergence import NotFinite, StopAtNonFinite
 from kit.train.head_first import train_head
-from kit.train.history import History
+from kit.train.history import History, quiet
 from kit.train.logs import logging_to
 from kit.train.losses import TrainingLoss
 from kit.train.memory import trained_in_memory
@@ -60,8 +58,7 @@ def fine_tune(
     """
     history = History() if history is None else history
     history.chosen["cache"] = make_resident(learn.dls, recipe)
-    quiet = nullcontext() if IN_NOTEBOOK else _quiet(learn)
-    with quiet, heap_kept(), logging_to(recipe.log, learn, log_folder, recipe.to_json()) as logs:
+    with quiet(learn), heap_kept(), logging_to(recipe.log, learn, log_folder, recipe.to_json()) as logs:
         attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs)
         try:
             history.chosen["halvings"] = trained_in_memory(learn, recipe.accumulate, attempt)
@@ -98,10 +95,3 @@ def _attempt(
         else:
             say("note: a random start has nothing to freeze; all layers train from the first step")
             learn.fit_one_cycle(recipe.freeze_epochs + recipe.epochs, rate, cbs=extra, **options)
-
-
-@contextmanager
-def _quiet(learn: Learner) -> Iterator[None]:
-    """Without fastai's own table and bars: in a script they flood the log, and kit says its own lines."""
-    with learn.no_logging(), learn.no_bar():
-        yield
