@@ -26,6 +26,7 @@ RUNGS = (
     "parallel",
     "precision",
     "transfer",
+    "linear_probe",
 )
 
 

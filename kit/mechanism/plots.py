@@ -1,7 +1,8 @@
-"""Plots: the four pictures that the ladder needs, from plain data; each returns a matplotlib Figure and shows nothing.
+"""Plots: the five pictures that the ladder needs, from plain data; each returns a matplotlib Figure and shows nothing.
 
-curves (what changes over time), histograms (how values are spread), paths (walks over a landscape of two variables)
-and images (digits, filters, feature maps). `python -m kit.mechanism.plots --out FOLDER` draws one of each.
+curves (what changes over time), histograms (how values are spread), paths (walks over a landscape of two variables),
+images (digits, filters, feature maps) and draw_distortion (how training moved features; drawn by
+`kit.mechanism.linear_probe`). `python -m kit.mechanism.plots --out FOLDER` draws one of each of the first four.
 """
 
 import argparse
@@ -142,6 +143,34 @@ def to_light(pictures: Tensor) -> Tensor:
     inside = tuple(range(1, pictures.ndim))
     low, high = pictures.amin(inside, keepdim=True), pictures.amax(inside, keepdim=True)
     return (pictures - low) / (high - low).clamp(min=1e-12)
+
+
+def draw_distortion(features: Mapping[str, Tensor], labels: Tensor) -> Figure:
+    """The same images in the feature space of several networks: one panel for each title, a point for each image.
+
+    features: title -> (n, f), the first being the reference. Its first two principal axes span all panels, in one
+    scale, and its class means are the rings in all of them: points that left their ring have moved. labels: (n,).
+    """
+    check_some(features, "features")
+    reference = next(iter(features.values())).double()
+    if any(values.shape != reference.shape for values in features.values()) or len(labels) != len(reference):
+        shapes = ", ".join(str(tuple(values.shape)) for values in features.values())
+        raise ValueError(f"features have the shapes {shapes} for {len(labels)} labels: expected (n, f) for n labels")
+    centre = reference.mean(0)
+    _, sizes, axes_of = torch.linalg.svd(reference - centre, full_matrices=False)
+    shares = sizes**2 / (sizes**2).sum()
+    figure = Figure(figsize=(4 * len(features), 4.3), layout="constrained")
+    panels = figure.subplots(1, len(features), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (title, values) in zip(panels, features.items(), strict=True):
+        points, home = (values.double() - centre) @ axes_of[:2].T, (reference - centre) @ axes_of[:2].T
+        axes.set(title=title, xlabel=f"first principal axis before ({shares[0]:.0%} of the spread)", aspect="equal")
+        for label in labels.unique().tolist():
+            axes.scatter(*points[labels == label].T.numpy(), s=8, alpha=0.6, color=f"C{label}", label=str(label))
+            axes.plot(*home[labels == label].mean(0).tolist(), "o", ms=16, mfc="none", mec="black", mew=3.5)
+            axes.plot(*home[labels == label].mean(0).tolist(), "o", ms=16, mfc="none", mec=f"C{label}", mew=2)
+    panels[0].set_ylabel(f"second principal axis before ({shares[1]:.0%})")
+    panels[0].legend(title="class", fontsize=8, markerscale=2)
+    return figure
 
 
 def check_some(named: Mapping[str, object], what: str) -> None:

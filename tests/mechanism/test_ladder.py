@@ -11,7 +11,7 @@ from kit.mechanism import __main__ as ladder
 
 ROOM = Path(ladder.__file__).parent
 FILES = sorted(ROOM.glob("*.py"))
-SWAPPED = {"precision", "transfer"}
+SWAPPED = {"linear_probe", "precision", "transfer"}
 """The files that say they now swap a hand-made piece for the library's."""
 
 
