@@ -28,10 +28,9 @@ from urllib.request import Request, build_opener
 from kit.console import byte_bar
 from kit.errors import FetchError, OutputError
 from kit.files import write_json
-from kit.offline import offline
+from kit.offline import look, offline
 
-ATTEMPTS = 5
-TIMEOUT_SECONDS = 15
+ATTEMPTS, TIMEOUT_SECONDS = 5, 15
 BLOCK_BYTES = 1 << 18
 DIGITS = {"sha256": 64, "md5": 32}
 
@@ -259,6 +258,7 @@ def _receive(source: Source, partial: _Partial) -> bool:
 def _open(url: str, headers: dict[str, str]):
     request = Request(url, headers={"User-Agent": f"kit/{_kit_version()}", **headers})
     try:
+        look(url)
         return build_opener().open(request, timeout=TIMEOUT_SECONDS)
     except HTTPError as error:
         if error.code == 416 and headers:
@@ -289,7 +289,7 @@ def _in_a_few_words(cause: object) -> str:
     if isinstance(cause, socket.gaierror) or getattr(cause, "errno", None) in (errno.ENETUNREACH, errno.EHOSTUNREACH):
         return "no route"
     if isinstance(cause, TimeoutError):
-        return f"no answer in {TIMEOUT_SECONDS} s"
+        return "no answer"
     return "connection refused" if isinstance(cause, ConnectionRefusedError) else str(cause) or type(cause).__name__
 
 

@@ -25,6 +25,7 @@ EXAMPLES, MISTAKES, TRAINED_ON, UNKNOWN = "examples", "mistakes", "trained_on.tx
 FROM_TABLE, CONVERTED = "table", "converted"
 MOST_CONFIG_BYTES = 20_000_000
 LARGEST = 1e100
+HEADS = ("linear", "fastai")
 LEAST_SIZE = 8
 GET_ANOTHER = "get the bundle again from where it was made"
 FIELDS: dict[str, type] = {
@@ -129,6 +130,8 @@ def _check_form(config: Any, path: Path) -> None:
                 raise BundleError(f"{path}: field {where}{name} is not a {kind.__name__}", fix=GET_ANOTHER)
     if not isinstance(config["architecture"].get("name"), str):
         raise BundleError(f"{path}: field architecture.name is not a str", fix=GET_ANOTHER)
+    if config["architecture"].get("head") not in HEADS:
+        raise BundleError(f"{path}: field architecture.head is none of {', '.join(HEADS)}", fix=GET_ANOTHER)
     if not _is_count(config["image"]["size"]) or not LEAST_SIZE <= config["image"]["size"] <= MOST_PIXELS_A_SIDE:
         problem = f"{path}: field image.size is not a whole number from {LEAST_SIZE} to {MOST_PIXELS_A_SIDE}"
         raise BundleError(problem, fix=GET_ANOTHER)

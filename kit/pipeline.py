@@ -76,7 +76,7 @@ def trained(
     try:
         train.fine_tune(learn, recipe, cbs=cbs, history=history, log_folder=folder)
     except (KeyboardInterrupt, TrainingError) as stop:
-        if not history.stopped or not history.steps:
+        if not history.stopped or (not history.rows and not history.steps):
             raise
         say(f"{history.stopped}\nafter {len(history.steps)} steps; what was learned until then is measured and saved")
         return history, stop

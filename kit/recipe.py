@@ -16,6 +16,7 @@ SPLITS = ("stratified", "random", "grouped", "given")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 UNLABELLED = ("error", "skip")
 BALANCES = ("none", "balanced")
+LAYERS = ("auto", "head", "whole")
 CACHES = ("auto", "memory", "disk", "none")
 LOGS = ("none", "tensorboard", "wandb")
 MOST_PIXELS_A_SIDE = 4096
@@ -49,26 +50,26 @@ class Recipe:
     follow_links: bool = False
     """Whether links to images outside of the folder count."""
 
-    arch: str = "resnet18"
-    """The network: resnet18 to resnet152, resnext..., wide_resnet..., or any name of timm's ("timm/resnet18" too)."""
+    arch: str = "auto"
+    """The network: resnet18 to resnet152, resnext..., any name of timm's, or auto (by the weights; else resnet18)."""
 
     weights: str = "imagenet"
     """Where to start: imagenet, bundled (for resnet18), none, hub:ID, a .safetensors or .pth file, or a bundle."""
 
+    layers: str = "auto"
+    """What is trained: head (from features computed once), whole (fastai's fine_tune), auto (all if better)."""
+
     epochs: int = 1
-    """Passes over the training images with the whole network awake."""
+    """Passes over the training images in which all layers are trained."""
 
     freeze_epochs: int = 1
-    """Passes before that with the pretrained body frozen, so that the new head learns first."""
-
-    head_first: int = 0
-    """Epochs of the head alone on features computed once, in place of frozen epochs: quicker; 0 for none, try 10."""
+    """With layers=whole, passes before that in which the pretrained body is frozen and only the new head is trained."""
 
     rate: float | str | None = None
-    """The highest learning rate of the frozen phase: by default 2e-3, from bundled weights 5e-3; auto looks for it."""
+    """The highest learning rate: by default 1e-4 after a trained head, else 2e-3; auto: a rate finder chooses it."""
 
     lr_mult: float | None = None
-    """How many times lower the first layers' rate is, once all are awake; by default 100, from bundled weights 10."""
+    """How many times lower the first layers' rate is; by default 1 after a trained head, else 100 (bundled: 10)."""
 
     size: int = 224
     """Pixels a side that the network sees."""
@@ -193,7 +194,6 @@ class Recipe:
 _RANGES = {
     "epochs": (1, 100_000),
     "freeze_epochs": (0, 100_000),
-    "head_first": (0, 100_000),
     "rate": (1e-12, 100.0),
     "lr_mult": (1, 1e6),
     "size": (16, MOST_PIXELS_A_SIDE),
@@ -212,6 +212,7 @@ _RANGES = {
 }
 _CHOICES = {
     "task": TASKS,
+    "layers": LAYERS,
     "cache": CACHES,
     "resize": RESIZES,
     "class_weights": BALANCES,

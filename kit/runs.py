@@ -87,6 +87,9 @@ class Run:
                 f"with test-time augmentation ({self.recipe.tta} views): {self.views.words} {self.views.headline};"
                 " a bundle predicts without it"
             )
+        if layers := self.history.chosen.get("layers"):
+            lines.append(f"{'all layers were trained' if layers['kept'] == 'whole' else 'the head alone was trained'}:"
+                         f" {layers['because']}")  # fmt: skip
         lines += self.caveats()
         if self.history.stopped:
             lines.append(f"note: training ended early, after {len(self.history.steps)} steps: {self.history.stopped}")
@@ -103,9 +106,11 @@ class Run:
 
 
 def free_name(source: Any, recipe: Recipe) -> Path:
-    """A new folder's name below runs/, from the source, the network and the time: runs/pets-resnet18-20261121-1530."""
+    """A new folder's name below runs/, from the source, the network, if one is named, and the time:
+    runs/pets-resnet34-20261121-153000."""
     name = Path(str(source)).resolve().name if isinstance(source, str | Path) else "table"
-    stem = re.sub(r"[^\w.-]+", "-", f"{name}-{recipe.arch}-{time.strftime('%Y%m%d-%H%M%S')}")
+    parts = (name, *([] if recipe.arch == "auto" else [recipe.arch]), time.strftime("%Y%m%d-%H%M%S"))
+    stem = re.sub(r"[^\w.-]+", "-", "-".join(parts))
     numbers = (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
     return next(path for path in (Path("runs") / name for name in numbers) if not path.exists())
 
@@ -120,6 +125,7 @@ def result_json(run: Run) -> dict[str, Any]:
         "test": run.test.figures() | {"metrics": run.test.to_json()} if run.test else None,
         "tta": run.views.figures() | {"views": run.recipe.tta} if run.views else None,
         "stopped": run.history.stopped,
+        "layers": run.history.chosen.get("layers"),
         "weights": {"asked": start.asked, "kind": start.kind, "origin": start.origin, "note": start.note},
         "bundle": str(run.bundle),
     }
@@ -137,6 +143,8 @@ def chosen_json(run: Run) -> dict[str, Any]:
     return {
         "source": str(source),
         "folder": str(Path.cwd()),
+        "arch": run.learner.origin.architecture.full_name,
+        "weights": run.learner.origin.start.origin,
         "split": run.table.attrs.get("split"),
         **run.history.chosen,
         "steps": len(run.history.steps),

@@ -69,7 +69,7 @@ def tiny():
     """A recipe for runs of about a second."""
     from kit import Recipe
 
-    return Recipe(weights="none", size=32, batch=4, workers=0, device="cpu", freeze_epochs=0)
+    return Recipe(weights="none", size=32, batch=4, workers=0, device="cpu", layers="whole", freeze_epochs=0)
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +81,12 @@ def light(tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "test_resnet.safetensors"
     save_file(timm.create_model("test_resnet").state_dict(), path)
     return replace(tiny, arch="test_resnet", weights=str(path), freeze_epochs=1)
+
+
+@pytest.fixture(scope="session")
+def quick(light):
+    """The same network with a linear head that is learned from features."""
+    return replace(light, layers="head")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 from kit import fetch
 from kit.errors import FetchError, OutputError
 from kit.fetch import Digest, Source, download
+from kit.offline import look
 
 CONTENT = bytes(range(256)) * 4000
 OTHER = bytes(reversed(CONTENT))
@@ -224,6 +225,27 @@ def test_when_every_source_fails_three_lines_say_why_and_what_to_do(site, to):
 def test_a_name_that_no_network_knows_has_no_route(to):
     with pytest.raises(FetchError, match=r"nowhere\.invalid: no route"):
         download([Source("http://nowhere.invalid/a", Digest("md5", "0" * 32))], to, "the weights")
+
+
+def test_a_host_that_drops_what_it_is_sent_is_given_up_after_one_look(to, monkeypatch):
+    waited = []
+
+    def dropped(place, timeout):
+        waited.append(timeout)
+        raise TimeoutError("timed out")
+
+    many = [(2, 1, 6, "", ("192.0.2.1", 80))] * 2
+    monkeypatch.setattr("kit.offline.getproxies", dict)
+    monkeypatch.setattr("kit.offline.socket.getaddrinfo", lambda *_, **__: many)
+    monkeypatch.setattr("kit.offline.socket.create_connection", dropped)
+    with pytest.raises(FetchError, match=r"a\.test: no answer\n"):
+        download([Source("http://a.test/a", Digest("md5", "0" * 32))], to, "the weights")
+    assert waited == [1.5, 1.5]
+
+
+def test_with_a_proxy_only_the_proxy_is_asked(monkeypatch):
+    monkeypatch.setattr("kit.offline.getproxies", lambda: {"https": "http://127.0.0.1:9"})
+    assert look("https://nowhere.invalid") is None
 
 
 def test_a_file_of_another_size_is_not_even_fetched(site, to):

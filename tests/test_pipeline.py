@@ -8,6 +8,7 @@ from conftest import write_shapes
 
 import kit
 from kit.errors import DataError, OutputError, RecipeError
+from kit.runs import free_name
 
 
 def test_a_run_folder_is_complete(run):
@@ -33,6 +34,9 @@ def test_result_json_is_for_programs(run):
 def test_every_choice_made_for_the_user_is_written_down(run):
     written = json.loads((run.folder / "recipe.json").read_text())
     assert kit.Recipe.from_json(written["recipe"]) == run.recipe
+    assert written["recipe"]["arch"] == "auto"
+    assert (written["chosen"]["arch"], written["chosen"]["weights"]) == ("resnet18", "random numbers")
+    assert "resnet18, from a random start, 1 epoch" in (run.folder / "report.html").read_text()
     assert written["chosen"]["device"] == "cpu"
     assert written["chosen"]["precision"] in ("fp32", "bf16")
     assert written["chosen"]["precision_because"]
@@ -46,6 +50,13 @@ def test_every_choice_made_for_the_user_is_written_down(run):
     )
     assert written["chosen"]["threads"] >= 1
     assert len(written["chosen"]["mean"]) == 3
+
+
+def test_a_runs_name_tells_the_network_where_one_was_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kit.runs.time.strftime", lambda form: "20261121-153000")
+    assert str(free_name("pets", kit.Recipe())) == "runs/pets-20261121-153000"
+    assert str(free_name("pets", kit.Recipe(arch="timm/resnet18"))) == "runs/pets-timm-resnet18-20261121-153000"
 
 
 def test_the_tables_tell_what_was_trained_on_what_and_how_it_went(run):

@@ -62,12 +62,13 @@ def numbers(shapes, light, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["multi", "numbers"])
-def test_the_head_can_learn_first_of_either(kind, request, shapes):
+def test_the_head_of_either_is_learned_from_features(kind, request, shapes):
     run = request.getfixturevalue(kind)
-    learn = model.learner(run.learner.dls, replace(run.recipe, head_first=2))
+    learn = model.learner(run.learner.dls, replace(run.recipe, layers="auto"))
     history = train.fine_tune(learn, learn.origin.recipe)
-    assert [row["phase"] for row in history.rows] == ["head", "head", "whole"]
+    assert history.rows[0]["phase"] == "head"
     assert history.rows[0]["valid_loss"] > 0
+    assert history.chosen["layers"]["trial"] is not None
 
 
 def test_the_dataloaders_are_fastais_with_a_one_and_a_zero_for_each_class(multi):
@@ -150,8 +151,7 @@ def test_a_map_of_a_number_is_grad_cam_of_the_logit_below_its_range(numbers):
     pixels = torch.randint(0, 255, (2, 32, 32, 3), dtype=torch.uint8)
     x = (pixels.permute(0, 3, 1, 2).float() / 255 - served.mean) / served.std
     activations = served.body(x).detach().requires_grad_()
-    hidden = served.linear1(served.norm1(served.pool(activations)))
-    logit = served.linear2(served.norm2(hidden.relu()))[:, 1].sum()
+    logit = served.classifier(served.pool(activations))[0][:, 1].sum()
     (gradient,) = torch.autograd.grad(logit, activations)
     expected = (gradient.mean((2, 3), keepdim=True) * activations).sum(1).relu()
     assert torch.allclose(served(pixels)[2][:, 1], expected, atol=1e-6)

@@ -20,15 +20,14 @@ from torch import nn
 from kit.bundle.engines import torch_engine
 from kit.bundle.exports import Exported, read_export
 from kit.bundle.onnx import TOLERANCE
-from kit.bundle.predictor import prepare_image
-from kit.bundle.write import image_rules, save
-from kit.data.images import open_image
+from kit.bundle.write import save
+from kit.data.images import open_image, prepare_image
 from kit.errors import BundleError, first_line
 from kit.evaluate.evaluation import Evaluation, check_labels
 from kit.files import sha256
 from kit.manifest import CONVERTED
 from kit.model.architectures import Architecture, find_architecture
-from kit.model.build import Origin
+from kit.model.build import Origin, image_rules
 from kit.model.heads import empty_network
 from kit.model.weights import Start
 

@@ -70,7 +70,7 @@ def torch_engine(
     import torch
 
     from kit.bundle.served import InBf16, Served
-    from kit.evaluate.evaluation import exact_convolutions
+    from kit.machine import exact_convolutions
 
     served = Served(network, rules, task).to(device)
     if device.type != "mps":

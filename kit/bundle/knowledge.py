@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from kit.bundle.engines import Engine, torch_engine
-from kit.bundle.predictor import THREADS, prepare_image
+from kit.bundle.predictor import THREADS
+from kit.data.images import prepare_image
 from kit.data.targets import strata
 from kit.evaluate.calibration import Calibration, calibrate
 from kit.evaluate.evaluation import Evaluation
@@ -22,7 +23,8 @@ from kit.evaluate.result import Result
 from kit.evaluate.thresholds import fit_thresholds
 from kit.evaluate.unknown import Unknown, fit, too_few
 from kit.machine import heap_kept
-from kit.model.build import origin_of
+from kit.model.build import features_of, origin_of
+from kit.model.heads import LINEAR
 from kit.task import CLASSIFICATION, MULTILABEL
 from kit.train.precision import precision_for
 
@@ -60,6 +62,10 @@ def unknown_of(learn: Any, evaluation: Result, rules: Mapping[str, Any]) -> tupl
     valid = evaluation.predictions["path"].iloc[evenly(evaluation.n, MOST_VALID)].tolist()
     if reason := too_few(len(train), len(valid)):
         return None, {"reason": reason}
+    labels = np.array(strata(train["label"].tolist(), evaluation.task, FEWEST_ALIKE))
+    if origin_of(learn).head == LINEAR:
+        known, held_out = features_of(learn, train), np.stack([evaluation.features[path] for path in valid])
+        return _fitted(known, labels, held_out)
     quick = "bf16" if precision_for(learn, origin_of(learn).recipe).name == "bf16" else "fp32"
     # What is known is a mean and a covariance, in which rounding drowns; the threshold is set as a bundle will compare.
     known = features(torch_engine(learn.model, rules, learn.dls.device, quick), train["path"].tolist(), rules)
@@ -67,10 +73,13 @@ def unknown_of(learn: Any, evaluation: Result, rules: Mapping[str, Any]) -> tupl
         held_out = np.stack([evaluation.features[path] for path in valid])
     else:
         held_out = features(torch_engine(learn.model, rules, learn.dls.device), valid, rules)
-    labels = strata(train["label"].tolist(), evaluation.task, FEWEST_ALIKE)
-    unknown = fit(known, np.array(labels), held_out)
+    return _fitted(known, labels, held_out)
+
+
+def _fitted(known: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -> tuple[Unknown, dict[str, Any]]:
+    unknown = fit(known, labels, held_out)
     flagged = float(unknown.flags(held_out).mean())
-    return unknown, {"train": len(train), "valid": len(valid), "flagged": flagged}
+    return unknown, {"train": len(known), "valid": len(held_out), "flagged": flagged}
 
 
 def features(engine: Engine, paths: Sequence[str], rules: Mapping[str, Any]) -> np.ndarray:

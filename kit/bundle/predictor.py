@@ -6,7 +6,7 @@ Imports numpy and Pillow only; what computes the network is passed in, and panda
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from os import PathLike
@@ -18,7 +18,7 @@ from PIL import Image
 
 from kit.bundle.engines import Answers, Engine
 from kit.bundle.prediction import Prediction, Predictions, of_several
-from kit.data.images import Source, open_image, source_name, square, without_warnings
+from kit.data.images import Source, prepare_image, source_name, without_warnings
 from kit.errors import ImageError
 from kit.evaluate.calibration import calibrated
 from kit.evaluate.unknown import Unknown
@@ -26,11 +26,6 @@ from kit.task import MULTILABEL, REGRESSION
 
 THREADS = 4
 BATCHES_AHEAD = 1
-
-
-def prepare_image(source: Source, rules: Mapping[str, Any]) -> np.ndarray:
-    """An image as the rules of a bundle's config want it: uint8 (size, size, 3), RGB. Raises `ImageError`."""
-    return np.array(square(open_image(source, rules["at_least"]), rules["size"], rules["resize"]), dtype=np.uint8)
 
 
 class Predictor:

@@ -138,7 +138,8 @@ def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
         raise BundleError(f"{path} was trained for other classes, or in another order", fix=GET_ANOTHER)
     try:
         limits = Range.from_json(config["range"]) if config["task"] == REGRESSION else None
-        network = empty_network(name, len(config["vocab"]), config["image"]["size"], limits)
+        head = config["architecture"]["head"]
+        network = empty_network(name, len(config["vocab"]), config["image"]["size"], limits, head)
     except ArchitectureError as error:
         raise BundleError(f"{folder / CONFIG}: field architecture.name: {error.problem}", fix=error.fix) from error
     if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
@@ -167,6 +168,6 @@ def learner(path: str | Path, dls: Any, **kwargs: Any) -> Any:
         )
         raise BundleError(problem, fix="for other classes, start anew from its body: --weights BUNDLE")
     recipe = Recipe.from_json(config["recipe"] | {"arch": config["architecture"]["name"], "weights": str(folder)})
-    learn = build_learner(dls, recipe, **kwargs)
+    learn = build_learner(dls, recipe, head=config["architecture"]["head"], **kwargs)
     learn.model.load_state_dict(load_network(folder, config).state_dict())
     return learn

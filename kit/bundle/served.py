@@ -5,18 +5,18 @@ class with respect to the body's last feature maps (Grad-CAM: Selvaraju et al., 
 enough that its chain rule is written here as a formula of the forward pass: nothing is left to differentiate later.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kit.model.heads import parts_of
+from kit.model.heads import Range, parts_of
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 
 class Served(nn.Module):
-    """A body with fastai's head, in eval mode, with normalisation before it and everything that is asked behind it.
+    """A body with its head, in eval mode, with normalisation before it and everything that is asked behind it.
 
     network: body and head, as `with_head` makes them. rules: `image` of a bundle's config (mean and std are used).
     Of regression, a map shows what speaks for a higher number.
@@ -26,10 +26,11 @@ class Served(nn.Module):
         super().__init__()
         self.task = task
         self.body = network[0]
-        pooling, self.classifier = parts_of(network[1])
+        pooling, classifier = parts_of(network[1])
         self.pool = nn.Sequential(*pooling) if pooling else None
-        self.norm1, self.linear1, self.norm2, self.linear2 = _layers(self.classifier)
-        self.limits = self.classifier[7] if task == REGRESSION else None
+        limits = classifier.pop() if isinstance(classifier[-1], Range) else None
+        self.limits = limits if task == REGRESSION else None
+        self.classifier = LinearHead(*classifier) if len(classifier) == 1 else TwoLayerHead(classifier)
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(rules[name], dtype=torch.float32).reshape(1, 3, 1, 1))
         self.eval()
@@ -43,11 +44,11 @@ class Served(nn.Module):
         x = (pixels.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
         activations = self.body(x)
         features = self.pool(activations) if self.pool else activations.flatten(1)
-        hidden = self.linear1(self.norm1(features))
-        outputs = self.answer(self.linear2(self.norm2(hidden.relu())))
+        logits, gradients = self.classifier(features)
+        outputs = self.answer(logits)
         if self.pool is None:
             return outputs, features
-        return outputs, features, self.maps(activations, hidden)
+        return outputs, features, self.maps(activations, gradients)
 
     def answer(self, logits: Tensor) -> Tensor:
         """What the logits (n, classes) mean: one class, each class for itself, or numbers."""
@@ -55,19 +56,45 @@ class Served(nn.Module):
             return self.limits(logits)
         return logits.sigmoid() if self.task == MULTILABEL else logits.softmax(1)
 
-    def maps(self, activations: Tensor, hidden: Tensor) -> Tensor:
-        """Grad-CAM of every class: activations (n, k, h, w), hidden (n, 512) before its ReLU -> (n, classes, h, w).
+    def maps(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        """Grad-CAM of every class: activations (n, k, h, w), gradients of logits by features (n or 1, classes, f).
 
         A channel's weight is the mean gradient over its places. Through the average it is the gradient / (h w) at each
         of them, through the maximum the gradient at one of them: both means are the gradient / (h w).
         """
+        channels = activations.shape[1]
+        if gradients.shape[-1] == 2 * channels:  # fastai's pooling: maximum, then average
+            gradients = gradients[..., :channels] + gradients[..., channels:]
+        places = activations.shape[2] * activations.shape[3]
+        return (gradients @ activations.flatten(2) / places).relu().unflatten(2, activations.shape[2:])
+
+
+class LinearHead(nn.Module):
+    """One linear layer: features (n, f) to logits (n, classes), and the gradients of logits by features."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, classes), and gradients (1, classes, f): they are the same for all images."""
+        return self.linear(features), self.linear.weight[None]
+
+
+class TwoLayerHead(nn.Module):
+    """fastai's two linear layers with batch norms, without the dropout, which does nothing when predicting."""
+
+    def __init__(self, classifier: Sequence[nn.Module]):
+        super().__init__()
+        self.norm1, _, self.linear1, _, self.norm2, _, self.linear2 = classifier
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, classes), and gradients of the logits by the features (n, classes, f)."""
+        hidden = self.linear1(self.norm1(features))
         alive = (hidden > 0).to(hidden.dtype)
         to_hidden = (self.linear2.weight * _scale(self.norm2))[None] * alive[:, None]  # (n, classes, 512)
-        to_features = to_hidden @ (self.linear1.weight * _scale(self.norm1))  # (n, classes, 2k): maximum, average
-        channels = activations.shape[1]
-        weights = to_features[..., :channels] + to_features[..., channels:]
-        places = activations.shape[2] * activations.shape[3]
-        return (weights @ activations.flatten(2) / places).relu().unflatten(2, activations.shape[2:])
+        gradients = to_hidden @ (self.linear1.weight * _scale(self.norm1))
+        return self.linear2(self.norm2(hidden.relu())), gradients
 
 
 class InBf16(nn.Module):
@@ -81,12 +108,6 @@ class InBf16(nn.Module):
         """What the body makes of x, float32."""
         with torch.autocast(x.device.type, torch.bfloat16):
             return self.body(x.contiguous(memory_format=torch.channels_last)).float()
-
-
-def _layers(classifier: list[nn.Module]) -> tuple[nn.Module, nn.Linear, nn.Module, nn.Linear]:
-    """Of norm, dropout, linear, ReLU, norm, dropout, linear: those that do something when predicting."""
-    norm1, _, linear1, _, norm2, _, linear2 = classifier[:7]
-    return norm1, linear1, norm2, linear2
 
 
 def _scale(norm: nn.BatchNorm1d) -> Tensor:

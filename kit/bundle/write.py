@@ -24,11 +24,10 @@ from safetensors.torch import save_file
 from kit.bundle.card import card_text
 from kit.bundle.knowledge import of_task, unknown_of
 from kit.bundle.onnx import TOLERANCE, export, largest_difference, outputs
-from kit.bundle.predictor import prepare_image
 from kit.bundle.read import load
 from kit.console import say
 from kit.data.datablock import image_path
-from kit.data.images import open_image
+from kit.data.images import open_image, prepare_image
 from kit.errors import BundleError
 from kit.evaluate.calibration import calibrated
 from kit.evaluate.features import evenly
@@ -47,7 +46,7 @@ from kit.manifest import (
     vocab_hash,
     write_config,
 )
-from kit.model.build import Origin, origin_of
+from kit.model.build import image_rules, origin_of
 from kit.task import CLASSIFICATION
 
 PACKAGES = ("fastai", "torch", "torchvision", "timm", "pillow", "numpy", "safetensors", "onnx", "onnxruntime")
@@ -135,13 +134,6 @@ def first_of(items: Any) -> Any:
     return items.iloc[0] if isinstance(items, pd.DataFrame) else items[0]
 
 
-def image_rules(origin: Origin) -> dict[str, Any]:
-    """How a bundle prepares images: the part `image` of its config."""
-    recipe, start = origin.recipe, origin.start
-    rules = {"size": recipe.size, "resize": recipe.resize, "at_least": max(recipe.size, recipe.presize or 0)}
-    return rules | {"mean": list(start.mean), "std": list(start.std)}
-
-
 def _config(learn: Any, evaluation: Result, vocab: list[str]) -> dict[str, Any]:
     origin = origin_of(learn)
     recipe, items = origin.recipe, learn.dls.train_ds.items
@@ -152,7 +144,7 @@ def _config(learn: Any, evaluation: Result, vocab: list[str]) -> dict[str, Any]:
         "architecture": {
             "library": origin.architecture.library,
             "name": origin.architecture.full_name,
-            "head": "fastai",
+            "head": origin.head,
         },
         "vocab": vocab,
         "vocab_sha256": vocab_hash(vocab),

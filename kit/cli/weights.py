@@ -12,7 +12,7 @@ Json = Annotated[bool, typer.Option("--json", help="print the list as JSON")]
 
 
 def weights(as_json: Json = False, offline: Offline = False) -> None:
-    """List the weights on this machine, by place: kit's own, KIT_WEIGHTS, the caches; exits with 1 if one is damaged.
+    """List the weights on this machine: kit's own, KIT_WEIGHTS, the caches, packages; exits with 1 if one is damaged.
 
     Nothing is asked of the network. KIT_WEIGHTS=FOLDER names a folder that is looked into before any cache: put files
     there by the names that they have at torchvision (resnet18-f37072fd.pth), at timm (resnet18.a1_in1k.safetensors), or

@@ -10,12 +10,12 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import (
@@ -279,3 +279,8 @@ def _not_too_thin(image: Image.Image, size: int) -> Image.Image:
     if round(short / long * size) > 0:
         return image
     return image.resize((size, 1) if image.width == long else (1, size), resample=FILTER)
+
+
+def prepare_image(source: Source, rules: Mapping[str, Any]) -> np.ndarray:
+    """An image as the rules of a bundle's config want it: uint8 (size, size, 3), RGB. Raises `ImageError`."""
+    return np.array(square(open_image(source, rules["at_least"]), rules["size"], rules["resize"]), dtype=np.uint8)

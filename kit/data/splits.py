@@ -169,3 +169,16 @@ def _dealt(rows: pd.DataFrame, count: int, seed: int, how: str) -> Iterator[list
             problem = f"{what} in {len(units)} groups; {count} folds want one each"
             raise DataError(problem, fix="fewer folds, or more images")
         yield units
+
+
+def inner_folds(rows: pd.DataFrame, count: int, seed: int) -> np.ndarray:
+    """For each row the fold, 0 to count - 1, that holds it out in a cross-validation among training images.
+
+    The images of each class are spread evenly and no group is divided. The only image, or group, of its class is in no
+    fold (-1): it always trains, since nothing could be learned of its class without it.
+    """
+    fold = np.full(len(rows), -1)
+    for start, (_, units) in enumerate(_by_class(rows, seed)):
+        for place, unit in enumerate(units if len(units) > 1 else []):
+            fold[unit] = (start + place) % count
+    return fold

@@ -3,8 +3,7 @@
 result = evaluate(learn); result.error_rate      # 0.0541 (n=74, 95 % 0.0212-0.1308)
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +14,7 @@ import pandas as pd
 from kit.errors import DataError, TrainingError, some_of
 from kit.evaluate.result import PROBABILITY, Result, plain_json
 from kit.intervals import Estimate, wilson
-from kit.machine import heap_kept
+from kit.machine import exact_convolutions, heap_kept
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, percent
 
 SMALLEST = 1e-12
@@ -172,12 +171,14 @@ def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Result:
     The learner's logits become probabilities by a softmax, or of several classes an image by a sigmoid. TF32 is off
     meanwhile, so that a GPU and a CPU agree. Features of some images are kept with the result, for a bundle.
     """
-    import torch
 
     from kit.evaluate.features import features_kept
+    from kit.model.heads import LINEAR
     from kit.train.precision import quick_layout
 
     loader = learn.dls.valid if rows is None else learn.dls.test_dl(rows, with_labels=True)
+    if getattr(learn, "origin", None) is not None and learn.origin.head == LINEAR:
+        return _from_features(learn, loader)
     with (
         learn.no_bar(),
         learn.no_logging(),
@@ -187,17 +188,40 @@ def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Result:
         features_kept(learn, loader) as features,
     ):
         outputs, targets = learn.get_preds(dl=loader, act=lambda output: output)
-    if not torch.isfinite(outputs).all():
-        fix = "train with a lower rate, for example a tenth of it (--rate)"
-        raise TrainingError("the network's outputs are not finite: training diverged", fix=fix)
-    return replace(result_of(learn, _paths(loader.items), outputs.double(), targets), features=features)
+    return replace(result_of(learn, _paths(loader.items), outputs, targets), features=features)
+
+
+def _from_features(learn: Any, loader: Any) -> Result:
+    """The result of a learner with a linear head: features, from the cache where they are known, through that head."""
+    import torch
+
+    from kit.evaluate.features import MOST, evenly
+    from kit.model.build import features_of
+    from kit.model.heads import classifier
+
+    table, labels = loader.items, loader.dataset.tls[1]
+    features = features_of(learn, table)
+    with torch.inference_mode():
+        outputs = classifier(learn.model.eval())(torch.from_numpy(features).to(learn.dls.device)).cpu()
+    targets = torch.stack([labels[number] for number in range(len(table))])
+    some, paths = evenly(len(table), MOST), _paths(table)
+    return replace(result_of(learn, paths, outputs, targets), features={paths[one]: features[one] for one in some})
 
 
 def result_of(learn: Any, paths: Sequence[str], outputs: Any, targets: Any) -> Result:
-    """The result of a learner's outputs (images, outputs), float64, and the targets that fastai made of the labels."""
+    """The result of a learner's outputs (images, outputs) and the targets that fastai made of the labels.
+
+    Raises `TrainingError` where outputs are not finite.
+    """
+    import torch
+
     from kit.evaluate.multilabel import MultiLabelEvaluation
     from kit.evaluate.regression import RegressionEvaluation
 
+    if not torch.isfinite(outputs).all():
+        fix = "train with a lower rate, for example a tenth of it (--rate)"
+        raise TrainingError("the network's outputs are not finite: training diverged", fix=fix)
+    outputs = outputs.double()
     origin, vocab = getattr(learn, "origin", None), [str(name) for name in learn.dls.vocab]
     task = origin.recipe.task if origin else CLASSIFICATION
     if task == REGRESSION:
@@ -211,16 +235,3 @@ def result_of(learn: Any, paths: Sequence[str], outputs: Any, targets: Any) -> R
 
 def _paths(items: Any) -> list[str]:
     return items["path"].tolist() if isinstance(items, pd.DataFrame) else [str(item) for item in items]
-
-
-@contextmanager
-def exact_convolutions() -> Iterator[None]:
-    """Convolutions in full fp32 on a GPU."""
-    import torch
-
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before

@@ -85,7 +85,7 @@ def render(report: Report) -> str:
     overview = {"picture": picture_of(report.overview)} | OVERVIEW.get(result.task, {})
     return environment.get_template("report.html").render(
         title=title_of(result.vocab, result.task),
-        subtitle=_subtitle(report.recipe, report.chosen.get("folds")),
+        subtitle=_subtitle(report.recipe, report.chosen),
         rate=_headline(result),
         notes=report.notes,
         matrix=_matrix(result) if classified else None,
@@ -101,11 +101,12 @@ def render(report: Report) -> str:
     )
 
 
-def _subtitle(recipe: Recipe, folds: int | None) -> str:
+def _subtitle(recipe: Recipe, chosen: dict[str, Any]) -> str:
     """The training in a few words."""
     start = "a random start" if recipe.weights == "none" else f"{recipe.weights} weights"
     epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
-    return f"{recipe.arch}, from {start}, {epochs}" + (f", {folds} folds" if folds else "")
+    folds = f", {chosen['folds']} folds" if chosen.get("folds") else ""
+    return f"{chosen.get('arch', recipe.arch)}, from {start}, {epochs}{folds}"
 
 
 def picture_of(path: Path) -> str:

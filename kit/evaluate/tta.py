@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kit.evaluate.evaluation import exact_convolutions
 from kit.evaluate.result import Result
+from kit.machine import exact_convolutions
 from kit.model.objectives import loss_of
 from kit.train.state import random_numbers_kept
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kit.errors import ArchitectureError, did_you_mean, some_of
 
+AUTO = "auto"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -49,6 +50,9 @@ def find_architecture(name: str) -> Architecture:
     """
     if name in TORCHVISION:
         return TORCHVISION[name]
+    if name == AUTO:
+        problem = f"{name!r} is no network here: it is chosen by the weights, when a learner is made"
+        raise ArchitectureError(problem, fix="name one: --arch resnet18")
     if name.startswith(("hub:", "hf-hub:")):
         problem = f"{name!r} is not a network but weights of one"
         raise ArchitectureError(problem, fix=f"--arch NETWORK --weights {name}; its page on the hub names the network")

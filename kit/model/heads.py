@@ -1,6 +1,9 @@
-"""What stands behind the body: fastai's head, and for regression the range in which it answers.
+"""What stands behind the body: a linear head, or fastai's; and for regression the range in which it answers.
 
-head = with_head(body, 1, Range([0.0], [100.0]))
+network = with_head(body, 2, kind="linear")
+
+A linear head averages each feature map and has one linear layer: it is learned from features in seconds. fastai's head
+pools in two ways and has two linear layers with batch norm and dropout: it is learned epoch by epoch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +15,13 @@ from fastai.vision.all import AdaptiveConcatPool2d
 from fastai.vision.learner import add_head
 from torch import Tensor, nn
 
+from kit.manifest import HEADS
 from kit.model.architectures import Body, build_network, cut_body, find_architecture
 from kit.recipe import Recipe
 from kit.task import numbers_of
 
 MARGIN = 0.1
+LINEAR, FASTAI = HEADS
 
 
 class Range(nn.Module):
@@ -58,12 +63,17 @@ def range_of(recipe: Recipe, labels: Sequence[str]) -> Range:
     return Range(low.tolist(), high.tolist(), bounded=recipe.y_range != "none")
 
 
-def with_head(body: Body, outputs: int, limits: Range | None = None) -> nn.Module:
-    """Body and fastai's head (pooling, two linear layers with batch norm and dropout) as one module of two parts.
+def with_head(body: Body, outputs: int, limits: Range | None = None, kind: str = FASTAI) -> nn.Module:
+    """Body and head as one module of two parts.
 
-    outputs: classes or targets; limits: regression's range, which becomes the head's last layer.
+    outputs: classes or targets; limits: regression's range, which becomes the head's last layer; kind: "linear"
+    (average pooling and one linear layer), or "fastai" (its pooling, two linear layers with batch norm and dropout).
     """
-    network = add_head(body.module, body.features, outputs, pool=not body.pooled)
+    if kind == FASTAI:
+        network = add_head(body.module, body.features, outputs, pool=not body.pooled)
+    else:
+        pooling = [] if body.pooled else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        network = nn.Sequential(body.module, nn.Sequential(*pooling, nn.Linear(body.features, outputs)))
     if limits is not None:
         network[1].append(limits)
     return network
@@ -71,11 +81,21 @@ def with_head(body: Body, outputs: int, limits: Range | None = None) -> nn.Modul
 
 def parts_of(head: nn.Sequential) -> tuple[list[nn.Module], list[nn.Module]]:
     """The layers of a head that pool, where it has such, and those behind: these are given the features of an image."""
-    layers, pooling = list(head), 2 if isinstance(head[0], AdaptiveConcatPool2d) else 0
+    layers, pooling = list(head), 2 if isinstance(head[0], AdaptiveConcatPool2d | nn.AdaptiveAvgPool2d) else 0
     return layers[:pooling], layers[pooling:]
 
 
-def empty_network(name: str, outputs: int, size: int, limits: Range | None = None) -> nn.Module:
+def featurizer(network: nn.Sequential) -> nn.Sequential:
+    """Body and pooling: images (n, 3, h, w) to features (n, f). The modules are the network's own."""
+    return nn.Sequential(network[0], *parts_of(network[1])[0])
+
+
+def classifier(network: nn.Sequential) -> nn.Sequential:
+    """What stands behind the features: (n, f) to (n, outputs). The modules are the network's own."""
+    return nn.Sequential(*parts_of(network[1])[1])
+
+
+def empty_network(name: str, outputs: int, size: int, limits: Range | None = None, kind: str = FASTAI) -> nn.Module:
     """The same module with random weights, for a bundle to fill."""
     architecture = find_architecture(name)
-    return with_head(cut_body(build_network(architecture), architecture, size), outputs, limits)
+    return with_head(cut_body(build_network(architecture), architecture, size), outputs, limits, kind)

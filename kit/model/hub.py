@@ -8,22 +8,19 @@ Only safetensors are read, never a pickle. What a repository is, its config.json
 import json
 import math
 import re
-import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from kit.errors import FetchError, WeightsError
 from kit.manifest import CONFIG, FORMAT, MOST_CONFIG_BYTES, WEIGHTS
 from kit.model.places import own_file, put_it
-from kit.offline import offline
+from kit.offline import look, offline
 
 PREFIXES = ("hub:", "hf-hub:")
 PICKLE = "pytorch_model.bin"
-CONNECT_SECONDS = 5
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HARMLESS = {"img_size", "num_classes", "global_pool", "drop_rate", "drop_path_rate"}
 CONVERT = (
@@ -106,12 +103,17 @@ def own_copy(repository: Repository, name: str) -> Path | None:
 
 def find(repository: Repository, name: str) -> Path:
     """A file of a repository: from KIT_WEIGHTS, else from the cache, else fetched, if the hub answers at all."""
+    return find_here(repository, name) or _fetch(repository, name)
+
+
+def find_here(repository: Repository, name: str) -> Path | None:
+    """A file of a repository on this machine: from KIT_WEIGHTS, else from the cache; None where neither has it."""
     from huggingface_hub import try_to_load_from_cache
 
     if path := own_copy(repository, name):
         return path
     cached = try_to_load_from_cache(repository.name, name, revision=repository.revision)
-    return Path(cached) if isinstance(cached, str) else _fetch(repository, name)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def _fetch(repository: Repository, name: str) -> Path:
@@ -123,9 +125,7 @@ def _fetch(repository: Repository, name: str) -> Path:
         raise FetchError(f"{name} of {repository} is not on this machine, and {switch} forbids to fetch it", fix=fix)
     host = urlsplit(constants.ENDPOINT)
     try:
-        if not getproxies().get(host.scheme):
-            # One look first: the hub's client would try for most of a minute.
-            socket.create_connection((host.hostname, host.port or 443), timeout=CONNECT_SECONDS).close()
+        look(constants.ENDPOINT)  # the hub's client would try for most of a minute
         return Path(hf_hub_download(repository.name, name, revision=repository.revision))
     except errors.GatedRepoError as error:
         raise FetchError(

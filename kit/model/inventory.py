@@ -1,4 +1,4 @@
-"""What weights lie on this machine: kit's own, those in KIT_WEIGHTS, and what the caches hold; what each file is.
+"""What weights lie on this machine: kit's own, those in KIT_WEIGHTS, in caches and in packages; what each file is.
 
 for one in inventory(): print(one.path, one.what, one.check)      # kit weights prints it
 """
@@ -14,6 +14,7 @@ from kit.files import cache_folder, packaged, sha256
 from kit.manifest import CONFIG, UNKNOWN, WEIGHTS, read_form
 from kit.model import hub
 from kit.model.architectures import TORCHVISION
+from kit.model.packaged import PACKAGES, installed, place_of
 from kit.model.places import VARIABLE, hub_cache, listed_sha256, own_folder, torch_cache
 from kit.weightfile import UNREAD, check_pickle, check_suffix, read_header
 
@@ -57,6 +58,7 @@ def places() -> dict[str, Path | None]:
         VARIABLE: own_folder(),
         "torch cache": torch_cache(),
         HUB: hub_cache(),
+        **installed(),
         "kit cache": cache_folder(),
     }
 
@@ -96,6 +98,9 @@ def identify(place: str, folder: Path, path: Path, facts: dict[str, str]) -> Ide
     if place == "bundled":
         what = f"{facts.get('architecture')}, learned on {facts.get('trained_on')}"
         return Identity(what, f"--arch {facts.get('architecture')} --weights bundled", listed_sha256(path))
+    if package := next((package for package in PACKAGES if place == place_of(package)), None):
+        use = f"--arch {package.arch} --weights imagenet"
+        return Identity(f"{package.arch} of timm, ImageNet", use, package.sha256)
     if path.name == WEIGHTS and (place == HUB or (path.parent / CONFIG).is_file()):
         return _with_config(place, folder, path)
     if place == HUB:

@@ -33,6 +33,12 @@ def own_file(name: str) -> Path | None:
     return folder / name if folder and (folder / name).exists() else None
 
 
+def find_path(text: str) -> Path:
+    """The path that a person means: as it is, or else below the folder that KIT_WEIGHTS names, where it is there."""
+    path = Path(text).expanduser()
+    return path if path.exists() else own_file(text) or path
+
+
 def put_it(name: str) -> str:
     """Where a person may put a file by hand, in words: "put it at /data/weights/resnet18-f37072fd.pth"."""
     folder = own_folder()

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from: a file, a bundle, kit's own, the hub, the libraries' caches, or their servers.
+"""Where pretrained weights come from: a file, a bundle, kit's own, the hub, caches, a package, or the servers.
 
 start = load_weights(network, body, find_architecture("resnet18"), "imagenet")
 start.origin                                     # 'imagenet: resnet18-f37072fd.pth'
@@ -18,7 +18,8 @@ from kit.files import packaged
 from kit.manifest import GET_ANOTHER, WEIGHTS, find_bundle, read_config, read_form
 from kit.model import hub
 from kit.model.architectures import IMAGENET_MEAN, IMAGENET_STD, Architecture
-from kit.model.places import listed_sha256, own_file, put_it, torch_cache
+from kit.model.packaged import Package, package_for, renamed, without_network
+from kit.model.places import find_path, listed_sha256, own_file, put_it, torch_cache
 from kit.model.tensors import check_finite, check_hash, fill, read_tensors
 
 BUNDLED = {"resnet18": "resnet18-cifar10.safetensors"}
@@ -50,9 +51,9 @@ def load_weights(network: nn.Module, body: nn.Module, architecture: Architecture
     """Fill `network`, and with it the `body` cut from it, with what a recipe's `weights` means; say where it came from.
 
     weights: "imagenet", "bundled", "none", "hub:ID", the path of a .safetensors or .pth file, or of a bundle's folder.
-    The folder that KIT_WEIGHTS names is looked into first, then the caches, then the network, unless kit is offline.
-    Where ImageNet weights cannot be had, resnet18 falls back to bundled, with a line that says so; any other network
-    stops with `WeightsError`, which names the file and where to put it.
+    The folder that KIT_WEIGHTS names is looked into first, then the caches, then a package that has them, then the
+    network, unless kit is offline. Where ImageNet weights cannot be had, resnet18 falls back to bundled, with a line
+    that says so; any other network stops with `WeightsError`, which names the file and where to put it.
     """
     if weights == "none":
         return Start("none", "none", "random numbers")
@@ -62,8 +63,7 @@ def load_weights(network: nn.Module, body: nn.Module, architecture: Architecture
         return _imagenet_or_bundled(network, architecture)
     if weights.startswith(hub.PREFIXES):
         return _from_hub(network, body, architecture, weights)
-    path = Path(weights).expanduser()
-    path = path if path.exists() else own_file(weights) or path
+    path = find_path(weights)
     if path.is_dir():
         return _from_bundle(body, architecture, path)
     if path.is_file():
@@ -90,15 +90,18 @@ def _imagenet_or_bundled(network: nn.Module, architecture: Architecture) -> Star
     except (FetchError, OutputError) as error:
         if architecture.full_name not in BUNDLED:
             raise WeightsError(
-                f"no ImageNet weights for {architecture.full_name}: {error.problem}", fix=_fix(error)
+                f"no ImageNet weights for {architecture.full_name}: {error.problem}", fix=_fix(network, error)
             ) from error
         note = "ImageNet weights could not be had; kit's own, learned on CIFAR-10, were taken: expect a higher error"
+        note = f"{note} ({without_network()})"
         say(f"note: {note}\n  Fix: {error.fix}")
         return replace(_bundled(network, architecture), asked="imagenet", note=note)
 
 
-def _fix(error: KitError) -> str:
-    return f"{error.fix}; or --weights none, or --arch resnet18, which has bundled weights"
+def _fix(network: nn.Module, error: KitError) -> str:
+    package = package_for(getattr(network, "pretrained_cfg", {}))
+    install = f"{package.install}, which brings them; or " if package else ""
+    return f"{install}{error.fix}; or --weights none, or --arch auto, which needs no network"
 
 
 def _fetched(url: str, what: str) -> Path:
@@ -109,26 +112,35 @@ def _fetched(url: str, what: str) -> Path:
     return download([Source(url, digest)], to, what, or_else=f", or {put_it(name)}")
 
 
-def _torchvision(network: nn.Module, architecture: Architecture) -> Start:
-    """torchvision's default weights."""
+def torchvision_file(architecture: Architecture) -> Path:
+    """torchvision's default weights of its network; `FetchError` where they cannot be had, as `download` says."""
     from torchvision.models import get_model_weights
 
-    weights = get_model_weights(architecture.name).DEFAULT
-    path = _fetched(weights.url, f"the ImageNet weights of {architecture.name}")
-    figures = weights.transforms()
+    url = get_model_weights(architecture.name).DEFAULT.url
+    return _fetched(url, f"the ImageNet weights of {architecture.name}")
+
+
+def _torchvision(network: nn.Module, architecture: Architecture) -> Start:
+    from torchvision.models import get_model_weights
+
+    path = torchvision_file(architecture)
+    figures = get_model_weights(architecture.name).DEFAULT.transforms()
     start = _from_file(network, architecture, path)
     mean, std = tuple(figures.mean), tuple(figures.std)
     return replace(start, asked="imagenet", kind="imagenet", origin=f"imagenet: {path.name}", mean=mean, std=std)
 
 
 def _timm(network: nn.Module, architecture: Architecture) -> Start:
-    """timm's weights for the name and its tag: by their ID on the hub; some old ones by their address."""
+    """timm's weights for the name and its tag: by their ID on the hub, or of a package; some old ones by address."""
     config = network.pretrained_cfg
     name, url = config.get("hf_hub_id"), config.get("url")
     if name:
-        repository = hub.Repository(name)
-        own = own_file(f"{repository.short_name}.safetensors")
-        path = own or hub.find(repository, config.get("hf_hub_filename") or WEIGHTS)
+        repository, file = hub.Repository(name), config.get("hf_hub_filename") or WEIGHTS
+        path = own_file(f"{repository.short_name}.safetensors") or hub.find_here(repository, file)
+        package = package_for(config)
+        if path is None and package and package.path:
+            return _from_package(network, architecture, package, package.path)
+        path = path or hub.find(repository, file)
     elif isinstance(url, str) and "-" in url.rpartition("/")[2]:
         path = _fetched(url, f"the weights of {architecture.full_name}")
     else:
@@ -137,6 +149,15 @@ def _timm(network: nn.Module, architecture: Architecture) -> Start:
     start = _from_file(network, architecture, path, hub.expected_sha256(path))
     mean, std = tuple(config["mean"]), tuple(config["std"])
     return replace(start, asked="imagenet", kind="imagenet", origin=f"timm: {name or path.name}", mean=mean, std=std)
+
+
+def _from_package(network: nn.Module, architecture: Architecture, package: Package, path: Path) -> Start:
+    """ImageNet weights that an installed package brings, by timm's names and with timm's normalisation."""
+    digest, config = check_hash(path, package.sha256), network.pretrained_cfg
+    tensors, _ = read_tensors(path)
+    fill(network, architecture, renamed(tensors, network, path), path)
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    return Start("imagenet", "imagenet", f"package: {path.name} of {package.name}", mean, std, digest)
 
 
 def _from_hub(network: nn.Module, body: nn.Module, architecture: Architecture, asked: str) -> Start:

@@ -7,6 +7,7 @@ from fastai.vision.all import Callback, CutMix, GradientAccumulation, GradientCl
 
 from kit.errors import RecipeError
 from kit.model.build import origin_of
+from kit.model.heads import LINEAR
 from kit.recipe import Recipe
 from kit.train.losses import TrainingLoss, training_loss
 from kit.train.progressive import growing
@@ -34,7 +35,7 @@ def training_callbacks(learn: Learner, recipe: Recipe, accumulate: int | None = 
     if accumulate > 1:
         callbacks.append(Accumulation(accumulate * learn.dls.train.bs))
     if recipe.progressive:
-        frozen = 0 if recipe.head_first and origin_of(learn).start.pretrained else recipe.freeze_epochs
+        frozen = 0 if origin_of(learn).head == LINEAR else recipe.freeze_epochs
         callbacks.append(growing(learn, recipe.size, frozen + recipe.epochs))
     if recipe.patience:
         callbacks += [StopEarly(patience=recipe.patience), BestWeights()]

@@ -14,14 +14,15 @@ from fastai.vision.all import IN_NOTEBOOK, Callback, Learner
 
 from kit.console import say
 
-HEAD = "head"  # the phase in which the head learns alone, from features
+HEAD = "head"  # the phase in which the head is learned from features
 
 
 class History(Callback):
     """Records every epoch and every step's loss and rate, through all phases; says a line an epoch, but not if quiet.
 
     rows: a dict an epoch (epoch, phase, train_loss, valid_loss, the metrics, seconds). steps: a dict a training batch.
-    ends: the number of steps at the end of each epoch.
+    ends: the number of steps at the end of each epoch. strengths: the cross-validated loss of each regularisation
+    strength of a head that was learned from features; its row has the epoch 0 and the phase "head".
     chosen: what `fine_tune` decided where the recipe left it open. stopped: why training ended before its end, or None.
     """
 
@@ -39,10 +40,17 @@ class History(Callback):
         self.rows: list[dict[str, Any]] = []
         self.steps: list[dict[str, float]] = []
         self.ends: list[int] = []
+        self.strengths: dict[float, float] = {}
+
+    def add_head(self, figures: dict[str, float], strengths: dict[float, float], seconds: float) -> None:
+        """Record a head that was learned from features: a row without steps, and the loss of each strength tried."""
+        self.strengths = strengths
+        self.rows.append({"epoch": 0, "phase": HEAD} | figures | {"seconds": round(seconds, 2)})
+        self._say_row()
 
     def before_fit(self) -> None:
-        """Name the phase: as the learner does, or by what the optimiser may change."""
-        self.phase = getattr(self.learn, "phase_name", None) or ("frozen" if self.opt.frozen_idx else "whole")
+        """Name the phase by what the optimiser may change."""
+        self.phase = "frozen" if self.opt.frozen_idx else "whole"
 
     def before_epoch(self) -> None:
         """Start the clock."""
@@ -57,9 +65,12 @@ class History(Callback):
     def after_epoch(self) -> None:
         """Keep, and say, the epoch's figures: the recorder has computed them."""
         figures = zip(self.recorder.metric_names[1:], self.learn.final_record, strict=False)
-        row = {"epoch": len(self.rows) + 1, "phase": self.phase} | {name: float(value) for name, value in figures}
+        row = {"epoch": len(self.ends) + 1, "phase": self.phase} | {name: float(value) for name, value in figures}
         self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
         self.ends.append(len(self.steps))
+        self._say_row()
+
+    def _say_row(self) -> None:
         if not self.quiet:
             if len(self.rows) == 1:
                 say(_line({name: name for name in self.rows[0]}))
@@ -92,7 +103,12 @@ def quiet(learn: Learner) -> Iterator[None]:
 
 
 def draw_curves(history: History, path: Path) -> None:
-    """Training loss a step, validation loss an epoch, and the learning rate below, as a PNG."""
+    """Training loss a step, validation loss an epoch, and the learning rate below, as a PNG.
+
+    Where the head alone was trained, from features: the cross-validated loss of each regularisation strength.
+    """
+    if not history.steps:
+        return _draw_strengths(history, path)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained")
@@ -100,11 +116,28 @@ def draw_curves(history: History, path: Path) -> None:
     steps = pd.DataFrame(history.steps)
     losses.plot(steps["step"], steps["loss"], color="#b8c4d6", linewidth=1, label="training, each step")
     losses.plot(steps["step"], steps["loss"].ewm(span=10).mean(), color="#2f6fde", label="training, smoothed")
-    losses.plot(history.ends, [row["valid_loss"] for row in history.rows], "o-", color="#e0662f", label="validation")
+    ends = [0] * (len(history.rows) - len(history.ends)) + history.ends  # a head from features takes no steps
+    losses.plot(ends, [row["valid_loss"] for row in history.rows], "o-", color="#e0662f", label="validation")
     losses.set_ylabel("loss")
     losses.legend(frameon=False)
     rates.plot(steps["step"], steps["rate"], color="#555555")
     rates.set(xlabel="step", ylabel="learning rate")
     for axes in (losses, rates):
         axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_strengths(history: History, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(list(history.strengths), list(history.strengths.values()), "o-", color="#2f6fde")
+    if history.strengths:
+        best = min(history.strengths, key=history.strengths.get)
+        axes.plot(best, history.strengths[best], "o", color="#e0662f", markersize=10, label=f"chosen: C = {best:g}")
+        axes.legend(frameon=False)
+        axes.set_xscale("log")
+    axes.set(xlabel="C of the head (the inverse of its L2 penalty)", ylabel="cross-validated loss")
+    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)

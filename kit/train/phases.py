@@ -1,6 +1,6 @@
-"""The phases of fine-tuning: the head on a frozen body (or on its features), then all layers, each with one cycle.
+"""Fine-tuning as a recipe says: `kit.train.transfer` where the head is linear, fastai's own phases where it is not.
 
-history = fine_tune(learn, Recipe(epochs=3))       # what learn.fine_tune(3) does, recorded, in the right precision
+history = fine_tune(learn, Recipe(layers="whole", epochs=3))   # what learn.fine_tune(3) does, recorded
 """
 
 import random
@@ -16,18 +16,18 @@ from kit.console import say
 from kit.data.resident import make_resident
 from kit.machine import heap_kept
 from kit.model.build import origin_of
+from kit.model.heads import LINEAR
 from kit.recipe import Recipe
 from kit.train.callbacks import training_callbacks
 from kit.train.divergence import NotFinite, StopAtNonFinite
-from kit.train.head_first import train_head
 from kit.train.history import History, quiet
 from kit.train.logs import logging_to
-from kit.train.losses import TrainingLoss
 from kit.train.memory import trained_in_memory
 from kit.train.precision import precision_for, training_in
 from kit.train.rates import rates_for
 from kit.train.state import left_usable
 from kit.train.stopping import best_weights_kept
+from kit.train.transfer import transfer
 
 
 def seed_everything(seed: int) -> None:
@@ -50,14 +50,13 @@ def fine_tune(
 ) -> History:
     """Train `learn` as the recipe says, and return the history; the learner comes back in fp32.
 
-    Pretrained weights: fastai's `Learner.fine_tune`, to which further arguments go (`pct_start`, `div`, ...); with
-    `recipe.head_first`, `train_head` instead of its frozen epochs, to which they and callbacks do not go.
+    A linear head (`layers` auto or head): `transfer`, the head from features first, then perhaps all layers. fastai's
+    head and pretrained weights: `Learner.fine_tune`. Further arguments (`pct_start`, `div`, ...) go to fastai's cycles.
     A random start has nothing to freeze: all layers train for all epochs with `fit_one_cycle` at the same rate.
     history: one of your own, to look into when training ends by Ctrl-C or by `TrainingError` (a loss that is not
     finite): `learn` then has the weights so far. log_folder: where `recipe.log` writes.
     """
     history = History() if history is None else history
-    history.chosen["cache"] = make_resident(learn.dls, recipe)
     with quiet(learn), heap_kept(), logging_to(recipe.log, learn, log_folder, recipe.to_json()) as logs:
         attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs)
         try:
@@ -77,20 +76,17 @@ def _attempt(
     """One training from its beginning to its end, with so many batches a step."""
     history.clear()
     learn.model.to(learn.dls.device)  # fastai does so when it fits; a look at the network comes before
+    if origin_of(learn).head == LINEAR:
+        return transfer(learn, recipe, history, cbs, options, accumulate)
+    history.chosen["cache"] = make_resident(learn.dls, recipe)
     own = training_callbacks(learn, recipe, accumulate)
     rate, lr_mult = rates_for(learn, recipe)
     history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
-    precision = precision_for(learn, recipe)
-    training = training_in(learn, precision, recipe.compile)
+    training = training_in(learn, precision_for(learn, recipe), recipe.compile)
     with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
         extra = [*needed, *own, StopAtNonFinite(history, rate), history, *cbs]
         if origin_of(learn).start.pretrained:
             phases = {"freeze_epochs": recipe.freeze_epochs, "lr_mult": lr_mult} | options
-            if recipe.head_first:
-                losses = [callback for callback in own if isinstance(callback, TrainingLoss)]
-                alone = [*losses, StopAtNonFinite(history, rate), history]
-                train_head(learn, recipe.head_first, rate, precision, alone, accumulate)
-                phases["freeze_epochs"] = 0
             learn.fine_tune(recipe.epochs, rate, cbs=extra, **phases)
         else:
             say("note: a random start has nothing to freeze; all layers train from the first step")

@@ -18,6 +18,7 @@ from fastai.vision.all import CancelFitException, Learner, LRFinder, ParamSchedu
 from kit.console import say
 from kit.errors import RecipeError, TrainingError
 from kit.model.build import origin_of
+from kit.model.heads import FASTAI, LINEAR
 from kit.recipe import Recipe
 from kit.train.callbacks import batch_callbacks
 from kit.train.precision import precision_for, training_in
@@ -45,9 +46,13 @@ def rates_for(learn: Learner, recipe: Recipe) -> tuple[float, float]:
     """The recipe's rate and lr_mult; where it leaves them open, those that suit what the learner started from.
 
     The bundled weights were learned on photos of 32 pixels: they must move further than ImageNet's, early layers too.
-    With rate "auto", `find_rate` is asked.
+    After a linear head that was learned from features, rates are low, so that little of what it knew is lost. With rate
+    "auto", `find_rate` is asked.
     """
-    rate, lr_mult = (5e-3, 10.0) if origin_of(learn).start.kind == "bundled" else (2e-3, 100.0)
+    bundled = origin_of(learn).start.kind == "bundled"
+    rate, lr_mult = (5e-3, 10.0) if bundled else (2e-3, 100.0)
+    if origin_of(learn).head == LINEAR:
+        rate, lr_mult = (3e-4 if bundled else 1e-4), 1.0
     wanted = _looked_for(learn, recipe) if recipe.rate == "auto" else recipe.rate
     return wanted or rate, recipe.lr_mult or lr_mult
 
@@ -63,13 +68,14 @@ def _looked_for(learn: Learner, recipe: Recipe) -> float:
 def find_rate(learn: Learner, recipe: Recipe) -> RateCurve:
     """Train a copy of `learn` for 100 batches with a growing rate (fastai's `lr_find`), and suggest one by "valley".
 
-    The copy's body is frozen where it is pretrained, as in the first phase of `fine_tune`; its batches and loss are the
-    recipe's (mixup, weights, smoothing, clipping), one batch a step. `learn`, its loaders, all random numbers and all
-    files are afterwards as before. Source: Smith, "Cyclical Learning Rates for Training Neural Networks", 2017.
+    The copy's body is frozen where fastai's head is trained first, as in the first phase of `fine_tune`; its batches
+    and loss are the recipe's (mixup, weights, smoothing, clipping), one batch a step. `learn`, its loaders, all random
+    numbers and all files are afterwards as before. Source: Smith, "Cyclical Learning Rates for Training Neural
+    Networks", 2017.
     Raises `TrainingError` where the loss grows, or is no number, before enough was seen.
     """
     copy = _copy_of(learn)
-    if origin_of(learn).start.pretrained:
+    if origin_of(learn).start.pretrained and origin_of(learn).head == FASTAI:
         copy.freeze()
     epochs = STEPS // len(learn.dls.train) + 1
     training = training_in(copy, precision_for(learn, recipe))

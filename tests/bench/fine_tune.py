@@ -2,8 +2,9 @@
 
 python tests/bench/fine_tune.py --images FOLDER --arch resnet18          # photos in Oxford Pets' names
 
-All get the same photos and split, 224 pixels, batches of 64, one epoch with the body frozen and one with all awake, the
-same kinds of augmentation, two loader processes (where a way has any), and for resnet18 the same weights. Each way runs
+All get the same photos and split, 224 pixels, batches of 64, one epoch with the body frozen and one of all layers, the
+same kinds of augmentation, two loader processes (where a way has any), and the same weights where kit has some without
+network. kit's default is the head from features, then all layers where a trial says that it is better. Each way runs
 in a process of its own; in each round all take their turn, so that whatever else the machine does meets them alike, and
 ratios are taken within a round, each with another seed. The clock starts when torch and fastai (or torch and what else
 a way needs) are imported; a column of its own counts that too. The error after so few steps is mostly chance:
@@ -26,8 +27,9 @@ from bundles import fields
 from kit.cli.script import script
 
 STARTED = time.perf_counter()
-WAYS = ("kit", "kit quick", "kit fp32", "fastai", "torch", "trainer")
+WAYS = ("kit", "kit whole", "kit fp32", "fastai", "torch", "trainer")
 SIZE, WORKERS, RATE = 224, 2, 2e-3
+PACKAGED = ("tf_efficientnet_lite0", "tf_efficientnet_lite2")  # ImageNet weights that pip brings
 
 
 def main(
@@ -81,7 +83,7 @@ def measured(way: str, images: Path, arch: str, batch: int, recipe: list[str]) -
     """One run of one way: images a second in both epochs, the wall time of all, and the error."""
     run = {
         "kit": kit,
-        "kit quick": kit_quick,
+        "kit whole": kit_whole,
         "kit fp32": kit_fp32,
         "fastai": fastai,
         "torch": torch_loop,
@@ -121,7 +123,7 @@ def table(images: Path):
 
 def weights_of(arch: str) -> str:
     """Where all begin."""
-    return "bundled" if arch == "resnet18" else "none"
+    return "bundled" if arch == "resnet18" else "imagenet" if arch in PACKAGED else "none"
 
 
 def clock():
@@ -146,7 +148,7 @@ def clock():
 
 
 def kit(images: Path, arch: str, batch: int, recipe: list[str], **options) -> dict:
-    """kit.fine_tune without the bundle's ONNX file and photos: training, evaluation, run folder."""
+    """kit.fine_tune with its defaults: run folder, report, bundle, ONNX file and its proof too."""
     import tempfile
 
     import fastai.vision.all  # noqa: F401
@@ -156,22 +158,22 @@ def kit(images: Path, arch: str, batch: int, recipe: list[str], **options) -> di
     begun = time.perf_counter()
     rows, taken = table(images), clock()
     told = {"arch": arch, "weights": weights_of(arch), "size": SIZE, "batch": batch, "workers": WORKERS}
-    told |= {"rate": RATE, "lr_mult": 100} | options | fields(recipe)  # the rates of fastai's fine_tune
     with tempfile.TemporaryDirectory() as folder:
-        run = package.fine_tune(rows, out=Path(folder) / "run", cbs=[taken], onnx=False, examples=False, **told)
+        run = package.fine_tune(rows, out=Path(folder) / "run", cbs=[taken], **told | options | fields(recipe))
         phases = [row["phase"] for row in run.history.rows if row["phase"] != "head"]
-        seconds = {"frozen": float("inf")} | dict(zip(phases, taken.seconds, strict=True))
-        return figures([seconds["frozen"], seconds["whole"]], taken.images[0], begun, run.error_rate.value)
+        seconds = {"frozen": float("inf"), "whole": float("inf")} | dict(zip(phases, taken.seconds, strict=True))
+        count = taken.images[0] if taken.images else 0
+        return figures([seconds["frozen"], seconds["whole"]], count, begun, run.error_rate.value)
 
 
-def kit_quick(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
-    """The same with both recipes that are quicker."""
-    return kit(images, arch, batch, recipe, head_first=10, progressive=True)
+def kit_whole(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
+    """The same with fastai's schedule and rates."""
+    return kit(images, arch, batch, recipe, layers="whole", rate=RATE, lr_mult=100)
 
 
 def kit_fp32(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
     """The same without bf16."""
-    return kit(images, arch, batch, recipe, precision="fp32")
+    return kit(images, arch, batch, recipe, layers="whole", rate=RATE, lr_mult=100, precision="fp32")
 
 
 def fastai(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
@@ -181,8 +183,9 @@ def fastai(images: Path, arch: str, batch: int, recipe: list[str]) -> dict:
     begun = time.perf_counter()
     dls = fastai_loaders(table(images), batch, WORKERS, SIZE)
     taken = clock()
-    learn = vision_learner(dls, getattr(models, arch), pretrained=False, metrics=error_rate, cbs=[taken])
-    if weights_of(arch) == "bundled":
+    network = arch if arch in PACKAGED else getattr(models, arch)
+    learn = vision_learner(dls, network, pretrained=False, metrics=error_rate, cbs=[taken])
+    if weights_of(arch) != "none":
         learn.model[0].load_state_dict(body_of(arch))
     with learn.no_bar(), learn.no_logging():
         learn.fine_tune(1, RATE)
@@ -202,14 +205,14 @@ def fastai_loaders(rows, batch: int, workers: int, size: int):
 
 
 def body_of(arch: str) -> dict:
-    """kit's bundled weights as a body of fastai's cutting."""
+    """The weights that kit takes, as a body of fastai's cutting."""
     from kit.model.architectures import build_network, cut_body, find_architecture
     from kit.model.weights import load_weights
 
     architecture = find_architecture(arch)
     network = build_network(architecture)
     body = cut_body(network, architecture, SIZE)
-    load_weights(network, body.module, architecture, "bundled")
+    load_weights(network, body.module, architecture, weights_of(arch))
     return body.module.state_dict()
 
 

@@ -4,7 +4,7 @@ python tests/bench/pets_folds.py FOLDER                  # photos in Oxford Pets
 python tests/bench/pets_folds.py FOLDER --label "^(.+)_[0-9]+" --weights bundled
 python tests/bench/pets_folds.py FOLDER --weights bundled --plain    # kit's quick ways against plain fastai's
 python tests/bench/pets_folds.py FOLDER --weights bundled --plain --recipe progressive=true
-python tests/bench/pets_folds.py FOLDER --weights bundled --usual --recipe head_first=10    # against kit without it
+python tests/bench/pets_folds.py FOLDER --weights bundled --usual --recipe progressive=true    # against kit without it
 
 --plain trains each fold a second time in fp32 on files that are decoded anew, which is fastai's own training in every
 bit (tests/train/test_phases.py), and compares the two on the same photos: McNemar's test and the paired interval.
@@ -25,7 +25,7 @@ from kit import Recipe, data, evaluate, model, train
 from kit.cli.script import script
 from kit.intervals import paired, wilson
 
-RECIPE = Recipe(label="is_cat", size=128, epochs=5, freeze_epochs=2, batch=16, workers=0)
+RECIPE = Recipe(label="is_cat", size=128, epochs=5, freeze_epochs=2, batch=16, workers=0, layers="whole")
 
 
 def wrong_of_all(table, recipe: Recipe, count: int) -> np.ndarray:

@@ -20,14 +20,12 @@ from sklearn.datasets import load_digits
 
 from kit import Recipe, data, evaluate, model, train
 from kit.bundle.engines import torch_engine
-from kit.bundle.predictor import prepare_image
-from kit.bundle.write import image_rules
 from kit.cli.script import script
-from kit.data.images import open_image
+from kit.data.images import open_image, prepare_image
 from kit.evaluate.calibration import calibrate
 from kit.evaluate.unknown import METHODS, fit
 from kit.intervals import wilson
-from kit.model.build import origin_of
+from kit.model.build import image_rules, origin_of
 
 RECIPE = Recipe(label="is_cat", weights="bundled", size=128, batch=16, epochs=5, freeze_epochs=2, workers=0)
 VEHICLES = ("airplane", "automobile", "ship", "truck")

@@ -125,6 +125,7 @@ def test_one_flipped_bit_in_any_file_is_refused_by_its_name(copy):
         ({"image": {"size": "large"}}, "field image.size is not a int"),
         ({"files": {}}, "field files names no model.safetensors"),
         ({"architecture": {"name": 18}}, "field architecture.name is not a str"),
+        ({"architecture": {"name": "resnet18", "head": "none"}}, "field architecture.head is none of linear, fastai"),
         ({"files": {"model.safetensors": "0", "../../secret": "0"}}, "model.safetensors is not the file|leads out"),
         ({"temperature": None}, "field temperature is not a float"),
         ({"metrics": {"confusion": {"0": 1}}}, r"field metrics.confusion is not a list of \[class, class, times\]"),

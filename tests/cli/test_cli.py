@@ -54,7 +54,7 @@ def test_every_field_of_the_recipe_is_an_option_with_its_explanation():
     text = kit("fine-tune", "--help").stdout
     for field in fields(Recipe):
         assert f"--{field.name.replace('_', '-')}" in text
-    assert "Passes over the training images with the whole network awake." in text
+    assert "Passes over the training images in which all layers are trained." in text
 
 
 def test_fine_tune_prints_the_error_rate_on_stdout_and_everything_else_on_stderr(shapes, tmp_path):

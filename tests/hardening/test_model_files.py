@@ -256,7 +256,12 @@ def tiny_bundle(folder: Path) -> Path:
     fields = {name: kind() for name, kind in FIELDS.items()}
     image = {"size": 64, "resize": "crop", "at_least": 64, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
     fields |= {"format": "kit-bundle", "version": 1, "task": "classification", "temperature": 1.25, "image": image}
-    fields |= {"architecture": {"name": "resnet18"}, "vocab": vocab, "vocab_sha256": vocab_hash(vocab), "files": files}
+    fields |= {
+        "architecture": {"name": "resnet18", "head": "fastai"},
+        "vocab": vocab,
+        "vocab_sha256": vocab_hash(vocab),
+        "files": files,
+    }
     write_config(folder, fields | {"metrics": {"error_rate": 0.125, "n": 80, "low": 0.1, "high": 0.2}})
     return folder
 
@@ -321,7 +326,10 @@ CONFIGS = {
     "deep": ("[" * 100_000, "config.json is not JSON"),
     "a list": ("[]", "does not describe a kit bundle"),
     "wrong version": ({"version": 99}, "version 99; this kit reads version 1"),
-    "unknown architecture": ({"architecture": {"name": "resnett18"}}, "field architecture.name: unknown network 'resn"),
+    "unknown architecture": (
+        {"architecture": {"name": "resnett18", "head": "fastai"}},
+        "field architecture.name: unknown network 'resn",
+    ),
     "vocabulary of another length": ({"vocab": ["circle", "square"]}, "field vocab does not fit its hash"),
     "path leading out": ({"files": {"../secret": "0" * 64}}, "field files names '../secret', which leads out"),
     "absolute path": ({"files": {"/etc/hostname": "0" * 64}}, "field files names '/etc/hostname', which leads out"),

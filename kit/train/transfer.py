@@ -1,0 +1,265 @@
+"""Transfer without harm: a linear head from features first, then all layers, only where a trial says that it is better.
+
+transfer(learn, recipe, history, ...)      # what `fine_tune` does for layers=auto and layers=head
+
+Training all layers can destroy what a good head knew (Kumar et al., "Fine-Tuning can Distort Pretrained Features and
+Underperform Out-of-Distribution", ICLR 2022). Measured here with ImageNet weights and a few hundred images: batch
+norms that train on small, augmented batches, and rates above 1e-4, do most of the harm. So batch norms stay in
+evaluation mode, the rate is low, and a trial decides: a copy trains on four fifths of the training images, and all
+layers are trained for good only where the last fifth says that this is better than the head alone. Validation images
+have no part in that choice.
+"""
+
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.vision.all import Callback, DataLoader, DataLoaders, Datasets, L, Learner
+from torch import nn
+
+from kit.console import say
+from kit.data.resident import make_resident
+from kit.data.splits import inner_folds
+from kit.data.targets import strata
+from kit.model.build import features_of, origin_of
+from kit.model.heads import Range, classifier, featurizer
+from kit.recipe import Recipe
+from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of
+from kit.train.callbacks import training_callbacks
+from kit.train.divergence import NotFinite, StopAtNonFinite
+from kit.train.history import History, quiet
+from kit.train.linear import SOLVERS, LinearHead, fit_head
+from kit.train.precision import precision_for, training_in
+from kit.train.rates import rates_for
+from kit.train.state import left_usable, random_numbers_kept
+from kit.train.stopping import best_weights_kept
+
+FOLDS = 5
+FEWEST_MISTAKES = 2  # of the head on the inner part: with fewer, nothing could show that all layers are better
+STEPS_AN_EPOCH, SMALLEST_BATCH = 16, 8
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The head, and all layers, on n training images held out from both: mean losses, the standard error of their
+    paired difference, and how many images were wrong (of classes alone)."""
+
+    n: int
+    head_loss: float
+    whole_loss: float
+    error: float
+    head_mistakes: int | None
+    whole_mistakes: int | None
+
+    @property
+    def better(self) -> bool:
+        """Whether all layers have a loss lower by more than a standard error, and not more images wrong.
+
+        Training twice does not give the same network twice: a gain within the noise of so few images may be a loss.
+        """
+        fewer = self.head_mistakes is None or self.whole_mistakes <= self.head_mistakes
+        return self.head_loss - self.whole_loss > self.error and fewer
+
+    def __str__(self) -> str:
+        loss = f"loss {self.whole_loss:.3g} against {self.head_loss:.3g} (standard error {self.error:.2g})"
+        wrong = "" if self.head_mistakes is None else f"{self.whole_mistakes} wrong against {self.head_mistakes}, "
+        return f"on {self.n} held-out training images, {wrong}{loss}"
+
+
+def transfer(
+    learn: Learner, recipe: Recipe, history: History, cbs: Sequence[Callback], options: dict, accumulate: int
+) -> None:
+    """The head of `learn` from features, and then all layers where that is asked for and not worse.
+
+    cbs, options: fastai's, for the training of all layers. What was chosen and why goes into `history.chosen`.
+    """
+    started, rows = time.perf_counter(), learn.dls.train_ds.items
+    features, targets = features_of(learn, rows, create=True), targets_of(learn, rows)
+    valid = features_of(learn, learn.dls.valid_ds.items, create=True)
+    folds = inner_folds(rows.assign(label=strata(rows["label"].tolist(), recipe.task)), FOLDS, recipe.seed)
+    balanced = "balanced" in (recipe.class_weights, recipe.sampler)
+    head = fit_head(features, targets, folds, recipe.task, balanced)
+    fill_head(learn.model, head)
+    history.add_head(head_row(learn, features, valid), head.losses, time.perf_counter() - started)
+    history.chosen |= {"strength": head.strength}
+    say(f"head: {_found(head, targets, recipe.task)} after {time.perf_counter() - started:.1f} s")
+    kept, because, trial = "head", "as asked", None
+    if recipe.layers == "auto":
+        kept, because, trial = _decide(learn, recipe, head, features, targets, folds, accumulate)
+        say(f"{'all layers' if kept == 'whole' else 'head alone'}: {because}")
+    history.chosen["layers"] = {"kept": kept, "because": because, "trial": asdict(trial) if trial else None}
+    if kept == "whole":
+        train_all_layers(learn, recipe, history, cbs, options, accumulate)
+
+
+def targets_of(learn: Learner, rows: Any) -> np.ndarray:
+    """The labels of rows of a table, as `fit_head` wants them."""
+    origin, vocab = origin_of(learn), [str(name) for name in learn.dls.vocab]
+    if origin.recipe.task == CLASSIFICATION:
+        return np.array([vocab.index(label) for label in rows["label"]])
+    if origin.recipe.task == MULTILABEL:
+        own = [set(classes_of(label)) for label in rows["label"]]
+        return np.array([[name in one for name in vocab] for one in own], dtype=np.int64)
+    return _before_range(np.array([numbers_of(label) for label in rows["label"]]), origin.limits)
+
+
+def _before_range(numbers: np.ndarray, limits: Range) -> np.ndarray:
+    """What the linear layer must give so that the range after it answers `numbers`."""
+    low, high = limits.low.cpu().double().numpy(), limits.high.cpu().double().numpy()
+    share = (numbers - low) / (high - low)
+    if not limits.bounded:
+        return share
+    share = np.clip(share, 0.01, 0.99)
+    return np.log(share / (1 - share))
+
+
+def fill_head(network: nn.Module, head: LinearHead) -> None:
+    """Copy weight and bias into the linear layer of a network."""
+    linear = classifier(network)[0]
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(head.weight))
+        linear.bias.copy_(torch.from_numpy(head.bias))
+
+
+class FeatureLoader(DataLoader):
+    """Batches of features (n, f) and fastai's own targets of the same images."""
+
+    def __init__(self, features: np.ndarray, labels: Any, bs: int):
+        super().__init__(range(len(features)), bs=bs, num_workers=0)
+        self.features, self.labels = torch.from_numpy(features), labels
+
+    def create_batch(self, numbers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features and targets at these indices."""
+        return self.features[numbers], torch.stack([self.labels[number] for number in numbers])
+
+
+def head_row(learn: Learner, features: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """Training loss, validation loss and the learner's metrics of the head, from features alone."""
+    datasets, bs = (learn.dls.train_ds, learn.dls.valid_ds), learn.dls.valid.bs
+    both = (FeatureLoader(rows, one.tls[1], bs) for rows, one in zip((features, valid), datasets, strict=True))
+    loaders = DataLoaders(*both, device=learn.dls.device)
+    head = Learner(loaders, classifier(learn.model), loss_func=learn.loss_func, metrics=deepcopy(learn.metrics))
+    with quiet(head):
+        train_loss, (valid_loss, *figures) = head.validate(dl=loaders.train)[0], head.validate()
+    names = [metric.name for metric in head.metrics]
+    row = {"train_loss": train_loss, "valid_loss": valid_loss} | dict(zip(names, figures, strict=True))
+    return {name: float(value) for name, value in row.items()}
+
+
+def _found(head: LinearHead, targets: np.ndarray, task: str) -> str:
+    """What cross-validation says of the head, in words."""
+    there = np.isfinite(head.held_out[:, 0])
+    if not there.any():
+        return "too few training images to cross-validate it"
+    wrong, of = mistakes(head.held_out[there], targets[there], task), f"{there.sum()} training images, cross-validated"
+    if wrong is None:
+        return f"loss {head.losses[head.strength]:.3g} on {of}"
+    alone = len(there) - there.sum()
+    note = f" ({alone} more are the only ones of their class)" if alone and len(there) <= 5_000 else ""
+    return f"error {wrong / there.sum():.3f} on {of}{note}"
+
+
+def mistakes(outputs: np.ndarray, targets: np.ndarray, task: str) -> int | None:
+    """How many images are wrong: in their class, or in any of their classes; None for numbers."""
+    if task == REGRESSION:
+        return None
+    if task == MULTILABEL:
+        return int(((outputs > 0) != (targets > 0)).any(1).sum())
+    return int((outputs.argmax(1) != targets).sum())
+
+
+def _decide(
+    learn: Learner,
+    recipe: Recipe,
+    head: LinearHead,
+    features: np.ndarray,
+    targets: np.ndarray,
+    folds: np.ndarray,
+    accumulate: int,
+) -> tuple[str, str, Trial | None]:
+    """Whether to keep "head" or "whole", why, in words, and the trial where there was one."""
+    held = (folds == 0) & np.isfinite(head.held_out[:, 0])
+    if not held.any() or held.all():
+        return "head", "too few training images to try whether all layers are better", None
+    wrong = mistakes(head.held_out[held], targets[held], recipe.task)
+    if wrong is not None and wrong < FEWEST_MISTAKES:
+        found = f"the head gets {wrong} of {held.sum()} held-out training images wrong"
+        return "head", f"{found}, which leaves nothing to improve", None
+    say(f"try all layers on {(~held).sum()} training images ...")
+    inner = inner_learner(learn, recipe, held)
+    part = fit_head(features[~held], targets[~held], np.full((~held).sum(), -1), recipe.task,
+                    "balanced" in (recipe.class_weights, recipe.sampler), (head.strength,))  # fmt: skip
+    try:
+        outputs = _tried(inner, recipe, part, accumulate)
+    except NotFinite as stop:
+        return "head", f"with all layers {stop.error.problem}", None
+    solver = SOLVERS[recipe.task](targets, False)
+    ours, theirs = (solver.losses(one, held) for one in (head.held_out[held], outputs))
+    error = float((ours - theirs).std() / np.sqrt(held.sum()))
+    counts = (wrong, mistakes(outputs, targets[held], recipe.task))
+    trial = Trial(int(held.sum()), float(ours.mean()), float(theirs.mean()), error, *counts)
+    kept = "whole" if trial.better else "head"
+    return kept, f"all layers are {'better' if trial.better else 'not clearly better'}: {trial}", trial
+
+
+def _tried(inner: Learner, recipe: Recipe, head: LinearHead, accumulate: int) -> np.ndarray:
+    """What the linear layer gives for the held-out images once all layers of a copy were trained."""
+    fill_head(inner.model, head)
+    batches = min(accumulate, len(inner.dls.train))
+    with random_numbers_kept(inner.dls), quiet(inner):
+        train_all_layers(inner, recipe, History(quiet=True), [], {}, batches)
+        inner.model = nn.Sequential(featurizer(inner.model), classifier(inner.model)[0])  # without regression's range
+        return inner.get_preds(act=lambda output: output)[0].double().numpy()
+
+
+def inner_learner(learn: Learner, recipe: Recipe, held: np.ndarray) -> Learner:
+    """A copy of `learn` that trains on a part of its training images; those that are `held` validate it."""
+    dls = learn.dls
+    train, valid = (_part(dls.train_ds, rows, side) for side, rows in enumerate((~held, held)))
+    inner = DataLoaders(dls.train.new(train), dls.valid.new(valid), device=dls.device)
+    names = ("opt_func", "splitter", "lr", "wd", "wd_bn_bias", "train_bn", "moms", "default_cbs")
+    same = {name: getattr(learn, name) for name in names}
+    copy = Learner(inner, deepcopy(learn.model), loss_func=deepcopy(learn.loss_func), **same)
+    copy.origin = origin_of(learn)
+    return copy
+
+
+def _part(dataset: Datasets, rows: np.ndarray, side: int) -> Datasets:
+    """The rows of a dataset for which `rows` is true, as training (side 0) or validation (side 1) images."""
+    items = dataset.items[rows].reset_index(drop=True)
+    return Datasets(tls=L(one._new(items, split_idx=side) for one in dataset.tls), n_inp=dataset.n_inp)
+
+
+class FrozenStatistics(Callback):
+    """Batch norms in evaluation mode while all layers train: they keep the mean and variance of the pretraining."""
+
+    def before_train(self) -> None:
+        """After fastai has put the whole network into training mode."""
+        for module in self.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def train_all_layers(
+    learn: Learner, recipe: Recipe, history: History, cbs: Sequence[Callback], options: dict, accumulate: int
+) -> None:
+    """One cycle of `recipe.epochs` over all layers, from a trained head, with batch norms in evaluation mode."""
+    history.chosen["cache"] = make_resident(learn.dls, recipe)
+    loader, full = learn.dls.train, learn.dls.train.bs
+    # A few hundred images in batches of 64 are a handful of steps an epoch: too few to learn anything.
+    loader.bs = min(full, max(SMALLEST_BATCH, len(learn.dls.train_ds) // (STEPS_AN_EPOCH * accumulate)))
+    own = training_callbacks(learn, recipe, accumulate)
+    rate, lr_mult = rates_for(learn, recipe)
+    history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": loader.bs, "accumulate": accumulate}
+    training = training_in(learn, precision_for(learn, recipe), recipe.compile)
+    try:
+        with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
+            extra = [*needed, *own, FrozenStatistics(), StopAtNonFinite(history, rate), history, *cbs]
+            learn.unfreeze()
+            learn.fit_one_cycle(recipe.epochs, slice(rate / lr_mult, rate), cbs=extra, **options)
+    finally:
+        loader.bs = full

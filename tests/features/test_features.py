@@ -1,0 +1,131 @@
+"""Features: each image goes through the body once, and what is kept is never stale."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kit import data, model
+from kit.errors import ImageError
+from kit.features import Store, fingerprint
+from kit.features import compute as module
+from kit.features import store as store_module
+from kit.model.build import features_of
+from kit.model.heads import featurizer
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("KIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def learn(shapes, quick, tmp_path):
+    table = data.table(shutil.copytree(shapes, tmp_path / "images"))
+    return model.learner(data.blocks(quick).dataloaders(table), quick)
+
+
+def counted(monkeypatch) -> list[str]:
+    """The paths of images that are prepared from now on."""
+    seen, own = [], module.prepare_image
+    monkeypatch.setattr(module, "prepare_image", lambda path, rules: seen.append(path) or own(path, rules))
+    return seen
+
+
+def test_they_are_what_the_head_is_given_of_the_images_as_a_bundle_prepares_them(learn, cache):
+    features = features_of(learn, learn.dls.valid_ds.items)
+    images, _ = learn.dls.valid.new(bs=6).one_batch()
+    with torch.no_grad():
+        expected = featurizer(learn.model.eval())(images.as_subclass(torch.Tensor))
+    assert features.dtype == np.float32
+    torch.testing.assert_close(torch.from_numpy(features), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_each_image_goes_through_the_body_once_whatever_the_split(learn, cache, monkeypatch):
+    seen = counted(monkeypatch)
+    first = features_of(learn, learn.dls.train_ds.items, create=True)
+    assert len(seen) == 18
+    again = features_of(learn, learn.dls.train_ds.items.iloc[::-1])
+    assert len(seen) == 18
+    np.testing.assert_array_equal(first, again[::-1])
+    features_of(learn, learn.dls.valid_ds.items)
+    assert len(seen) == 24
+
+
+def test_a_body_that_the_cache_does_not_know_leaves_nothing_in_it_unless_told(learn, cache):
+    features_of(learn, learn.dls.valid_ds.items)
+    assert not cache.exists()
+
+
+def test_other_weights_another_size_and_another_way_of_resizing_are_other_features(learn, quick, cache):
+    rules = {"size": 32, "resize": "crop", "at_least": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
+    body = featurizer(learn.model)
+    keys = [module._key(body, rules | change) for change in ({}, {"size": 48}, {"resize": "pad"}, {"mean": [0.4] * 3})]
+    with torch.no_grad():
+        next(body.parameters()).add_(1e-3)
+    keys.append(module._key(body, rules))
+    assert len({Store(key).folder for key in keys}) == 5
+
+
+def test_an_image_that_changed_since_the_look_is_an_error_that_names_it_though_its_features_are_known(learn, cache):
+    rows = learn.dls.train_ds.items
+    features_of(learn, rows, create=True)
+    changed = rows["path"].iloc[3]
+    shutil.copy(rows["path"].iloc[4], changed)
+    with pytest.raises(ImageError, match=f"{changed} is not the file that was looked at"):
+        features_of(learn, rows)
+
+
+def test_an_image_that_vanished_is_an_error_that_names_it(learn, cache):
+    rows = learn.dls.train_ds.items
+    Path(rows["path"].iloc[3]).unlink()
+    with pytest.raises(ImageError, match=r"cannot be read any more \(No such file"):
+        features_of(learn, rows)
+
+
+def test_a_full_cache_falls_back_to_memory_with_a_line(learn, cache, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "add", full)
+    assert len(features_of(learn, learn.dls.train_ds.items, create=True)) == 18
+    assert "cannot be written (No space left on device); features are kept in memory" in capsys.readouterr().err
+
+
+def test_a_damaged_file_of_the_cache_is_removed_and_computed_again(learn, cache, monkeypatch):
+    rows = learn.dls.train_ds.items
+    first = features_of(learn, rows, create=True)
+    (file,) = cache.rglob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    seen = counted(monkeypatch)
+    np.testing.assert_array_equal(features_of(learn, rows), first)
+    assert len(seen) == 18
+
+
+def test_what_was_used_longest_ago_makes_room(cache, monkeypatch):
+    monkeypatch.setattr(store_module, "MOST_BYTES", 3000)
+    for number in range(3):
+        store = Store({"number": number})
+        store.add({f"{number:064x}": np.zeros(250, np.float32)})
+        os.utime(store.folder, (number, number))
+    assert [Store({"number": number}).folder.is_dir() for number in range(3)] == [False, True, True]
+
+
+def test_the_body_stays_as_it_was(learn, cache):
+    learn.model.train()
+    before = fingerprint(learn.model)
+    features_of(learn, learn.dls.valid_ds.items)
+    assert fingerprint(learn.model) == before
+    assert all(part.training for part in learn.model.modules())
+
+
+@pytest.mark.slow
+def test_a_network_without_feature_maps_gives_its_pooled_features(shapes, quick, cache):
+    recipe = replace(quick, arch="vit_tiny_patch16_224", weights="none", layers="whole", size=224)
+    learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes)), recipe, head="linear")
+    assert features_of(learn, learn.dls.valid_ds.items).shape == (6, 192)
