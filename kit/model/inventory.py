@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.errors import KitError, WeightsError
+from kit.features.store import FOLDER as FEATURES
 from kit.files import cache_folder, packaged, sha256
 from kit.manifest import CONFIG, UNKNOWN, WEIGHTS, read_form
 from kit.model import hub
@@ -19,7 +20,7 @@ from kit.model.places import VARIABLE, hub_cache, listed_sha256, own_folder, tor
 from kit.weightfile import UNREAD, check_pickle, check_suffix, read_header
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", *UNREAD)
-HUB = "Hugging Face cache"
+HUB, KIT = "Hugging Face cache", "kit cache"
 FITS, UNCHECKED, DAMAGED = "hash fits", "no hash to compare", "damaged: its hash differs; remove it"
 
 
@@ -59,7 +60,7 @@ def places() -> dict[str, Path | None]:
         "torch cache": torch_cache(),
         HUB: hub_cache(),
         **installed(),
-        "kit cache": cache_folder(),
+        KIT: cache_folder(),
     }
 
 
@@ -71,8 +72,10 @@ def inventory() -> Iterator[Weights]:
 
 
 def _files(place: str, folder: Path) -> list[Path]:
-    """The weights below a folder; of the hub's cache, those of models. What a bundle holds besides is not a start."""
+    """The weights below a folder; of the hub's cache, those of models. What a bundle holds besides is not a start, nor
+    are features that kit keeps."""
     found = folder.glob("models--*/snapshots/*/**/*") if place == HUB else folder.rglob("*")
+    found = (path for path in found if not (place == KIT and folder / FEATURES in path.parents))
     return sorted(path for path in found if path.suffix.lower() in SUFFIXES and path.is_file() and path.name != UNKNOWN)
 
 

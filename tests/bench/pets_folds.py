@@ -25,7 +25,9 @@ from kit import Recipe, data, evaluate, model, train
 from kit.cli.script import script
 from kit.intervals import paired, wilson
 
-RECIPE = Recipe(label="is_cat", size=128, epochs=5, freeze_epochs=2, batch=16, workers=0, layers="whole")
+RECIPE = Recipe(
+    label="is_cat", size=128, epochs=5, freeze_epochs=2, batch=16, workers=0, layers="whole", arch="resnet18"
+)
 
 
 def wrong_of_all(table, recipe: Recipe, count: int) -> np.ndarray:

@@ -162,6 +162,13 @@ def test_a_folder_of_ones_own_may_hold_every_form(hub, state, tmp_path, run):
     assert hub.requests == []
 
 
+def test_features_that_kit_keeps_are_no_weights(hub, tmp_path):
+    (tmp_path / "kit" / "features" / "net").mkdir(parents=True)
+    save_file({"features": torch.zeros(1)}, tmp_path / "kit" / "features" / "net" / "0.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "kit" / "mine.safetensors")
+    assert [one.path.name for one in inventory() if one.place == "kit cache"] == ["mine.safetensors"]
+
+
 def test_damaged_headers_and_pickles_are_told_and_not_read(hub, tmp_path):
     (tmp_path / "kit" / "broken.safetensors").write_bytes(b"\xff" * 100)
     torch.save({"call": print}, tmp_path / "kit" / "calls.bin")
