@@ -36,9 +36,8 @@ from kit.manifest import GET_ANOTHER
 
 KNOWN_SHARE = 0.95
 FEWEST_TRAIN, FEWEST_VALID = 10, 5
-DIMENSIONS = 128
-MOST_NUMBERS = 131_072
-SHRINKAGE = 0.8
+MOST_NUMBERS = 262_144
+ROUNDNESS = 20
 LEAST_SPREAD = 0.05
 NEAREST = 5
 ROUNDING = 1e-6
@@ -124,29 +123,28 @@ def _class_means(directions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
     """Mean, projection, points and nearest of the Mahalanobis distance to the nearest class mean.
 
     Source: Lee, Lee, Lee, Shin, A simple unified framework for detecting out-of-distribution samples, NeurIPS 2018.
-    The covariance within the classes, of standardised features along their principal axes, is drawn towards a sphere,
-    so that axes on which few training images hardly differ do not outweigh all others.
+    Every feature is divided by its own spread, the covariance within the classes is drawn towards a sphere, and the
+    result is projected at random, which preserves distances.
     """
     mean, spread = directions.mean(0), directions.std(0)
     spread = np.maximum(spread, LEAST_SPREAD * spread.mean() + ROUNDING)
     standard = (directions - mean) / spread
-    axes = _principal_axes(standard)
-    projected = standard @ axes
     kinds, which = np.unique(labels, return_inverse=True)
-    means = np.stack([projected[which == kind].mean(0) for kind in range(len(kinds))])
-    whitening = _whitening(projected - means[which])
-    return mean, axes / spread[:, None] @ whitening, means @ whitening, np.ones(1)
+    means = np.stack([standard[which == kind].mean(0) for kind in range(len(kinds))])
+    axes = _random_axes(len(mean), MOST_NUMBERS // (len(mean) + len(means)))
+    whitening = _whitened(axes, standard - means[which])
+    return mean, whitening / spread[:, None], means @ whitening, np.ones(1)
 
 
 def _training_images(directions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
     """Mean, projection, points and nearest of the distance to the fifth nearest training image.
 
-    Source: Sun, Ming, Zhu, Li, Out-of-distribution detection with deep nearest neighbors, ICML 2022. Along the
-    principal axes, and of many images an even sample, so that it stays small.
+    Source: Sun, Ming, Zhu, Li, Out-of-distribution detection with deep nearest neighbors, ICML 2022. Projected at
+    random, and of many images an even sample, so that it stays small.
     """
     mean = directions.mean(0)
-    axes = _principal_axes(directions - mean)
-    most = MOST_NUMBERS // axes.shape[1]
+    axes = _random_axes(len(mean), MOST_NUMBERS // 2 // len(mean))
+    most = MOST_NUMBERS // 2 // axes.shape[1]
     rows = np.unique(np.linspace(0, len(directions) - 1, min(most, len(directions))).astype(int))
     return mean, axes, (directions[rows] - mean) @ axes, np.array([min(NEAREST, len(rows))])
 
@@ -160,19 +158,33 @@ def _directions(features: np.ndarray) -> np.ndarray:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), TINY)
 
 
-def _principal_axes(centred: np.ndarray) -> np.ndarray:
-    """The axes of greatest variance, as columns (f, d); d is at most 128, and less for few images or many features."""
-    count = min(DIMENSIONS, *centred.shape, max(1, MOST_NUMBERS // centred.shape[1]))
-    return np.linalg.svd(centred, full_matrices=False)[2][:count].T
+def _random_axes(features: int, most: int) -> np.ndarray:
+    """Orthogonal axes (f, d), the same for the same f and d, that approximately preserve distances; all, if d = f.
+
+    Source: Johnson, Lindenstrauss, Extensions of Lipschitz mappings into a Hilbert space, 1984. The axes must not
+    depend on the training images: along principal axes, fewer images than features lie further out than new ones do.
+    """
+    count = max(1, min(features, most))
+    if count == features:
+        return np.eye(features)
+    drawn = np.random.default_rng(0).normal(size=(features, count))
+    return np.linalg.qr(drawn)[0] * np.sqrt(features / count)
 
 
-def _whitening(residuals: np.ndarray) -> np.ndarray:
-    """The inverse root (d, d) of the residuals' covariance, drawn towards the sphere of the same mean variance."""
-    covariance = residuals.T @ residuals / len(residuals)
-    size = len(covariance)
-    sphere = (np.trace(covariance) / size + ROUNDING) * np.eye(size)
-    values, vectors = np.linalg.eigh((1 - SHRINKAGE) * covariance + SHRINKAGE * sphere)
-    return vectors / np.sqrt(values) @ vectors.T
+def _whitened(axes: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    """The inverse root (f, f) of the residuals' covariance, drawn towards a sphere, times the axes (f, d).
+
+    The sphere has the same mean variance. The more features there are for each image, the larger its share: the
+    covariance of few images describes them better than it describes new ones.
+    """
+    count, features = residuals.shape
+    _, roots, vectors = np.linalg.svd(residuals, full_matrices=False)
+    variances = roots**2 / count
+    share = ROUNDNESS * features / (ROUNDNESS * features + count)
+    sphere = share * (variances.sum() / features + ROUNDING)
+    # Off the residuals' span only the sphere is left, so that no (f, f) matrix is needed.
+    along = np.sqrt(sphere / ((1 - share) * variances + sphere)) - 1
+    return (axes + vectors.T @ (along[:, None] * (vectors @ axes))) / np.sqrt(sphere)
 
 
 def _distances(rows: np.ndarray, points: np.ndarray) -> np.ndarray:
