@@ -222,6 +222,7 @@ _CHOICES = {
     "precision": PRECISIONS,
     "log": LOGS,
 }
+_OF_ALL_LAYERS = ("rate", "lr_mult", "progressive", "mixup", "cutmix", "label_smoothing", "clip", "patience")
 _ONLY_FOR = {
     "delimiter": (MULTILABEL,),
     "targets": (MULTILABEL, REGRESSION),
@@ -253,6 +254,13 @@ def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
 def _check_together(recipe: Recipe) -> None:
     """Fields that make no sense together."""
     _check_task(recipe)
+    usual = {field.name: field.default for field in fields(recipe)}
+    for name in _OF_ALL_LAYERS if recipe.layers == "head" else ():
+        if getattr(recipe, name) != usual[name]:
+            problem = (
+                f"{name}={getattr(recipe, name)!r} means nothing with layers='head', which is learned from features"
+            )
+            raise RecipeError(problem, fix="leave it out, or say layers=auto or layers=whole")
     if recipe.mixup and recipe.cutmix:
         problem = f"mixup={recipe.mixup:g} and cutmix={recipe.cutmix:g} would both blend every batch"
         raise RecipeError(problem, fix="choose one of them")

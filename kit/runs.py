@@ -98,7 +98,7 @@ class Run:
     def caveats(self) -> list[str]:
         """What its figures are to be read with, in words."""
         lines = []
-        if self.recipe.patience:
+        if self.recipe.patience and self.history.steps:
             lines.append("note: early stopping chose the weights by these images, which flatters them a little")
         if self.learner.origin.start.note:
             lines.append(f"note: {self.learner.origin.start.note}")
@@ -148,7 +148,7 @@ def chosen_json(run: Run) -> dict[str, Any]:
         "split": run.table.attrs.get("split"),
         **run.history.chosen,
         "steps": len(run.history.steps),
-        "kept_epoch": run.history.best_epoch if run.recipe.patience else None,
+        "kept_epoch": run.history.best_epoch if run.recipe.patience and run.history.steps else None,
         "stopped": run.history.stopped,
         "device": str(dls.device),
         "precision": precision.name,

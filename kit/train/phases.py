@@ -51,7 +51,8 @@ def fine_tune(
     """Train `learn` as the recipe says, and return the history; the learner comes back in fp32.
 
     A linear head (`layers` auto or head): `transfer`, the head from features first, then perhaps all layers. fastai's
-    head and pretrained weights: `Learner.fine_tune`. Further arguments (`pct_start`, `div`, ...) go to fastai's cycles.
+    head and pretrained weights: `Learner.fine_tune`. cbs and further arguments (`pct_start`, `div`, ...) go to fastai's
+    cycles, so that they see nothing of a head that is learned from features.
     A random start has nothing to freeze: all layers train for all epochs with `fit_one_cycle` at the same rate.
     history: one of your own, to look into when training ends by Ctrl-C or by `TrainingError` (a loss that is not
     finite): `learn` then has the weights so far. log_folder: where `recipe.log` writes.
