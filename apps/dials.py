@@ -58,6 +58,7 @@ def main(folder: Path = Path("dials"), count: int = 600, epochs: int = 12, seed:
         y_range="0,100",
         augment=False,
         weights="bundled",
+        layers="whole",
         size=SIZE,
         batch=16,
         epochs=epochs,

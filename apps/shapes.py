@@ -57,6 +57,7 @@ def main(folder: Path = Path("shapes"), count: int = 600, epochs: int = 6, seed:
         labels=str(folder / "labels.csv"),
         task="multilabel",
         weights="bundled",
+        layers="whole",
         size=SIZE,
         batch=16,
         epochs=epochs,
