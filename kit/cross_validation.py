@@ -180,7 +180,7 @@ def write(found: CrossValidation, runs: list[Run], table: pd.DataFrame) -> None:
         chosen=chosen,
         overview=overview,
         command=command(runs[0].source, found.recipe, len(runs)),
-        findings=[one for one in check(table, found.recipe.batch).findings if not one.of_validation],
+        findings=[one for one in check(table, found.recipe.fixed_batch).findings if not one.of_validation],
         notes=[*found.evaluation.remarks(), found.spread, *found.caveats],
     )
     write_report(report, found.folder / "report.html")

@@ -122,7 +122,7 @@ def divide(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def checked_table(source: str | Path | pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     """The table of a source as the recipe wants it, looked at and reported; `DataError` where training would fail."""
     table = data.table(source, **data.told(recipe))
-    report = data.check(table, recipe.batch)
+    report = data.check(table, recipe.fixed_batch)
     say("\n".join(report.lines()))
     if report.errors:
         raise DataError("; ".join(report.errors), fix="mend the folder, or the label rule (--label)")

@@ -162,6 +162,11 @@ class Recipe:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return values | {"label": label_name(self.label)}
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """`batch` where training takes it as it is; None where a few images make it smaller (layers auto and head)."""
+        return self.batch if self.layers == "whole" or self.weights == "none" else None
+
     def target_names(self) -> list[str]:
         """The columns that `targets` names; none where it names none."""
         return [name.strip() for name in self.targets.split(",")] if self.targets else []

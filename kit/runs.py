@@ -88,8 +88,7 @@ class Run:
                 " a bundle predicts without it"
             )
         if layers := self.history.chosen.get("layers"):
-            lines.append(f"{'all layers were trained' if layers['kept'] == 'whole' else 'the head alone was trained'}:"
-                         f" {layers['because']}")  # fmt: skip
+            lines.append(f"trained: {'all layers' if layers['kept'] == 'whole' else 'the head'} ({layers['because']})")
         lines += self.caveats()
         if self.history.stopped:
             lines.append(f"note: training ended early, after {len(self.history.steps)} steps: {self.history.stopped}")
@@ -193,7 +192,7 @@ def report_of(run: Run, overview: Path) -> Report:
         curves=run.folder / "pictures" / "curves.png",
         overview=overview,
         command=command(run.source, run.recipe),
-        findings=check(run.table, run.recipe.batch).findings,
+        findings=check(run.table, run.recipe.fixed_batch).findings,
         notes=[*run.evaluation.remarks(), *run.remarks()],
     )
 

@@ -34,7 +34,7 @@ def check(folder: Folder, recipe: Recipe, out: Out = None, show: Show = None, as
     if out:
         new_folder(out)
     table = data.survey(folder, **data.told(recipe))
-    report = data.check(table, recipe.batch, recipe.size)
+    report = data.check(table, recipe.fixed_batch, recipe.size)
     if out:
         write_report(table, report, out, recipe.size)
     print(json.dumps(report.to_json(), ensure_ascii=False) if as_json else "\n".join(report.lines()))

@@ -59,9 +59,6 @@ def learner(
     `Learner`. The weights' own normalisation joins the batch transforms of `dls` unless one is there. `learn.origin`
     keeps the recipe and where the weights came from.
     """
-    if not len(dls.train):
-        problem = f"{len(dls.train_ds)} training images do not fill one batch of {dls.train.bs}"
-        raise DataError(problem, fix=f"--batch {max(2, len(dls.train_ds) // 4)}, or more images")
     architecture = choose_architecture(recipe.arch, recipe.weights)
     network = build_network(architecture)
     body = cut_body(network, architecture, recipe.size)
@@ -69,6 +66,9 @@ def learner(
     normalise(dls, start)
     limits = range_of(recipe, dls.train_ds.items["label"]) if recipe.task == REGRESSION else None
     head = head or head_for(dls, recipe, start, loss_func)
+    if head == FASTAI and not len(dls.train):
+        problem = f"{len(dls.train_ds)} training images do not fill one batch of {dls.train.bs}"
+        raise DataError(problem, fix=f"--batch {max(2, len(dls.train_ds) // 4)}, or more images")
     learn = Learner(
         dls,
         with_head(body, len(dls.vocab), limits, head),

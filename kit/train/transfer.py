@@ -90,7 +90,7 @@ def transfer(
     kept, because, trial = "head", "as asked", None
     if recipe.layers == "auto":
         kept, because, trial = _decide(learn, recipe, head, features, targets, folds, accumulate)
-        say(f"{'all layers' if kept == 'whole' else 'head alone'}: {because}")
+        say(because if trial else f"head alone: {because}")
     history.chosen["layers"] = {"kept": kept, "because": because, "trial": asdict(trial) if trial else None}
     if kept == "whole":
         train_all_layers(learn, recipe, history, cbs, options, accumulate)
@@ -209,7 +209,7 @@ def _decide(
 def _tried(inner: Learner, recipe: Recipe, head: LinearHead, accumulate: int) -> np.ndarray:
     """What the linear layer gives for the held-out images once all layers of a copy were trained."""
     fill_head(inner.model, head)
-    batches = min(accumulate, len(inner.dls.train))
+    batches = max(1, min(accumulate, len(inner.dls.train)))
     with random_numbers_kept(inner.dls), quiet(inner):
         train_all_layers(inner, recipe, History(quiet=True), [], {}, batches)
         inner.model = nn.Sequential(featurizer(inner.model), classifier(inner.model)[0])  # without regression's range
@@ -249,9 +249,9 @@ def train_all_layers(
 ) -> None:
     """One cycle of `recipe.epochs` over all layers, from a trained head, with batch norms in evaluation mode."""
     history.chosen["cache"] = make_resident(learn.dls, recipe)
-    loader, full = learn.dls.train, learn.dls.train.bs
+    loader, full, count = learn.dls.train, learn.dls.train.bs, len(learn.dls.train_ds)
     # A few hundred images in batches of 64 are a handful of steps an epoch: too few to learn anything.
-    loader.bs = min(full, max(SMALLEST_BATCH, len(learn.dls.train_ds) // (STEPS_AN_EPOCH * accumulate)))
+    loader.bs = min(full, count, max(SMALLEST_BATCH, count // (STEPS_AN_EPOCH * accumulate)))
     own = training_callbacks(learn, recipe, accumulate)
     rate, lr_mult = rates_for(learn, recipe)
     history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": loader.bs, "accumulate": accumulate}

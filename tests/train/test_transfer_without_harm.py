@@ -105,7 +105,7 @@ def test_where_the_trial_says_that_they_are_worse_the_body_stays_as_it_was(shape
     history = train.fine_tune(learn, recipe)
     assert same(before, state(learn.model[0]))
     assert history.chosen["layers"]["kept"] == "head"
-    assert "head alone: on 5 held-out training images, 4 wrong against 3" in capsys.readouterr().err
+    assert "on 5 held-out training images, 4 wrong against 3" in capsys.readouterr().err
 
 
 def test_the_trial_sees_training_images_alone_and_changes_nothing_of_the_learner(shapes, quick):
@@ -202,7 +202,7 @@ def test_a_finished_run_says_what_was_trained_and_why_and_its_bundle_predicts_th
     run = kit.fine_tune(shapes, quick, out=tmp_path / "run")
     said = json.loads((run.folder / "result.json").read_text())
     assert said["layers"] == {"kept": "head", "because": "as asked", "trial": None}
-    assert "the head alone was trained: as asked" in run.lines()
+    assert "trained: the head (as asked)" in run.lines()
     config = json.loads((run.bundle / "config.json").read_text())
     assert config["architecture"]["head"] == "linear"
     assert config["onnx"]["largest_difference"] < 1e-4
@@ -245,3 +245,9 @@ def test_a_second_training_on_the_same_images_computes_no_feature(shapes, quick,
     monkeypatch.setattr(compute, "prepare_image", lambda path, rules: prepared.append(path) or own(path, rules))
     kit.fine_tune(images, quick, out=tmp_path / "second", onnx=False, seed=7)
     assert prepared == []
+
+
+def test_fewer_images_than_a_batch_are_enough(shapes, quick, tmp_path, capsys):
+    run = kit.fine_tune(shapes, quick, batch=64, layers="auto", out=tmp_path / "run", onnx=False)
+    assert run.history.chosen["layers"]["kept"] in ("head", "whole")
+    assert "do not fill one batch" not in capsys.readouterr().err
