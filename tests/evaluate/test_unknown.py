@@ -77,6 +77,34 @@ def test_new_known_images_are_flagged_at_most_about_one_time_in_twenty_however_f
     assert 0.005 < np.mean(shares) < 0.075
 
 
+def low_rank(which: int, n: int, features: int, seed: int, draw: int) -> np.ndarray:
+    """n images around one of a seed's three centres; most of what they differ in lies along 12 directions."""
+    fixed, rng = np.random.default_rng(seed), np.random.default_rng([seed, draw])
+    centres, directions = 10 + 3 * np.abs(fixed.normal(size=(3, features))), fixed.normal(size=(12, features))
+    along = rng.normal(size=(n, 12)) @ directions / 2
+    return (centres[which] + along + rng.normal(size=(n, features))).astype(np.float32)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("images", "features"), [(120, 600), (600, 40)])
+def test_training_validation_and_new_images_are_flagged_equally_often_with_more_features_than_images_or_fewer(
+    images, features, method
+):
+    shares, separated = [], []
+    for seed in range(8):
+        train, valid, new = (
+            np.concatenate([low_rank(which, n // 2, features, seed, 2 * draw + which) for which in (0, 1)])
+            for draw, n in enumerate((images, 100, 400))
+        )
+        far = low_rank(2, 100, features, seed, 6)
+        unknown = fit(train, np.repeat([0, 1], images // 2), valid, method)
+        shares.append([unknown.flags(known).mean() for known in (train, valid, new)])
+        separated.append((unknown.scores(far)[:, None] > unknown.scores(new)).mean())
+    # The 100 validation images leave 0.8 % of uncertainty in the mean of 8 thresholds; a training image lies nearer.
+    assert np.abs(np.mean(shares, axis=0) - 0.05).max() < 0.04
+    assert np.min(separated) > 0.95
+
+
 def test_with_few_validation_images_none_of_them_is_flagged():
     for valid in (3, 5, 9):
         validation = known(valid, 2)[0]
