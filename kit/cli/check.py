@@ -1,6 +1,7 @@
 """kit check FOLDER: look at a folder before training on it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,8 @@ def check(folder: Folder, recipe: Recipe, out: Out = None, show: Show = None, as
     if report.errors:
         raise typer.Exit(1)
     if show:
-        dls = data.blocks(recipe).dataloaders(table)
+        batch = max(2, min(recipe.batch, int((table["split"] == "train").sum())))
+        dls = data.blocks(replace(recipe, batch=batch)).dataloaders(table)
         say(data.travel(dls))
         data.show_batch(dls, show)
         say(f"{show}: a training batch with its labels")

@@ -168,7 +168,9 @@ def test_check_reports_and_its_exit_code_says_whether_training_would_work(shapes
     write_shapes(tmp_path / "one", shapes=("circle",))
     report = json.loads(kit("check", tmp_path / "one", "--json", expect=1).stdout)
     assert report["findings"][0]["severity"] == "error"
-    too_few = kit("check", shapes, "--batch", "64", "--show", tmp_path / "none.png", expect=1)
+    few = kit("check", shapes, "--batch", "64", "--show", tmp_path / "few.png")
+    assert "do not fill" not in few.stdout and (tmp_path / "few.png").stat().st_size > 5000
+    too_few = kit("check", shapes, "--layers", "whole", "--batch", "64", "--show", tmp_path / "none.png", expect=1)
     assert "18 training images do not fill one batch of 64: say --batch 4" in too_few.stdout
 
 
