@@ -20,6 +20,7 @@ from kit.console import progress, say
 from kit.data.images import prepare_image
 from kit.errors import ImageError
 from kit.features.store import Store
+from kit.files import sha256
 from kit.machine import core_count, exact_convolutions, heap_kept
 
 VERSION = 1
@@ -70,7 +71,7 @@ def _keep(store: Store | None, computed: Mapping[str, np.ndarray]) -> None:
 def _check_unchanged(path: str, expected: str) -> str | None:
     """What happened to a file since it was looked at, in words; None where it is the same."""
     try:
-        found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        found = sha256(Path(path))
     except OSError as error:
         return f"cannot be read any more ({error.strerror})"
     return None if found == expected else "is not the file that was looked at (another SHA-256)"

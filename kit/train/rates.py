@@ -4,7 +4,6 @@ curve = find_rate(learn, recipe); curve.suggestion              # 0.0021
 """
 
 import math
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,7 +21,7 @@ from kit.model.heads import FASTAI, LINEAR
 from kit.recipe import Recipe
 from kit.train.callbacks import batch_callbacks
 from kit.train.precision import precision_for, training_in
-from kit.train.state import random_numbers_kept
+from kit.train.state import copy_of, random_numbers_kept
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-7, 10.0
@@ -107,9 +106,7 @@ def _copy_of(learn: Learner) -> Learner:
     if isinstance(learn.opt_func, OptimWrapper):
         problem = "rate=auto trains a copy, and this learner's opt_func is an optimiser of its own parameters"
         raise RecipeError(problem, fix="opt_func=partial(OptimWrapper, opt=...), or a rate")
-    names = ("opt_func", "splitter", "lr", "wd", "wd_bn_bias", "train_bn", "moms", "default_cbs")
-    same = {name: getattr(learn, name) for name in names}
-    return Learner(learn.dls, deepcopy(learn.model), loss_func=deepcopy(learn.loss_func), **same)
+    return copy_of(learn, learn.dls)
 
 
 def _curve(rates: list[float], losses: list[float]) -> RateCurve:

@@ -65,6 +65,13 @@ class Beginning:
         self.random.put_back()
 
 
+def copy_of(learn: Learner, dls: DataLoaders) -> Learner:
+    """A Learner over `dls` with the settings of `learn`, its own model and loss, and fastai's callbacks alone."""
+    names = ("opt_func", "splitter", "lr", "wd", "wd_bn_bias", "train_bn", "moms", "default_cbs")
+    same = {name: getattr(learn, name) for name in names}
+    return Learner(dls, deepcopy(learn.model), loss_func=deepcopy(learn.loss_func), **same)
+
+
 @contextmanager
 def left_usable(learn: Learner) -> Iterator[None]:
     """However training ends, `learn` is left as one to go on with: fastai tidies up only after an end of its own."""

@@ -35,7 +35,7 @@ from kit.train.history import History, quiet
 from kit.train.linear import SOLVERS, LinearHead, fit_head
 from kit.train.precision import precision_for, training_in
 from kit.train.rates import rates_for
-from kit.train.state import left_usable, random_numbers_kept
+from kit.train.state import copy_of, left_usable, random_numbers_kept
 from kit.train.stopping import best_weights_kept
 
 FOLDS = 5
@@ -73,7 +73,7 @@ class Trial:
 def transfer(
     learn: Learner, recipe: Recipe, history: History, cbs: Sequence[Callback], options: dict, accumulate: int
 ) -> None:
-    """The head of `learn` from features, and then all layers where that is asked for and not worse.
+    """The head of `learn` from features, and then all layers where a trial says that it is better.
 
     cbs, options: fastai's, for the training of all layers. What was chosen and why goes into `history.chosen`.
     """
@@ -190,7 +190,7 @@ def _decide(
         found = f"the head gets {wrong} of {held.sum()} held-out training images wrong"
         return "head", f"{found}, which leaves nothing to improve", None
     say(f"try all layers on {(~held).sum()} training images ...")
-    inner = inner_learner(learn, recipe, held)
+    inner = inner_learner(learn, held)
     part = fit_head(features[~held], targets[~held], np.full((~held).sum(), -1), recipe.task,
                     "balanced" in (recipe.class_weights, recipe.sampler), (head.strength,))  # fmt: skip
     try:
@@ -216,14 +216,12 @@ def _tried(inner: Learner, recipe: Recipe, head: LinearHead, accumulate: int) ->
         return inner.get_preds(act=lambda output: output)[0].double().numpy()
 
 
-def inner_learner(learn: Learner, recipe: Recipe, held: np.ndarray) -> Learner:
+def inner_learner(learn: Learner, held: np.ndarray) -> Learner:
     """A copy of `learn` that trains on a part of its training images; those that are `held` validate it."""
     dls = learn.dls
     train, valid = (_part(dls.train_ds, rows, side) for side, rows in enumerate((~held, held)))
     inner = DataLoaders(dls.train.new(train), dls.valid.new(valid), device=dls.device)
-    names = ("opt_func", "splitter", "lr", "wd", "wd_bn_bias", "train_bn", "moms", "default_cbs")
-    same = {name: getattr(learn, name) for name in names}
-    copy = Learner(inner, deepcopy(learn.model), loss_func=deepcopy(learn.loss_func), **same)
+    copy = copy_of(learn, inner)
     copy.origin = origin_of(learn)
     return copy
 

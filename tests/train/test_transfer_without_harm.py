@@ -111,7 +111,7 @@ def test_where_the_trial_says_that_they_are_worse_the_body_stays_as_it_was(shape
 def test_the_trial_sees_training_images_alone_and_changes_nothing_of_the_learner(shapes, quick):
     learn = learner(shapes, quick)
     before, held = state(learn.model), np.arange(18) % 5 == 0
-    inner = inner_learner(learn, quick, held)
+    inner = inner_learner(learn, held)
     paths = learn.dls.train_ds.items["path"]
     assert inner.dls.train_ds.items["path"].tolist() == paths[~held].tolist()
     assert inner.dls.valid_ds.items["path"].tolist() == paths[held].tolist()
