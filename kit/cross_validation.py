@@ -25,6 +25,7 @@ from kit.evaluate.report import Report, write_report
 from kit.evaluate.result import Result
 from kit.files import can_be_made, new_folder, write_json, write_text
 from kit.intervals import Estimate
+from kit.model.choice import choose_architecture
 from kit.pipeline import checked_table, divide
 from kit.recipe import Recipe
 from kit.runs import Run, chosen_json, command, free_name
@@ -100,11 +101,12 @@ def cross_validate(
     tables = fold_tables(table, folds, recipe)
     new_folder(folder)
     block = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms)
+    chosen = replace(recipe, arch=choose_architecture(recipe.arch, recipe.weights).full_name)
     runs = []
     for number, part in enumerate(tables, 1):
         train.seed_everything(recipe.seed)
-        learn, history = model.learner(block.dataloaders(part), recipe, **learner_options), train.History(quiet=True)
-        train.fine_tune(learn, recipe, cbs=cbs, history=history, log_folder=folder / f"fold-{number}")
+        learn, history = model.learner(block.dataloaders(part), chosen, **learner_options), train.History(quiet=True)
+        train.fine_tune(learn, chosen, cbs=cbs, history=history, log_folder=folder / f"fold-{number}")
         result = evaluate.evaluate(learn)
         say(f"fold {number} of {folds}: {result.words} {result.headline}")
         # One learner is enough to tell what was chosen; five would fill the memory.
@@ -179,7 +181,7 @@ def write(found: CrossValidation, runs: list[Run], table: pd.DataFrame) -> None:
         recipe=found.recipe,
         chosen=chosen,
         overview=overview,
-        command=command(runs[0].source, found.recipe, len(runs)),
+        command=command(runs[0].source, runs[0].recipe, len(runs)),
         findings=[one for one in check(table, found.recipe.fixed_batch).findings if not one.of_validation],
         notes=[*found.evaluation.remarks(), found.spread, *found.caveats],
     )

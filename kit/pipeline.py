@@ -98,7 +98,7 @@ def find_rate(source: str | Path | pd.DataFrame, recipe: Recipe) -> "RateCurve":
     table = checked_table(source, recipe)
     train.seed_everything(recipe.seed)
     dls = data.blocks(recipe).dataloaders(table)
-    data.make_resident(dls, recipe)
+    data.make_resident(dls, recipe.cache)
     return train.find_rate(model.learner(dls, recipe), recipe)
 
 

@@ -228,6 +228,8 @@ _CHOICES = {
     "log": LOGS,
 }
 _OF_ALL_LAYERS = ("rate", "lr_mult", "progressive", "mixup", "cutmix", "label_smoothing", "clip", "patience")
+_OF_THE_LEARNER = ("task", "arch", "weights", "y_range", "size", "presize", "resize")
+_OF_THE_LEARNER += ("augment", "batch", "sampler", "device", "workers")
 _ONLY_FOR = {
     "delimiter": (MULTILABEL,),
     "targets": (MULTILABEL, REGRESSION),
@@ -259,9 +261,8 @@ def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
 def _check_together(recipe: Recipe) -> None:
     """Fields that make no sense together."""
     _check_task(recipe)
-    usual = {field.name: field.default for field in fields(recipe)}
     for name in _OF_ALL_LAYERS if recipe.layers == "head" else ():
-        if getattr(recipe, name) != usual[name]:
+        if _changed(recipe, name):
             problem = (
                 f"{name}={getattr(recipe, name)!r} means nothing with layers='head', which is learned from features"
             )
@@ -277,11 +278,15 @@ def _check_together(recipe: Recipe) -> None:
         raise RecipeError(problem, fix="leave out one of the two")
 
 
+def _changed(recipe: Recipe, name: str) -> bool:
+    """Whether a field has another value than its default."""
+    return getattr(recipe, name) != next(field.default for field in fields(recipe) if field.name == name)
+
+
 def _check_task(recipe: Recipe) -> None:
     """Fields that mean nothing for the recipe's task, and names and ranges that cannot be."""
-    usual = {field.name: field.default for field in fields(recipe)}
     for name, tasks in _ONLY_FOR.items():
-        if recipe.task not in tasks and getattr(recipe, name) != usual[name]:
+        if recipe.task not in tasks and _changed(recipe, name):
             problem = f"{name}={getattr(recipe, name)!r} means nothing for the task {recipe.task}"
             raise RecipeError(problem, fix=f"leave it out, or say task={' or '.join(tasks)}")
     names = recipe.target_names()
@@ -298,3 +303,16 @@ def label_name(label: str | Callable) -> str:
         return label
     named = label if hasattr(label, "__qualname__") else type(label)
     return getattr(label, "label_name", None) or f"{named.__module__}:{named.__qualname__}"
+
+
+def check_same_data(made: Recipe, given: Recipe) -> None:
+    """Raise `RecipeError` where `given` says something else of the data or the network than `made`, with which the
+    learner was made: training would ignore it."""
+    other = [name for name in _OF_THE_LEARNER if getattr(made, name) != getattr(given, name)]
+    other += ["layers"] if (made.layers == "whole") != (given.layers == "whole") else []
+    if other:
+        said = ", ".join(f"{name}={getattr(given, name)!r}, not {getattr(made, name)!r}" for name in other)
+        problem = f"the learner was made with another recipe: {said}"
+        raise RecipeError(
+            problem, fix="make DataLoaders and learner with this recipe, or change fields of training only"
+        )

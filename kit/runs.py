@@ -8,7 +8,7 @@
 import re
 import shlex
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +191,7 @@ def report_of(run: Run, overview: Path) -> Report:
         chosen=chosen_json(run),
         curves=run.folder / "pictures" / "curves.png",
         overview=overview,
-        command=command(run.source, run.recipe),
+        command=command(run.source, replace(run.recipe, arch=run.learner.origin.architecture.full_name)),
         findings=check(run.table, run.recipe.fixed_batch).findings,
         notes=[*run.evaluation.remarks(), *run.remarks()],
     )

@@ -149,9 +149,9 @@ def test_a_map_of_a_number_is_grad_cam_of_the_logit_below_its_range(numbers):
     config = bundle.load(numbers.folder).config
     served = Served(numbers.learner.model.cpu(), config["image"], "regression")
     pixels = torch.randint(0, 255, (2, 32, 32, 3), dtype=torch.uint8)
-    x = (pixels.permute(0, 3, 1, 2).float() / 255 - served.mean) / served.std
+    x = served.prepare(pixels)
     activations = served.body(x).detach().requires_grad_()
-    logit = served.classifier(served.pool(activations))[0][:, 1].sum()
+    logit = served.answer.classifier(served.answer.pool(activations))[0][:, 1].sum()
     (gradient,) = torch.autograd.grad(logit, activations)
     expected = (gradient.mean((2, 3), keepdim=True) * activations).sum(1).relu()
     assert torch.allclose(served(pixels)[2][:, 1], expected, atol=1e-6)

@@ -7,12 +7,15 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
-from torch import nn
+from onnx.compose import add_prefix, merge_models
+from torch import Tensor, nn
 
 from kit.bundle.engines import onnx_engine
 from kit.bundle.predictor import Predictor
@@ -20,12 +23,15 @@ from kit.bundle.read import load, load_network
 from kit.bundle.served import Served
 from kit.data.images import Source
 from kit.errors import BundleError, first_line
+from kit.features.compute import store_of
 from kit.files import atomic_path, sha256
 from kit.manifest import ONNX, find_bundle, read_config, write_config
+from kit.model.heads import featurizer
 from kit.task import CLASSIFICATION, REGRESSION
 
 OUTPUTS = ("outputs", "features", "maps")
 TOLERANCE = 1e-4
+BODY = f"body-{onnx.__version__}-{version('onnxscript')}.onnx"
 
 
 def export(path: str | Path, images: Sequence[Source], expected: np.ndarray | None = None) -> dict[str, Any]:
@@ -80,29 +86,45 @@ def prove(folder: Path, config: dict[str, Any], path: Path, images: Sequence[Sou
 def write_onnx(network: nn.Module, config: Mapping[str, Any], path: Path) -> None:
     """Write a network of body and head, with the image rules of its bundle, to `path`; any number of images a batch.
 
-    The file is whole (weights inside) and takes uint8 pixels (n, size, size, 3). Raises `BundleError` where the
-    network holds an operation that cannot be written.
+    The file is whole (weights inside) and takes uint8 pixels (n, size, size, 3). Body and head are converted one by
+    one: converting a body takes seconds, so that of a body whose features are in the cache is kept there as well.
+    Raises `BundleError` where the network holds an operation that cannot be written.
     """
+    store = store_of(featurizer(network), config["image"])
     served, size = Served(network, config["image"], config["task"]), config["image"]["size"]
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    names = OUTPUTS[: len(served(pixels))]
-    shapes = {"pixels": {0: "batch"}}
+    if known := store.read_file(BODY):
+        body = onnx.load_from_string(known)
+    else:
+        body = _converted(nn.Sequential(served.prepare, served.body), pixels, "pixels", ["maps_of_body"])
+        if store.exists():
+            store.add_file(BODY, body.SerializeToString())
+    with torch.no_grad():
+        activations = served.body(served.prepare(pixels))
+    head = _converted(served.answer, activations, "maps_of_body", OUTPUTS if served.answer.pool else OUTPUTS[:2])
+    head = add_prefix(head, "head/", rename_inputs=False, rename_outputs=False)
+    whole = merge_models(body, head, io_map=[("maps_of_body", "maps_of_body")])
+    onnx.helper.set_model_props(whole, {"vocab_sha256": config["vocab_sha256"]})
+    path.write_bytes(whole.SerializeToString())
+
+
+def _converted(module: nn.Module, example: Tensor, given: str, outputs: Sequence[str]) -> onnx.ModelProto:
+    """A torch module of one input as ONNX, for batches of any size."""
     try:
         with _silence(), torch.no_grad():
             program = torch.onnx.export(
-                served,
-                (pixels,),
+                module,
+                (example,),
                 dynamo=True,
-                dynamic_shapes=shapes,
-                input_names=["pixels"],
-                output_names=names,
+                dynamic_shapes=({0: "batch"},),
+                input_names=[given],
+                output_names=list(outputs),
                 verbose=False,
             )
     except Exception as error:
         problem = f"this network cannot be written as ONNX ({first_line(error)})"
         raise BundleError(problem, fix="leave it out (--no-onnx); the bundle then predicts with torch") from error
-    program.model.metadata_props["vocab_sha256"] = config["vocab_sha256"]
-    program.save(path, external_data=False)
+    return program.model_proto
 
 
 @contextmanager

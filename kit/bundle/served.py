@@ -16,23 +16,16 @@ from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 
 class Served(nn.Module):
-    """A body with its head, in eval mode, with normalisation before it and everything that is asked behind it.
+    """A body with its head, in eval mode: `prepare` normalises pixels, `body` makes feature maps, `answer` all outputs.
 
     network: body and head, as `with_head` makes them. rules: `image` of a bundle's config (mean and std are used).
-    Of regression, a map shows what speaks for a higher number.
     """
 
     def __init__(self, network: nn.Module, rules: Mapping[str, Any], task: str = CLASSIFICATION):
         super().__init__()
-        self.task = task
+        self.prepare = Prepare(rules["mean"], rules["std"])
         self.body = network[0]
-        pooling, classifier = parts_of(network[1])
-        self.pool = nn.Sequential(*pooling) if pooling else None
-        limits = classifier.pop() if isinstance(classifier[-1], Range) else None
-        self.limits = limits if task == REGRESSION else None
-        self.classifier = LinearHead(*classifier) if len(classifier) == 1 else TwoLayerHead(classifier)
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(rules[name], dtype=torch.float32).reshape(1, 3, 1, 1))
+        self.answer = Answer(network[1], task)
         self.eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
@@ -41,16 +34,45 @@ class Served(nn.Module):
         Outputs are probabilities, or regression's numbers. The maps are there where the body ends in feature maps; 0
         says that a place did not speak for the class.
         """
-        x = (pixels.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
-        activations = self.body(x)
+        return self.answer(self.body(self.prepare(pixels)))
+
+
+class Prepare(nn.Module):
+    """uint8 pixels (n, size, size, 3) to normalised float32 (n, 3, size, size)."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).reshape(1, 3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Scale to 0..1, subtract the mean, divide by the standard deviation."""
+        return (pixels.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
+
+
+class Answer(nn.Module):
+    """A head with everything that is asked of it: outputs, features, and heat maps. Of regression, a map shows what
+    speaks for a higher number."""
+
+    def __init__(self, head: nn.Sequential, task: str):
+        super().__init__()
+        self.task = task
+        pooling, classifier = parts_of(head)
+        self.pool = nn.Sequential(*pooling) if pooling else None
+        limits = classifier.pop() if isinstance(classifier[-1], Range) else None
+        self.limits = limits if task == REGRESSION else None
+        self.classifier = LinearHead(*classifier) if len(classifier) == 1 else TwoLayerHead(classifier)
+
+    def forward(self, activations: Tensor) -> tuple[Tensor, ...]:
+        """What the body makes of images, (n, k, h, w) or (n, f), to outputs, features and, of maps, maps."""
         features = self.pool(activations) if self.pool else activations.flatten(1)
         logits, gradients = self.classifier(features)
-        outputs = self.answer(logits)
+        outputs = self.outputs(logits)
         if self.pool is None:
             return outputs, features
         return outputs, features, self.maps(activations, gradients)
 
-    def answer(self, logits: Tensor) -> Tensor:
+    def outputs(self, logits: Tensor) -> Tensor:
         """What the logits (n, classes) mean: one class, each class for itself, or numbers."""
         if self.limits is not None:
             return self.limits(logits)

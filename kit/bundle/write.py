@@ -30,7 +30,7 @@ from kit.data.datablock import image_path
 from kit.data.images import open_image, prepare_image
 from kit.errors import BundleError
 from kit.evaluate.calibration import calibrated
-from kit.evaluate.features import evenly
+from kit.evaluate.evaluation import evenly
 from kit.evaluate.result import Result
 from kit.files import atomic_path, new_folder, sha256, write_text
 from kit.manifest import (

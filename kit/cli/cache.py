@@ -1,5 +1,6 @@
-"""kit cache: what kit keeps on this machine to be quicker, and how to be rid of it."""
+"""kit cache: what kit keeps on this machine to save time, and how to remove it."""
 
+import shutil
 import time
 from pathlib import Path
 from typing import Annotated
@@ -8,33 +9,41 @@ import typer
 
 from kit.files import cache_folder
 
-Clear = Annotated[bool, typer.Option("--clear", help="remove the decoded images; they are made anew when needed")]
+Clear = Annotated[
+    bool, typer.Option("--clear", help="remove decoded images and features; they are computed again when needed")
+]
 
 
 def cache(clear: Clear = False) -> None:
-    """List what lies in kit's cache (KIT_CACHE, or ~/.cache/kit): decoded images, last used first; what was fetched.
+    """List kit's cache (KIT_CACHE, or ~/.cache/kit): decoded images, features of images, and what was downloaded.
 
-    Decoded images are kept for the next training on the same files, 20 GB at most; what was used longest ago goes.
+    Decoded images (20 GB at most) and features (5 GB at most) save time when the same images are trained on again; what
+    was not used for the longest time is removed first.
     """
-    from kit.data.decoded import MOST_DISK, cached
+    from kit.data import decoded
+    from kit.features import store
 
-    files = cached()
-    print(f"{cache_folder()}: {len(files)} files of decoded images, {_size(sum(size for _, size in files))} of at most "
-          f"{_size(MOST_DISK)}")  # fmt: skip
-    for path, size in files:
-        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
-        print(f"  {path.name}  {_size(size)}  last used {used}")
-        if clear:
-            path.unlink(missing_ok=True)
-    if clear and files:
+    kept = (
+        ("decoded images", decoded.cached(), decoded.MOST_DISK),
+        ("features of images", store.stores(), store.MOST_BYTES),
+    )
+    print(f"{cache_folder()}:")
+    for what, entries, most in kept:
+        print(f"{what}: {len(entries)}, {_size(sum(size for _, size in entries))} of at most {_size(most)}")
+        for path, size in entries:
+            used = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+            print(f"  {path.name}  {_size(size)}  last used {used}")
+    if clear:
+        for path in (path for _, entries, _ in kept for path, _ in entries):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         print("removed")
-    for path in _others():
-        print(f"  {path.name}  {_size(_bytes(path))}  fetched")
+    for path in _downloads(exclude={decoded.FOLDER, store.FOLDER}):
+        print(f"  {path.name}  {_size(_bytes(path))}  downloaded")
 
 
-def _others() -> list[Path]:
+def _downloads(exclude: set[str]) -> list[Path]:
     folder = cache_folder()
-    return sorted(path for path in folder.iterdir() if path.name != "decoded") if folder.is_dir() else []
+    return sorted(path for path in folder.iterdir() if path.name not in exclude) if folder.is_dir() else []
 
 
 def _bytes(path: Path) -> int:

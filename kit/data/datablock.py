@@ -17,10 +17,8 @@ from fastai.vision.all import (
     DataLoaders,
     IntToFloatTensor,
     MultiCategoryBlock,
-    PILImage,
     Pipeline,
     RegressionSetup,
-    Resize,
     Transform,
     TransformBlock,
     WeightedDL,
@@ -28,52 +26,15 @@ from fastai.vision.all import (
 )
 from PIL.Image import Image
 
-from kit.data.augment import TRAIN, VALID, Augment
-from kit.data.images import open_image, square
+from kit.data.augment import Augment
 from kit.data.resident import ResidentDL
+from kit.data.transforms import OpenImage, Square
 from kit.errors import RecipeError
 from kit.machine import core_count
 from kit.recipe import Recipe
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of
 
 MOST_WORKERS = 8
-
-
-class OpenImage(Transform):
-    """The first step of the pipeline: a path becomes an upright RGB `PILImage` (see `kit.data.images`)."""
-
-    def __init__(self, at_least: int):
-        super().__init__()
-        self.at_least = at_least
-
-    def encodes(self, path: str | Path) -> PILImage:
-        """Open `path`; an image that is open already passes."""
-        return PILImage(open_image(path, self.at_least))
-
-
-class Square(Transform):
-    """Each image as a square: of training images a part chosen at random (fastai's `Resize`), at `presize` pixels; of
-    all others the middle, at `size` pixels, in just the way in which a bundle predicts later."""
-
-    order = 1
-
-    def __init__(self, size: int, how: str, presize: int | None = None):
-        super().__init__()
-        self.size, self.how = size, how
-        self.resize = Resize(presize or size, method=how, pad_mode="zeros")
-
-    def __call__(self, item, split_idx=None, **kwargs):
-        """An item of the dataset: of the training set unless `split_idx` says otherwise."""
-        if split_idx == VALID:
-            return super().__call__(item, split_idx=split_idx, **kwargs)
-        return self.resize(item, split_idx=TRAIN, **kwargs)
-
-    def encodes(self, image: PILImage) -> PILImage:
-        """The middle of the image, or all of it."""
-        return PILImage(square(image, self.size, self.how))
-
-    def __repr__(self) -> str:
-        return f"Square({self.size}, {self.how!r}; training: {self.resize})"
 
 
 class BalancedDL(WeightedDL, ResidentDL):

@@ -24,6 +24,7 @@ from kit.data.images import FILTER, open_image, square
 from kit.files import atomic_path, cache_folder
 from kit.machine import core_count
 
+FOLDER = "decoded"
 MOST_MEMORY = 100_000_000
 MOST_DISK = 20_000_000_000
 SPARE_DISK = 2_000_000_000
@@ -111,7 +112,7 @@ def decoded(
 
 def make_room(needed: float) -> bool:
     """Whether the cache can take `needed` bytes more, after what was used longest ago was removed from it."""
-    folder = cache_folder() / "decoded"
+    folder = cache_folder() / FOLDER
     there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
     files = cached()
     while files and needed + sum(size for _, size in files) > MOST_DISK:
@@ -184,10 +185,10 @@ def cache_file(paths: Sequence[str], prepare: Preparation, hashes: Sequence[str]
         facts = [Path(path).stat() for path in paths]
         hashes = [f"{path} {one.st_size} {one.st_mtime_ns}" for path, one in zip(paths, facts, strict=True)]
     told = [VERSION, Image.__version__, type(prepare).__name__, asdict(prepare), list(hashes)]
-    return cache_folder() / "decoded" / f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]}.images"
+    return cache_folder() / FOLDER / f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]}.images"
 
 
 def cached() -> list[tuple[Path, int]]:
     """The files of decoded images in the cache with their sizes in bytes, the one used last first."""
-    files = [(path, path.stat()) for path in (cache_folder() / "decoded").glob("*.images")]
+    files = [(path, path.stat()) for path in (cache_folder() / FOLDER).glob("*.images")]
     return [(path, facts.st_size) for path, facts in sorted(files, key=lambda one: -one[1].st_mtime)]

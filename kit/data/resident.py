@@ -1,11 +1,12 @@
 """A DataLoader of fastai's whose images were decoded before training, so that an epoch only cuts and stacks them.
 
-make_resident(dls, recipe)         # what dls gives is what it gave; show_batch, test_dl and callbacks work as ever
+make_resident(dls)                 # what dls gives is what it gave; show_batch, test_dl and callbacks work as ever
 
 Whole batches are made in this process, without workers, pickles and copies between them. Where a loader has transforms
 of its own, or the images fit neither memory nor disk, all stays as it was.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
 from itertools import islice
@@ -13,12 +14,12 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 import torch
-from fastai.vision.all import DataLoaders, TensorImage, TfmdDL
+from fastai.vision.all import DataLoaders, IntToFloatTensor, Normalize, TensorImage, TfmdDL, ToTensor
 from torch import Tensor
 
-from kit.data.augment import TRAIN, VALID
+from kit.data.augment import TRAIN, VALID, Augment
 from kit.data.decoded import Decoded, ForPrediction, ForTraining, Preparation, decoded
-from kit.recipe import Recipe
+from kit.data.transforms import OpenImage, Square
 
 
 class ResidentDL(TfmdDL):
@@ -87,38 +88,53 @@ def cut_or_put(image: np.ndarray, place: np.ndarray, dice: np.random.Generator) 
     place[tuple(target)] = image[tuple(source)]
 
 
-def make_resident(dls: DataLoaders, recipe: Recipe) -> str:
-    """Decode what `dls` trains and validates on, where that can be; returns where: "memory", "disk" or "none"."""
-    if recipe.cache == "none":
+def make_resident(dls: DataLoaders, cache: str = "auto") -> str:
+    """Decode the images of `dls` once, where that is possible; returns where they are: "memory", "disk" or "none".
+
+    cache: as in `Recipe.cache`. Loaders with item transforms of the user's own stay as they are.
+    """
+    if cache == "none":
         return "none"
-    found = [_attach(loader, side, recipe) for side, loader in zip((TRAIN, VALID), dls.loaders, strict=False)]
+    found = [_attach(loader, side, cache) for side, loader in zip((TRAIN, VALID), dls.loaders, strict=False)]
     return "none" if "none" in found else "disk" if "disk" in found else "memory"
 
 
-def _attach(loader: TfmdDL, side: int, recipe: Recipe) -> str:
+def _attach(loader: TfmdDL, side: int, cache: str) -> str:
     if not only_ours(loader):
         return "none"
     if loader.images is None:
-        items, prepare = loader.dataset.items, preparation(recipe, side)
+        items, prepare = loader.dataset.items, preparation(loader, side)
         hashes = items["sha256"].tolist() if "sha256" in items else None
-        loader.images = decoded(items["path"].tolist(), prepare, hashes, recipe.cache)
+        loader.images = decoded(items["path"].tolist(), prepare, hashes, cache)
         loader.side, loader.size = side, prepare.size
     return "none" if loader.images is None else "memory" if loader.images.where == "memory" else "disk"
 
 
-def preparation(recipe: Recipe, side: int) -> Preparation:
-    """How the images of a side are decoded."""
+def preparation(loader: TfmdDL, side: int) -> Preparation:
+    """How the loader's own transforms prepare the images of a side."""
+    opening, square = loader.dataset.tls[0].tfms.fs[-1], loader.after_item.fs[0]
     if side == TRAIN:
-        return ForTraining(recipe.presize or recipe.size, recipe.resize)
-    return ForPrediction(recipe.size, recipe.resize, max(recipe.size, recipe.presize or 0))
+        return ForTraining(square.presize or square.size, square.how)
+    return ForPrediction(square.size, square.how, opening.at_least)
 
 
 def only_ours(loader: TfmdDL) -> bool:
-    """Whether a loader's items are rows of a table that nothing but the blocks of kit open, square and label."""
-    if not isinstance(loader, ResidentDL):
+    """Whether images of a loader are rows of a table that kit's own item transforms open and make square, no others."""
+    if not isinstance(loader, ResidentDL) or len(getattr(loader.dataset, "tls", [])) != 2:
         return False
-    items, steps = getattr(loader.dataset, "items", None), [type(step).__name__ for step in loader.after_item.fs]
-    if not isinstance(items, pd.DataFrame) or len(getattr(loader.dataset, "tls", [])) != 2:
+    opening, steps = loader.dataset.tls[0].tfms.fs, [type(step) for step in loader.after_item.fs]
+    if not isinstance(loader.dataset.items, pd.DataFrame) or loader.before_batch.fs:
         return False
-    opening = [type(step).__name__ for step in loader.dataset.tls[0].tfms.fs]
-    return steps == ["Square", "ToTensor"] and opening[-1:] == ["OpenImage"] and not loader.before_batch.fs
+    return steps == [Square, ToTensor] and len(opening) > 0 and type(opening[-1]) is OpenImage
+
+
+def batches_are_plain(loader: TfmdDL, mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether batch transforms leave validation images as they are, apart from normalisation with this mean and std."""
+    for step in loader.after_batch.fs:
+        if isinstance(step, Normalize):
+            own = (step.mean.flatten().cpu(), step.std.flatten().cpu())
+            if not all(torch.allclose(one, torch.tensor(other)) for one, other in zip(own, (mean, std), strict=True)):
+                return False
+        elif not (isinstance(step, IntToFloatTensor | Augment) or step.split_idx == TRAIN):
+            return False
+    return True

@@ -19,6 +19,7 @@ from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, percent
 
 SMALLEST = 1e-12
 MOST_CELLS = 5_000
+MOST_KEPT = 200  # images whose features stay with a result
 
 
 @dataclass(frozen=True)
@@ -168,34 +169,27 @@ def check_labels(labels: Sequence[str], vocab: Sequence[str]) -> None:
 def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Result:
     """Predict the validation images of a fastai Learner, or labelled `rows` of a table, in fp32, and compare.
 
-    The learner's logits become probabilities by a softmax, or of several classes an image by a sigmoid. TF32 is off
-    meanwhile, so that a GPU and a CPU agree. Features of some images are kept with the result, for a bundle.
+    The learner's logits become probabilities by a softmax, or of several classes an image by a sigmoid. A learner of
+    kit's own on kit's own images is evaluated by the features of its body, which the cache may know; of some images
+    they are kept with the result, for a bundle. TF32 is off meanwhile, so that a GPU and a CPU agree.
     """
+    from torch import nn
 
-    from kit.evaluate.features import features_kept
-    from kit.model.heads import LINEAR
-    from kit.train.precision import quick_layout
+    from kit.model.build import prepared_by_kit
 
     loader = learn.dls.valid if rows is None else learn.dls.test_dl(rows, with_labels=True)
-    if getattr(learn, "origin", None) is not None and learn.origin.head == LINEAR:
+    origin = getattr(learn, "origin", None)
+    if origin is not None and type(learn.model) is nn.Sequential and prepared_by_kit(loader, origin.start):
         return _from_features(learn, loader)
-    with (
-        learn.no_bar(),
-        learn.no_logging(),
-        heap_kept(),
-        exact_convolutions(),
-        quick_layout(learn.model),
-        features_kept(learn, loader) as features,
-    ):
+    with learn.no_bar(), learn.no_logging(), heap_kept(), exact_convolutions():
         outputs, targets = learn.get_preds(dl=loader, act=lambda output: output)
-    return replace(result_of(learn, _paths(loader.items), outputs, targets), features=features)
+    return result_of(learn, _paths(loader.items), outputs, targets)
 
 
 def _from_features(learn: Any, loader: Any) -> Result:
-    """The result of a learner with a linear head: features, from the cache where they are known, through that head."""
+    """The result of a learner's body and head, from features of the body."""
     import torch
 
-    from kit.evaluate.features import MOST, evenly
     from kit.model.build import features_of
     from kit.model.heads import classifier
 
@@ -204,8 +198,13 @@ def _from_features(learn: Any, loader: Any) -> Result:
     with torch.inference_mode():
         outputs = classifier(learn.model.eval())(torch.from_numpy(features).to(learn.dls.device)).cpu()
     targets = torch.stack([labels[number] for number in range(len(table))])
-    some, paths = evenly(len(table), MOST), _paths(table)
+    some, paths = evenly(len(table), MOST_KEPT), _paths(table)
     return replace(result_of(learn, paths, outputs, targets), features={paths[one]: features[one] for one in some})
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """The numbers of at most `most` of `count` rows, from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
 def result_of(learn: Any, paths: Sequence[str], outputs: Any, targets: Any) -> Result:

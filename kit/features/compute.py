@@ -2,21 +2,21 @@
 
 features = compute_features(body, paths, hashes, rules, device)      # float32 (n, f), in the order of `paths`
 
-Always in fp32 and in evaluation mode, so that a head on these features answers exactly as the whole network does.
+In evaluation mode and, unless told otherwise, in fp32, so that a head on them answers as the whole network does.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
-from kit.console import progress, say
+from kit.console import progress
 from kit.data.images import prepare_image
 from kit.errors import ImageError
 from kit.features.store import Store
@@ -27,6 +27,12 @@ VERSION = 1
 BATCH = 32
 
 
+class Pixels(Protocol):
+    """Decoded images by number."""
+
+    def __getitem__(self, number: int) -> np.ndarray: ...
+
+
 def compute_features(
     body: nn.Module,
     paths: Sequence[str],
@@ -35,41 +41,43 @@ def compute_features(
     device: torch.device,
     *,
     create: bool = True,
+    precision: str = "fp32",
+    pixels: Pixels | None = None,
 ) -> np.ndarray:
     """Features (n, f), float32, of the images at `paths`, each prepared as `rules` (a bundle's `image`) say.
 
-    body: images (n, 3, size, size) to features (n, f). hashes: the SHA-256 of each file when it was looked at; where a
-    file has another one now, or is gone, `ImageError` names it, also where its features are known. create: whether the
-    cache begins to keep features of a body of which it has none yet; those of a tuned body are not worth keeping.
+    body: images (n, 3, size, size) to features (n, f). hashes: the SHA-256 of each file when it was looked at.
+    create: keep new features in the cache, and check all files first: where one has another SHA-256 now, or is gone,
+    `ImageError` names it. Without `create`, for a body that was tuned, only files that are opened are checked.
+    precision: "bf16" is quicker on some processors; such features are never kept. pixels: images by number, uint8
+    (size, size, 3), that are decoded already and replace the files.
     """
-    store = Store(_key(body, rules))
-    store = store if create or store.folder.is_dir() else None
+    store = store_of(body, rules) if precision == "fp32" else None
+    store = store if store and (create or store.exists()) else None
     known = store.read() if store else {}
     new = [number for number, name in enumerate(hashes) if name not in known]
-    with ThreadPoolExecutor(core_count()) as pool:
-        for number, checked in enumerate(pool.map(_check_unchanged, paths, hashes)):
-            if checked:
-                raise ImageError(
-                    f"{paths[number]} {checked}", fix="run it again, so that all images are looked at anew"
-                )
-    fresh = _computed(body, [paths[number] for number in new], rules, device)
+    opened = range(len(paths)) if create else new if pixels is None else ()
+    _check_unchanged([(paths[number], hashes[number]) for number in opened])
+    prepare = pixels.__getitem__ if pixels is not None else lambda number: prepare_image(paths[number], rules)
+    fresh = _computed(body, new, prepare, rules, device, precision)
     computed = {hashes[number]: row for number, row in zip(new, fresh, strict=True)}
-    _keep(store, computed)
+    if store:
+        store.add(computed)
     known |= computed
     return np.stack([known[name] for name in hashes])
 
 
-def _keep(store: Store | None, computed: Mapping[str, np.ndarray]) -> None:
-    """Write to the cache; where the disk refuses, training goes on with what is in memory."""
-    try:
-        if store:
-            store.add(computed)
-    except OSError as error:
-        say(f"note: the cache {store.folder.parent} cannot be written ({error.strerror}); features are kept in memory")
+def _check_unchanged(files: Sequence[tuple[str, str]]) -> None:
+    """Raise `ImageError` for the first of the files (path, SHA-256) that is gone or has another SHA-256 now."""
+    with ThreadPoolExecutor(core_count()) as pool:
+        for (path, _), change in zip(files, pool.map(_change, files), strict=True):
+            if change:
+                raise ImageError(f"{path} {change}", fix="run it again, so that all images are looked at anew")
 
 
-def _check_unchanged(path: str, expected: str) -> str | None:
+def _change(file: tuple[str, str]) -> str | None:
     """What happened to a file since it was looked at, in words; None where it is the same."""
+    path, expected = file
     try:
         found = sha256(Path(path))
     except OSError as error:
@@ -77,35 +85,43 @@ def _check_unchanged(path: str, expected: str) -> str | None:
     return None if found == expected else "is not the file that was looked at (another SHA-256)"
 
 
-def _computed(body: nn.Module, paths: Sequence[str], rules: Mapping[str, Any], device: torch.device) -> np.ndarray:
-    """The features of images, decoded by one thread a core while the batch before is computed."""
+def _computed(
+    body: nn.Module,
+    numbers: Sequence[int],
+    prepare: Callable[[int], np.ndarray],
+    rules: Mapping[str, Any],
+    device: torch.device,
+    precision: str,
+) -> np.ndarray:
+    """The features of images by number; the next batch is prepared while the body computes this one."""
     mean, std = (torch.tensor(rules[name], device=device).reshape(1, 3, 1, 1) for name in ("mean", "std"))
     layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
     training, body = body.training, body.to(device, memory_format=layout).eval()
+    quick = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     parts = []
-    with heap_kept(), exact_convolutions(), torch.inference_mode():
-        for batch in progress(_batches(paths, rules), "features", total=-(-len(paths) // BATCH)):
+    with heap_kept(), exact_convolutions(), torch.inference_mode(), quick:
+        for batch in progress(_batches(numbers, prepare), "features", total=-(-len(numbers) // BATCH)):
             x = (torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float() / 255 - mean) / std
             parts.append(body(x).float().cpu().numpy())
     body.to(memory_format=torch.contiguous_format).train(training)
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
-def _batches(paths: Sequence[str], rules: Mapping[str, Any]) -> Iterator[np.ndarray]:
-    """uint8 (n, size, size, 3), a batch at a time; the next one is decoded while this one is computed."""
-    chunks = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+def _batches(numbers: Sequence[int], prepare: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
+    """uint8 (n, size, size, 3), a batch at a time; threads prepare the next one meanwhile."""
+    chunks = [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
     with ThreadPoolExecutor(core_count()) as pool:
-        ahead = pool.map(lambda path: prepare_image(path, rules), chunks[0] if chunks else [])
+        ahead = pool.map(prepare, chunks[0] if chunks else [])
         for after in [*chunks[1:], []] if chunks else []:
-            ready, ahead = ahead, pool.map(lambda path: prepare_image(path, rules), after)
+            ready, ahead = ahead, pool.map(prepare, after)
             yield np.stack(list(ready))
 
 
-def _key(body: nn.Module, rules: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that decides the features beside the image."""
+def store_of(body: nn.Module, rules: Mapping[str, Any]) -> Store:
+    """The store of a body's features; its key holds everything that decides them beside the image."""
     image = {name: rules[name] for name in ("size", "resize", "at_least", "mean", "std")}
     versions = [VERSION, torch.__version__, Image.__version__]
-    return {"weights": fingerprint(body), "image": image, "versions": versions}
+    return Store({"weights": fingerprint(body), "image": image, "versions": versions})
 
 
 def fingerprint(module: nn.Module) -> str:

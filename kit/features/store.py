@@ -12,17 +12,21 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kit.console import say
+from kit.errors import OutputError
 from kit.files import atomic_path, cache_folder
 
 FOLDER = "features"
 SUFFIX = ".safetensors"
 MOST_BYTES = 5_000_000_000
 HASH_BYTES = 32
+_IN_MEMORY: dict[Path, dict[str, np.ndarray]] = {}  # features that the disk refused, by the store's folder
 
 
 class Store:
@@ -32,26 +36,55 @@ class Store:
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:HASH_BYTES]
         self.folder = cache_folder() / FOLDER / name
 
+    def exists(self) -> bool:
+        """Whether features were added before, by this process or another."""
+        return self.folder in _IN_MEMORY or self.folder.is_dir()
+
     def read(self) -> dict[str, np.ndarray]:
         """All features of the store by the image's SHA-256, float32 (f,). A file that cannot be read is removed."""
-        known: dict[str, np.ndarray] = {}
+        known = dict(_IN_MEMORY.get(self.folder, {}))
         for path in sorted(self.folder.glob(f"*{SUFFIX}")) if self.folder.is_dir() else ():
             known |= _read_file(path)
-        if known:
+        if known and self.folder.is_dir():
             os.utime(self.folder)
         return known
 
     def add(self, features: Mapping[str, np.ndarray]) -> None:
-        """Keep features by the image's SHA-256. Raises `OSError` where the disk is full or may not be written to."""
-        from safetensors.numpy import save
-
+        """Keep features by the image's SHA-256; where the disk is full or read-only, in this process's memory."""
         if not features:
             return
+        try:
+            self._write(features)
+        except (OSError, OutputError) as error:
+            reason = error.problem if isinstance(error, OutputError) else f"{self.folder}: {error.strerror}"
+            say(f"note: the cache cannot be written ({reason}); features are kept in memory")
+            _IN_MEMORY.setdefault(self.folder, {}).update(features)
+
+    def read_file(self, name: str) -> bytes | None:
+        """What `add_file` wrote; None where there is no such file, or a damaged one."""
+        try:
+            stored = (self.folder / name).read_bytes()
+        except OSError:
+            return None
+        digest, content = stored[:HASH_BYTES], stored[HASH_BYTES:]
+        return content if hashlib.sha256(content).digest() == digest else None
+
+    def add_file(self, name: str, content: bytes) -> None:
+        """Keep something else that was made from the same body, unless the disk refuses."""
+        with suppress(OSError, OutputError):
+            self._write_file(name, hashlib.sha256(content).digest() + content)
+
+    def _write(self, features: Mapping[str, np.ndarray]) -> None:
+        from safetensors.numpy import save
+
         hashes = np.stack([np.frombuffer(bytes.fromhex(name), np.uint8) for name in features])
         data = save({"hashes": hashes, "features": np.stack(list(features.values()))})
+        self._write_file(f"{hashlib.sha256(data).hexdigest()[:HASH_BYTES]}{SUFFIX}", data)
+
+    def _write_file(self, name: str, data: bytes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         make_room(len(data), keep=self.folder)
-        with atomic_path(self.folder / f"{hashlib.sha256(data).hexdigest()[:HASH_BYTES]}{SUFFIX}") as partial:
+        with atomic_path(self.folder / name) as partial:
             partial.write_bytes(data)
 
 

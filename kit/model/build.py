@@ -5,18 +5,16 @@ learn = learner(dls, Recipe(arch="resnet34", weights="none"))       # a plain fa
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from fastai.vision.all import Adam, DataLoaders, Learner, Normalize
+from fastai.vision.all import Adam, DataLoaders, Learner, Normalize, TfmdDL
 
-from kit.data.resident import only_ours
+from kit.data.resident import batches_are_plain, only_ours
 from kit.errors import ArchitectureError, DataError, RecipeError
 from kit.features.compute import compute_features
-from kit.files import sha256
 from kit.model.architectures import Architecture, build_network, cut_body, splitter
 from kit.model.choice import choose_architecture
 from kit.model.heads import FASTAI, LINEAR, Range, featurizer, range_of, with_head
@@ -105,13 +103,18 @@ def head_for(dls: DataLoaders, recipe: Recipe, start: Start, loss_func: Callable
         reason = "a random start has learned no features"
     elif loss_func is not None:
         reason = "a head learned from features has a loss of its own, not loss_func"
-    elif not (only_ours(dls.valid) and "sha256" in dls.valid_ds.items):
+    elif not prepared_by_kit(dls.valid, start):
         reason = "the images are prepared by transforms that kit does not know"
     if recipe.layers == "head" and reason:
         raise RecipeError(
             f"layers='head', but {reason}", fix="--layers whole, or pretrained weights and kit's own loss"
         )
     return FASTAI if reason or recipe.layers == "whole" else LINEAR
+
+
+def prepared_by_kit(loader: TfmdDL, start: Start) -> bool:
+    """Whether a loader prepares its images as a bundle does, so that their features can be computed without it."""
+    return only_ours(loader) and "sha256" in loader.items and batches_are_plain(loader, start.mean, start.std)
 
 
 def origin_of(learn: Learner) -> Origin:
@@ -131,13 +134,15 @@ def image_rules(origin: Origin) -> dict[str, Any]:
     return rules | {"mean": list(start.mean), "std": list(start.std)}
 
 
-def features_of(learn: Learner, rows: pd.DataFrame, *, create: bool = False) -> np.ndarray:
-    """Features (n, f), float32, of rows of a table (path, and sha256 if it is known), by the body of `learn` as it is.
+def features_of(learn: Learner, rows: pd.DataFrame, *, create: bool = False, precision: str = "fp32") -> np.ndarray:
+    """Features (n, f), float32, of rows of a table (path and sha256), by the body of `learn` as it is.
 
-    create: as in `compute_features`. Raises `ImageError` for an image that is gone, or was changed since it was
-    looked at.
+    create, precision: as in `compute_features`. Images that the validation loader has decoded are not opened again.
+    Raises `ImageError` for an image that is gone, or was changed since it was looked at.
     """
     body, rules, device = featurizer(learn.model), image_rules(origin_of(learn)), torch.device(learn.dls.device)
-    paths = rows["path"].tolist()
-    hashes = rows["sha256"].tolist() if "sha256" in rows else [sha256(Path(path)) for path in paths]
-    return compute_features(body, paths, hashes, rules, device, create=create)
+    pixels = None
+    if rows is learn.dls.valid.items and getattr(learn.dls.valid, "images", None) is not None:
+        pixels = learn.dls.valid.images
+    paths, hashes = rows["path"].tolist(), rows["sha256"].tolist()
+    return compute_features(body, paths, hashes, rules, device, create=create, precision=precision, pixels=pixels)

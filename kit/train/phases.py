@@ -4,6 +4,7 @@ history = fine_tune(learn, Recipe(layers="whole", epochs=3))   # what learn.fine
 """
 
 import random
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from fastai.vision.all import Callback, Learner
 
 from kit.console import say
 from kit.data.resident import make_resident
-from kit.machine import heap_kept
+from kit.machine import heap_kept, repeatable_algorithms
 from kit.model.build import origin_of
 from kit.model.heads import LINEAR
-from kit.recipe import Recipe
+from kit.recipe import Recipe, check_same_data
 from kit.train.callbacks import training_callbacks
 from kit.train.divergence import NotFinite, StopAtNonFinite
 from kit.train.history import History, quiet
@@ -31,17 +32,15 @@ from kit.train.transfer import transfer
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch, numpy and Python, and ask cuDNN for repeatable algorithms."""
+    """Seed the random numbers of torch, numpy and Python."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
 
 
 def fine_tune(
     learn: Learner,
-    recipe: Recipe,
+    recipe: Recipe | None = None,
     *,
     cbs: list | None = None,
     history: History | None = None,
@@ -50,6 +49,8 @@ def fine_tune(
 ) -> History:
     """Train `learn` as the recipe says, and return the history; the learner comes back in fp32.
 
+    recipe: by default the one that `learn` was made with; of another one, only fields of training may differ, else
+    `RecipeError` names those that do not fit. `learn.origin` keeps the one that was used.
     A linear head (`layers` auto or head): `transfer`, the head from features first, then perhaps all layers. fastai's
     head and pretrained weights: `Learner.fine_tune`. cbs and further arguments (`pct_start`, `div`, ...) go to fastai's
     cycles, so that they see nothing of a head that is learned from features.
@@ -57,8 +58,12 @@ def fine_tune(
     history: one of your own, to look into when training ends by Ctrl-C or by `TrainingError` (a loss that is not
     finite): `learn` then has the weights so far. log_folder: where `recipe.log` writes.
     """
-    history = History() if history is None else history
-    with quiet(learn), heap_kept(), logging_to(recipe.log, learn, log_folder, recipe.to_json()) as logs:
+    origin, history = origin_of(learn), History() if history is None else history
+    recipe = origin.recipe if recipe is None else recipe
+    check_same_data(origin.recipe, recipe)
+    learn.origin = replace(origin, recipe=recipe)
+    logging = logging_to(recipe.log, learn, log_folder, recipe.to_json())
+    with quiet(learn), heap_kept(), repeatable_algorithms(), logging as logs:
         attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs)
         try:
             history.chosen["halvings"] = trained_in_memory(learn, recipe.accumulate, attempt)
@@ -79,7 +84,7 @@ def _attempt(
     learn.model.to(learn.dls.device)  # fastai does so when it fits; a look at the network comes before
     if origin_of(learn).head == LINEAR:
         return transfer(learn, recipe, history, cbs, options, accumulate)
-    history.chosen["cache"] = make_resident(learn.dls, recipe)
+    history.chosen["cache"] = make_resident(learn.dls, recipe.cache)
     own = training_callbacks(learn, recipe, accumulate)
     rate, lr_mult = rates_for(learn, recipe)
     history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}

@@ -5,7 +5,7 @@ choose_precision("auto", torch.device("cpu"), {"amx_bf16": True}).name     # 'bf
 Nothing is timed to choose: the same machine always chooses alike, and a run can be repeated in every bit.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -94,50 +94,80 @@ def precision_for(learn: Learner, recipe: Recipe) -> Precision:
 
 @contextmanager
 def training_in(learn: Learner, precision: Precision, compiled: bool = False) -> Iterator[list[Callback]]:
-    """Meanwhile `learn.model` trains in `precision`; yields the callbacks that `fit` needs for that.
+    """The callbacks with which `fit` trains `learn` in `precision`; its layout in memory meanwhile.
 
-    fastai's `to_bf16` and `to_fp16` ask for CUDA's autocast and so do nothing on a CPU. Here the model's forward runs
-    in autocast for the learner's own device while it trains, and in fp32 while it validates; weights and loss are fp32
-    throughout. compiled: `torch.compile` makes its training forward. Afterwards, whatever happened, nothing of it is
-    left.
+    compiled: training batches go through `torch.compile`; `TrainingError` where the network cannot be compiled here.
+    Afterwards, whatever happened, the learner is as it was but for its weights.
     """
-    model, device = learn.model, torch.device(learn.dls.device)
-    forward = model.forward
-    quick = compiled_once(forward) if compiled else forward
+    from torch._dynamo.exc import TorchDynamoException
 
-    def mixed(*inputs: Tensor) -> Tensor:
-        if precision.channels_last:
-            inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
-        if not model.training:
-            return forward(*inputs)
-        if precision.name not in DTYPES:
-            return quick(*inputs)
-        with torch.autocast(device.type, DTYPES[precision.name]):
-            return quick(*inputs).float()
-
-    set_layout(model, torch.channels_last if precision.channels_last else torch.contiguous_format)
-    model.forward = mixed
+    model, layout = learn.model, torch.channels_last if precision.channels_last else torch.contiguous_format
+    mixed = MixedForward(torch.device(learn.dls.device), DTYPES.get(precision.name), layout)
+    callbacks = [mixed, *([LossScaling(mixed.device)] if precision.name == "fp16" else [])]
+    set_layout(model, layout)
     try:
-        yield [LossScaling(device)] if precision.name == "fp16" else []
+        yield [*callbacks, *([Compiled(model)] if compiled else [])]
+    except TorchDynamoException as error:
+        problem = f"the network cannot be compiled on this machine ({first_line(error)})"
+        raise TrainingError(problem, fix="leave out --compile, or install what it asks for") from error
     finally:
-        del model.forward
+        mixed.leave()
+        learn.model = model
         set_layout(model, torch.contiguous_format)
 
 
-def compiled_once(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`forward` by torch.compile; `TrainingError` at the first call where it cannot be compiled here."""
-    from torch._dynamo.exc import TorchDynamoException
+class MixedForward(Callback):
+    """The forward pass of training batches in autocast for the learner's own device; loss and weights stay in fp32.
 
-    quick = torch.compile(forward)
+    fastai's `MixedPrecision` asks for CUDA's autocast and so does nothing on a CPU. Validation is in fp32.
+    dtype: None for fp32. layout: of images in memory, the same as that of the model's weights.
+    """
 
-    def call(*inputs: Tensor) -> Tensor:
-        try:
-            return quick(*(x.as_subclass(Tensor) for x in inputs))
-        except TorchDynamoException as error:
-            problem = f"the network cannot be compiled on this machine ({first_line(error)})"
-            raise TrainingError(problem, fix="leave out --compile, or install what it asks for") from error
+    order = 96  # after everything that changes images
 
-    return call
+    def __init__(self, device: torch.device, dtype: torch.dtype | None, layout: torch.memory_format):
+        super().__init__()
+        self.device, self.layout, self.entered = device, layout, False
+        self.autocast = torch.autocast(device.type, dtype) if dtype else None
+
+    def before_batch(self) -> None:
+        """Lay images out in memory as the weights, and begin autocast."""
+        self.learn.xb = tuple(x.contiguous(memory_format=self.layout) if x.ndim == 4 else x for x in self.xb)
+        if self.training and self.autocast:
+            self.autocast.__enter__()
+            self.entered = True
+
+    def after_pred(self) -> None:
+        """End autocast, before the loss."""
+        if self.entered:
+            self.leave()
+            self.learn.pred = self.pred.float()
+
+    def leave(self) -> None:
+        """End autocast, also where the forward pass failed."""
+        if self.entered:
+            self.autocast.__exit__(None, None, None)
+            self.entered = False
+
+
+class Compiled(Callback):
+    """Training batches go through `torch.compile`, validation through the model itself."""
+
+    order = 97  # after MixedForward
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.plain, self.quick = model, torch.compile(model)
+
+    def before_batch(self) -> None:
+        """fastai's own tensors are left behind: the compiler does not know them."""
+        self.learn.model = self.quick if self.training else self.plain
+        if self.training:
+            self.learn.xb = tuple(x.as_subclass(Tensor) for x in self.xb)
+
+    def after_pred(self) -> None:
+        """Callbacks that read or save the model see the model itself."""
+        self.learn.model = self.plain
 
 
 class LossScaling(Callback):
@@ -173,16 +203,6 @@ class LossScaling(Callback):
     def step(self, *args: Any, **kwargs: Any) -> None:
         """All gradients are finite: fastai takes the step itself."""
         self.skipped = False
-
-
-@contextmanager
-def quick_layout(model: nn.Module) -> Iterator[None]:
-    """Meanwhile `model` computes with channels last in memory: the same but for rounding, and mostly quicker."""
-    set_layout(model, torch.channels_last)
-    try:
-        yield
-    finally:
-        set_layout(model, torch.contiguous_format)
 
 
 def set_layout(model: nn.Module, layout: torch.memory_format) -> None:

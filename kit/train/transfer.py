@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastai.optimizer import OptimWrapper
 from fastai.vision.all import Callback, DataLoader, DataLoaders, Datasets, L, Learner
 from torch import nn
 
@@ -81,8 +82,7 @@ def transfer(
     features, targets = features_of(learn, rows, create=True), targets_of(learn, rows)
     valid = features_of(learn, learn.dls.valid_ds.items, create=True)
     folds = inner_folds(rows.assign(label=strata(rows["label"].tolist(), recipe.task)), FOLDS, recipe.seed)
-    balanced = "balanced" in (recipe.class_weights, recipe.sampler)
-    head = fit_head(features, targets, folds, recipe.task, balanced)
+    head = fit_head(features, targets, folds, recipe.task, _balanced(recipe))
     fill_head(learn.model, head)
     history.add_head(head_row(learn, features, valid), head.losses, time.perf_counter() - started)
     history.chosen |= {"strength": head.strength}
@@ -94,6 +94,11 @@ def transfer(
     history.chosen["layers"] = {"kept": kept, "because": because, "trial": asdict(trial) if trial else None}
     if kept == "whole":
         train_all_layers(learn, recipe, history, cbs, options, accumulate)
+
+
+def _balanced(recipe: Recipe) -> bool:
+    """Whether all classes count the same, whatever the number of their images."""
+    return "balanced" in (recipe.class_weights, recipe.sampler)
 
 
 def targets_of(learn: Learner, rows: Any) -> np.ndarray:
@@ -189,10 +194,12 @@ def _decide(
     if wrong is not None and wrong < FEWEST_MISTAKES:
         found = f"the head gets {wrong} of {held.sum()} held-out training images wrong"
         return "head", f"{found}, which leaves nothing to improve", None
+    if isinstance(learn.opt_func, OptimWrapper):
+        return "head", "opt_func is an optimiser of its own parameters, so that no copy can be trained to compare", None
     say(f"try all layers on {(~held).sum()} training images ...")
     inner = inner_learner(learn, held)
-    part = fit_head(features[~held], targets[~held], np.full((~held).sum(), -1), recipe.task,
-                    "balanced" in (recipe.class_weights, recipe.sampler), (head.strength,))  # fmt: skip
+    no_folds = np.full((~held).sum(), -1)
+    part = fit_head(features[~held], targets[~held], no_folds, recipe.task, _balanced(recipe), (head.strength,))
     try:
         outputs = _tried(inner, recipe, part, accumulate)
     except NotFinite as stop:
@@ -246,7 +253,7 @@ def train_all_layers(
     learn: Learner, recipe: Recipe, history: History, cbs: Sequence[Callback], options: dict, accumulate: int
 ) -> None:
     """One cycle of `recipe.epochs` over all layers, from a trained head, with batch norms in evaluation mode."""
-    history.chosen["cache"] = make_resident(learn.dls, recipe)
+    history.chosen["cache"] = make_resident(learn.dls, recipe.cache)
     loader, full, count = learn.dls.train, learn.dls.train.bs, len(learn.dls.train_ds)
     # A few hundred images in batches of 64 are a handful of steps an epoch: too few to learn anything.
     loader.bs = min(full, count, max(SMALLEST_BATCH, count // (STEPS_AN_EPOCH * accumulate)))

@@ -62,7 +62,7 @@ def test_the_features_kept_while_evaluating_are_those_that_the_bundle_computes(r
 
 
 def test_of_many_images_a_few_are_kept_evenly_taken(run, monkeypatch):
-    monkeypatch.setattr("kit.evaluate.features.MOST", 3)
+    monkeypatch.setattr("kit.evaluate.evaluation.MOST_KEPT", 3)
     result = evaluate.evaluate(run.learner)
     paths = result.predictions["path"].tolist()
     assert list(result.features) == [paths[0], paths[2], paths[5]]

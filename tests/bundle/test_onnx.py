@@ -64,7 +64,7 @@ def test_the_heat_maps_are_grad_cam_as_autograd_finds_it(run, paths):
     network = load_network(run.bundle, config)
     served = Served(network, config["image"])
     pixels = torch.from_numpy(np.stack([predictor.prepare(path) for path in paths[:4]]))
-    x = (pixels.permute(0, 3, 1, 2).float() / 255 - served.mean) / served.std
+    x = served.prepare(pixels)
     activations = network[0](x).detach().requires_grad_()
     logits = network[1](activations)
     maps = predictor.engine(pixels.numpy()).maps

@@ -48,7 +48,7 @@ def passes(loader, count: int = 1) -> list:
 def test_validation_batches_are_those_of_opened_files_in_every_bit(shapes, tiny, how):
     recipe = replace(tiny, resize=how)
     plain, resident = loaders(shapes, recipe), loaders(shapes, recipe)
-    assert data.make_resident(resident, recipe) == "memory"
+    assert data.make_resident(resident, recipe.cache) == "memory"
     for (x, y), (other_x, other_y) in zip(passes(plain.valid)[0], passes(resident.valid)[0], strict=True):
         assert torch.equal(x, other_x)
         assert torch.equal(y, other_y)
@@ -58,7 +58,7 @@ def test_validation_batches_are_those_of_opened_files_in_every_bit(shapes, tiny,
 def test_training_batches_hold_each_image_once_with_its_own_label(shapes, tiny):
     recipe = replace(tiny, augment=False, batch=6)
     dls = loaders(shapes, recipe)
-    data.make_resident(dls, recipe)
+    data.make_resident(dls, recipe.cache)
     items, images = dls.train_ds.items, dls.train.images
     seen = [(x, y) for batch in passes(dls.train)[0] for x, y in zip(*batch, strict=True)]
     assert len(seen) == len(items) // 6 * 6
@@ -148,7 +148,7 @@ def test_fastais_own_ways_work_as_ever(shapes, light):
 
 def test_augmented_views_of_validation_images_are_opened_anew(shapes, tiny):
     dls = loaders(shapes, tiny)
-    data.make_resident(dls, tiny)
+    data.make_resident(dls, tiny.cache)
     assert dls.valid.resident
     with dls.valid_ds.set_split_idx(0):
         assert not dls.valid.resident
@@ -156,15 +156,23 @@ def test_augmented_views_of_validation_images_are_opened_anew(shapes, tiny):
 
 def test_a_loader_with_transforms_of_ones_own_stays_as_it_was(shapes, tiny):
     dls = loaders(shapes, tiny, item_tfms=[CropPad(32)])
-    assert data.make_resident(dls, tiny) == "none"
+    assert data.make_resident(dls, tiny.cache) == "none"
     assert dls.train.images is None
-    assert data.make_resident(loaders(shapes, tiny), replace(tiny, cache="none")) == "none"
+    assert data.make_resident(loaders(shapes, tiny), "none") == "none"
+
+
+def test_a_transform_of_ones_own_with_the_name_of_kits_is_not_replaced(shapes, tiny):
+    class Square(CropPad):
+        pass
+
+    dls = loaders(shapes, tiny, item_tfms=[Square(32)])
+    assert data.make_resident(dls, tiny.cache) == "none"
 
 
 def test_the_balanced_sampler_draws_from_decoded_images_too(shapes, tiny):
     recipe = replace(tiny, sampler="balanced")
     dls = loaders(shapes, recipe)
-    assert data.make_resident(dls, recipe) == "memory"
+    assert data.make_resident(dls, recipe.cache) == "memory"
     assert dls.train.resident
     assert len(passes(dls.train)[0]) == len(dls.train)
 
@@ -226,7 +234,7 @@ def test_where_the_disk_has_no_room_images_are_decoded_each_time_and_a_line_says
     monkeypatch.setattr(store, "MOST_MEMORY", 100)
     monkeypatch.setattr(store, "SPARE_DISK", 10**18)
     dls = loaders(shapes, tiny)
-    assert data.make_resident(dls, tiny) == "none"
+    assert data.make_resident(dls, tiny.cache) == "none"
     assert "the disk has no room for 18 decoded images" in capsys.readouterr().err
     assert len(passes(dls.train)[0]) == len(dls.train)
 
@@ -273,7 +281,7 @@ def test_kit_cache_lists_and_clears(wide, tmp_path):
 def test_presizing_keeps_room_for_augmentation(shapes, tiny):
     recipe = replace(tiny, presize=48)
     dls = loaders(shapes, recipe)
-    data.make_resident(dls, recipe)
+    data.make_resident(dls, recipe.cache)
     random.seed(0)
     assert dls.train.size == 48
     assert passes(dls.train)[0][0][0].shape[-2:] == (32, 32)
@@ -284,7 +292,7 @@ def test_evaluation_reads_no_file_again_where_its_images_are_decoded(shapes, tin
     dls = loaders(shapes, tiny)
     learn = model.learner(dls, tiny)
     before = evaluate.evaluate(learn)
-    data.make_resident(dls, tiny)
+    data.make_resident(dls, tiny.cache)
     monkeypatch.setattr("kit.data.datablock.open_image", lambda *_: pytest.fail("a file was opened"))
     after = evaluate.evaluate(learn)
     assert after.predictions.equals(before.predictions)
@@ -292,7 +300,7 @@ def test_evaluation_reads_no_file_again_where_its_images_are_decoded(shapes, tin
 
 def test_a_loader_of_other_items_or_with_other_steps_opens_its_files(shapes, tiny):
     dls = loaders(shapes, tiny)
-    data.make_resident(dls, tiny)
+    data.make_resident(dls, tiny.cache)
     assert dls.valid.new(bs=2).resident
     assert not dls.test_dl(dls.valid_ds.items).resident
     assert not dls.valid.new(after_item=[*dls.valid.after_item.fs, CropPad(8)]).resident

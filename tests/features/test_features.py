@@ -65,11 +65,12 @@ def test_a_body_that_the_cache_does_not_know_leaves_nothing_in_it_unless_told(le
 def test_other_weights_another_size_and_another_way_of_resizing_are_other_features(learn, quick, cache):
     rules = {"size": 32, "resize": "crop", "at_least": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
     body = featurizer(learn.model)
-    keys = [module._key(body, rules | change) for change in ({}, {"size": 48}, {"resize": "pad"}, {"mean": [0.4] * 3})]
+    changes = ({}, {"size": 48}, {"resize": "pad"}, {"mean": [0.4] * 3})
+    folders = [module.store_of(body, rules | change).folder for change in changes]
     with torch.no_grad():
         next(body.parameters()).add_(1e-3)
-    keys.append(module._key(body, rules))
-    assert len({Store(key).folder for key in keys}) == 5
+    folders.append(module.store_of(body, rules).folder)
+    assert len(set(folders)) == 5
 
 
 def test_an_image_that_changed_since_the_look_is_an_error_that_names_it_though_its_features_are_known(learn, cache):
@@ -78,7 +79,7 @@ def test_an_image_that_changed_since_the_look_is_an_error_that_names_it_though_i
     changed = rows["path"].iloc[3]
     shutil.copy(rows["path"].iloc[4], changed)
     with pytest.raises(ImageError, match=f"{changed} is not the file that was looked at"):
-        features_of(learn, rows)
+        features_of(learn, rows, create=True)
 
 
 def test_an_image_that_vanished_is_an_error_that_names_it(learn, cache):
@@ -88,13 +89,21 @@ def test_an_image_that_vanished_is_an_error_that_names_it(learn, cache):
         features_of(learn, rows)
 
 
-def test_a_full_cache_falls_back_to_memory_with_a_line(learn, cache, monkeypatch, capsys):
-    def full(*_):
+@pytest.mark.parametrize("place", ["pathlib.Path.write_bytes", "pathlib.Path.mkdir"])
+def test_a_full_or_read_only_cache_falls_back_to_memory_with_a_line(learn, cache, monkeypatch, capsys, place):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Store, "add", full)
-    assert len(features_of(learn, learn.dls.train_ds.items, create=True)) == 18
-    assert "cannot be written (No space left on device); features are kept in memory" in capsys.readouterr().err
+    rows = learn.dls.train_ds.items
+    with monkeypatch.context() as patch:
+        patch.setattr(place, full)
+        first = features_of(learn, rows, create=True)
+    said = capsys.readouterr().err
+    assert "note: the cache cannot be written" in said
+    assert "No space left on device" in said
+    seen = counted(monkeypatch)
+    np.testing.assert_array_equal(features_of(learn, rows), first)
+    assert len(seen) == 0
 
 
 def test_a_damaged_file_of_the_cache_is_removed_and_computed_again(learn, cache, monkeypatch):

@@ -44,8 +44,8 @@ from PIL import Image
 
 from kit.cli.predict import predict as predict_command
 from kit.data import images
-from kit.data.datablock import OpenImage
 from kit.data.images import open_image, square
+from kit.data.transforms import OpenImage
 from kit.errors import ImageError
 
 LIMIT = 20 * MILLION

@@ -9,6 +9,7 @@ from fastai.vision.all import Callback, ProgressCallback
 
 from kit import data, model, train
 from kit.data.images import open_image
+from kit.errors import RecipeError
 from kit.train.history import draw_curves
 from kit.train.phases import rates_for
 
@@ -98,3 +99,15 @@ def test_the_curves_are_a_picture(shapes, tiny, tmp_path):
     _, history = trained(shapes, tiny)
     draw_curves(history, tmp_path / "curves.png")
     assert open_image(tmp_path / "curves.png").width > 400
+
+
+def test_a_recipe_of_other_data_than_the_learner_has_is_refused_and_training_fields_may_differ(shapes, tiny):
+    train.seed_everything(tiny.seed)
+    learn = model.learner(data.blocks(tiny).dataloaders(data.table(shapes)), tiny)
+    expected = rf"the learner was made with another recipe: size={2 * tiny.size}, not {tiny.size}"
+    with pytest.raises(RecipeError, match=expected):
+        train.fine_tune(learn, replace(tiny, size=2 * tiny.size))
+    with pytest.raises(RecipeError, match="change fields of training only"):
+        train.fine_tune(learn, replace(tiny, layers="head"))
+    train.fine_tune(learn, replace(tiny, epochs=2))
+    assert learn.origin.recipe.epochs == 2

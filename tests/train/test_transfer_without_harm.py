@@ -180,6 +180,26 @@ def test_a_loss_of_ones_own_and_transforms_of_ones_own_train_all_layers(shapes, 
         model.learner(dls, quick)
 
 
+def test_a_normalisation_of_ones_own_is_not_replaced_by_that_of_the_weights(shapes, quick):
+    from fastai.vision.all import Normalize
+
+    recipe, own = replace(quick, layers="auto"), Normalize.from_stats([0.1] * 3, [0.9] * 3, cuda=False)
+    dls = data.blocks(recipe, batch_tfms=[own]).dataloaders(data.table(shapes))
+    assert model.learner(dls, recipe).origin.head == "fastai"
+
+
+def test_an_optimiser_of_its_own_parameters_leaves_the_head_alone(shapes, quick, monkeypatch):
+    from fastai.optimizer import OptimWrapper
+
+    monkeypatch.setattr(module, "FEWEST_MISTAKES", 0)
+    recipe = replace(quick, layers="auto")
+    learn = learner(shapes, recipe)
+    learn.opt_func = OptimWrapper(opt=torch.optim.SGD(learn.model.parameters(), lr=1e-3))
+    layers = train.fine_tune(learn, recipe).chosen["layers"]
+    assert layers["kept"] == "head"
+    assert "no copy can be trained to compare" in layers["because"]
+
+
 def test_whole_is_fastais_own_schedule_with_fastais_head(shapes, quick):
     recipe = replace(quick, layers="whole", epochs=2)
     learn = learner(shapes, recipe)
@@ -230,7 +250,7 @@ def test_heat_maps_of_a_linear_head_are_grad_cam(shapes, quick):
     *_, maps = served(pixels)
     x = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
     activations = served.body(x).detach().requires_grad_()
-    logits = served.classifier(served.pool(activations))[0]
+    logits = served.answer.classifier(served.answer.pool(activations))[0]
     (gradient,) = torch.autograd.grad(logits[:, 1].sum(), activations)
     expected = (gradient.mean((2, 3), keepdim=True) * activations).sum(1).relu()
     torch.testing.assert_close(maps[:, 1], expected)
@@ -245,6 +265,22 @@ def test_a_second_training_on_the_same_images_computes_no_feature(shapes, quick,
     monkeypatch.setattr(compute, "prepare_image", lambda path, rules: prepared.append(path) or own(path, rules))
     kit.fine_tune(images, quick, out=tmp_path / "second", onnx=False, seed=7)
     assert prepared == []
+
+
+def test_a_second_training_on_the_same_images_converts_the_head_alone(shapes, quick, tmp_path, monkeypatch):
+    from kit.bundle import onnx
+
+    converted, own = [], onnx._converted
+    monkeypatch.setattr(onnx, "_converted", lambda *given: converted.append(type(given[0]).__name__) or own(*given))
+    first = kit.fine_tune(shapes, quick, out=tmp_path / "first")
+    assert converted == ["Sequential", "Answer"]
+    kit.fine_tune(shapes, quick, out=tmp_path / "second", seed=7)
+    assert converted == ["Sequential", "Answer", "Answer"]
+    (kept,) = (tmp_path / "cache").rglob("body-*.onnx")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    third = kit.fine_tune(shapes, quick, out=tmp_path / "third")
+    assert converted[3:] == ["Sequential", "Answer"]
+    assert (third.bundle / "model.onnx").read_bytes() == (first.bundle / "model.onnx").read_bytes()
 
 
 def test_fewer_images_than_a_batch_are_enough(shapes, quick, tmp_path, capsys):

@@ -1,0 +1,48 @@
+"""The item transforms of kit's DataBlock: open an image, make it square.
+
+DataBlock(..., item_tfms=Square(224, "crop"))
+"""
+
+from pathlib import Path
+
+from fastai.vision.all import PILImage, Resize, Transform
+
+from kit.data.augment import TRAIN, VALID
+from kit.data.images import open_image, square
+
+
+class OpenImage(Transform):
+    """Opens a path as an upright RGB `PILImage` (see `kit.data.images`). at_least: pixels a side needed."""
+
+    def __init__(self, at_least: int):
+        super().__init__()
+        self.at_least = at_least
+
+    def encodes(self, path: str | Path) -> PILImage:
+        """Open `path`; an image that is open already passes."""
+        return PILImage(open_image(path, self.at_least))
+
+
+class Square(Transform):
+    """Makes images square: a random part of training images (fastai's `Resize`), at `presize` pixels, and the middle of
+    all other images, at `size` pixels, as a bundle does when it predicts."""
+
+    order = 1
+
+    def __init__(self, size: int, how: str, presize: int | None = None):
+        super().__init__()
+        self.size, self.how, self.presize = size, how, presize
+        self.resize = Resize(presize or size, method=how, pad_mode="zeros")
+
+    def __call__(self, item, split_idx=None, **kwargs):
+        """An item of the dataset: of the training set unless `split_idx` says otherwise."""
+        if split_idx == VALID:
+            return super().__call__(item, split_idx=split_idx, **kwargs)
+        return self.resize(item, split_idx=TRAIN, **kwargs)
+
+    def encodes(self, image: PILImage) -> PILImage:
+        """The middle of the image, or all of it."""
+        return PILImage(square(image, self.size, self.how))
+
+    def __repr__(self) -> str:
+        return f"Square({self.size}, {self.how!r}; training: {self.resize})"
