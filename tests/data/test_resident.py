@@ -263,21 +263,6 @@ def test_the_cache_has_a_cap_and_what_was_used_longest_ago_goes_first(wide, monk
     assert not make_room(10**12)
 
 
-def test_kit_cache_lists_and_clears(wide, tmp_path):
-    from typer.testing import CliRunner
-
-    from kit.cli.main import application
-
-    decoded(wide, ForTraining(16, "crop"), where="disk")
-    (tmp_path / "cache" / "oxford-pets.tar.gz").write_bytes(b"x" * 1000)
-    said = CliRunner().invoke(application(), ["cache"]).stdout
-    assert said.startswith(f"{tmp_path / 'cache'}: 1 files of decoded images, 0.0 MB of at most 20.0 GB")
-    assert "oxford-pets.tar.gz  0.0 MB  fetched" in said
-    assert "removed" in CliRunner().invoke(application(), ["cache", "--clear"]).stdout
-    assert cached() == []
-    assert (tmp_path / "cache" / "oxford-pets.tar.gz").exists()
-
-
 def test_presizing_keeps_room_for_augmentation(shapes, tiny):
     recipe = replace(tiny, presize=48)
     dls = loaders(shapes, recipe)
@@ -293,7 +278,7 @@ def test_evaluation_reads_no_file_again_where_its_images_are_decoded(shapes, tin
     learn = model.learner(dls, tiny)
     before = evaluate.evaluate(learn)
     data.make_resident(dls, tiny.cache)
-    monkeypatch.setattr("kit.data.datablock.open_image", lambda *_: pytest.fail("a file was opened"))
+    monkeypatch.setattr("kit.features.compute.prepare_image", lambda *_: pytest.fail("a file was opened"))
     after = evaluate.evaluate(learn)
     assert after.predictions.equals(before.predictions)
 
