@@ -1,7 +1,6 @@
 """A bundle knows how sure it may be, and which images are not like those it was trained on."""
 
 import shutil
-from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -69,10 +68,11 @@ def test_of_many_images_a_few_are_kept_evenly_taken(run, monkeypatch):
     np.testing.assert_allclose(result.features[paths[2]], run.evaluation.features[paths[2]], atol=1e-6)
 
 
-def test_of_a_wrapped_network_none_are_kept(run):
-    learn = copy(run.learner)
-    learn.model = torch.nn.DataParallel(run.learner.model)
-    assert evaluate.evaluate(learn).features == {}
+def test_of_a_wrapped_network_none_are_kept_and_it_predicts_the_same(run, monkeypatch):
+    monkeypatch.setattr(run.learner, "model", torch.nn.DataParallel(run.learner.model))
+    wrapped = evaluate.evaluate(run.learner)
+    assert wrapped.features == {}
+    np.testing.assert_allclose(wrapped.probabilities, run.evaluation.probabilities, atol=1e-5)
 
 
 def test_where_none_were_kept_the_bundle_computes_them(run, tmp_path):
