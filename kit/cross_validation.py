@@ -25,7 +25,6 @@ from kit.evaluate.report import Report, write_report
 from kit.evaluate.result import Result
 from kit.files import can_be_made, new_folder, write_json, write_text
 from kit.intervals import Estimate
-from kit.model.choice import choose_architecture
 from kit.pipeline import checked_table, divide
 from kit.recipe import Recipe
 from kit.runs import Run, chosen_json, command, free_name
@@ -101,7 +100,7 @@ def cross_validate(
     tables = fold_tables(table, folds, recipe)
     new_folder(folder)
     block = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms)
-    chosen = replace(recipe, arch=choose_architecture(recipe.arch, recipe.weights).full_name)
+    chosen = replace(recipe, arch=model.choose_architecture(recipe.arch, recipe.weights).full_name)
     runs = []
     for number, part in enumerate(tables, 1):
         train.seed_everything(recipe.seed)

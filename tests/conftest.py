@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes that each take all cores are slower than one
 MUCH = 200_000_000
 SHAPES = ("circle", "square", "triangle")
 

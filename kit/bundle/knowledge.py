@@ -5,6 +5,7 @@ calibration, unknown = calibration_of(evaluation), unknown_of(learn, evaluation,
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from kit.evaluate.evaluation import MOST_KEPT, Evaluation, evenly
 from kit.evaluate.result import Result
 from kit.evaluate.thresholds import fit_thresholds
 from kit.evaluate.unknown import Unknown, fit, too_few
+from kit.files import sha256
 from kit.model.build import features_of, origin_of
 from kit.model.heads import LINEAR
 from kit.task import CLASSIFICATION, MULTILABEL
@@ -63,8 +65,8 @@ def unknown_of(learn: Any, evaluation: Result, rules: Mapping[str, Any]) -> tupl
     if kept.keys() >= set(valid):
         held_out = np.stack([kept[path] for path in valid])
     else:
-        items = learn.dls.valid_ds.items
-        held_out = features_of(learn, items[items["path"].isin(valid)])
+        rows = pd.DataFrame({"path": valid, "sha256": [sha256(Path(path)) for path in valid]})
+        held_out = features_of(learn, rows)
     unknown = fit(known, labels, held_out)
     flagged = float(unknown.flags(held_out).mean())
     return unknown, {"train": len(known), "valid": len(held_out), "flagged": flagged}

@@ -83,8 +83,8 @@ def fastai_run(dls, model, splitter, opt_func, cbs=(), precision=None, keep=lamb
     same_seeds(dls)
     learn = Learner(dls, copy.deepcopy(model), CrossEntropyLossFlat(), opt_func=opt_func, splitter=splitter)
     witness = Witness(keep)
-    with learn.no_bar(), learn.no_logging(), training_in(learn, precision or Precision("fp32", False, "")):
-        learn.fine_tune(*fine_tune.pop("arguments"), cbs=[*cbs, witness], **fine_tune)
+    with learn.no_bar(), learn.no_logging(), training_in(learn, precision or Precision("fp32", False, "")) as casts:
+        learn.fine_tune(*fine_tune.pop("arguments"), cbs=[*cbs, *casts, witness], **fine_tune)
     return witness.steps
 
 

@@ -19,6 +19,7 @@ from task_bundles import multilabel, regression
 
 from kit.bundle import Predictor
 from kit.bundle.prediction import Prediction, of_several
+from kit.manifest import EXAMPLES
 from kit.serve import about, answers, figures, render, rest, rows, space, webpage, words
 from kit.serve.gate import Gate
 from kit.serve.reply import State
@@ -336,7 +337,7 @@ def test_the_space_answers_as_the_bundle_in_every_task(app, predictor, folders, 
     model = json.loads((folders[predictor.task] / "model.json").read_text())
     recorded = json.loads((folders[predictor.task] / "smoke.json").read_text())
     assert model["task"] == predictor.task
-    assert len(recorded) > 1
+    assert len(recorded) == 1 + len(list((predictor.folder / EXAMPLES).glob("*.jpg"))), "a pattern and the examples"
     for name, expected in recorded.items():
         (tmp_path / Path(name).name).write_bytes((folders[predictor.task] / name).read_bytes())
         said = app["answer"]({"path": str(tmp_path / Path(name).name)})
