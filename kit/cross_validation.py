@@ -21,7 +21,6 @@ from kit.data.audit import check
 from kit.data.targets import classes_in, strata
 from kit.errors import DataError, RecipeError, some_of
 from kit.evaluate.pictures import as_html, draw_overview, draw_predictions
-from kit.evaluate.report import Report, write_report
 from kit.evaluate.result import Result
 from kit.files import can_be_made, new_folder, write_json, write_text
 from kit.intervals import Estimate
@@ -29,6 +28,7 @@ from kit.model.choice import choose_architecture
 from kit.pipeline import checked_table, divide
 from kit.recipe import Recipe
 from kit.runs import Run, chosen_json, command, free_name
+from kit.views.report import Report, write_report
 
 FEWEST, MOST = 2, 100
 

@@ -19,7 +19,7 @@ class KitError(Exception):
         self.problem = problem
         self.fix = fix
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         """So that an error in a worker process arrives as itself."""
         return _rebuilt, (type(self), self.problem, self.fix)
 

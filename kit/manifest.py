@@ -17,6 +17,7 @@ from kit.errors import BundleError
 from kit.files import sha256, write_json, write_text
 from kit.recipe import MOST_PIXELS_A_SIDE, RESIZES
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
+from kit.tasks import of
 
 FORMAT, VERSION = "kit-bundle", 1
 CONFIG, WEIGHTS, ONNX, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
@@ -47,7 +48,6 @@ FIELDS: dict[str, type] = {
 }
 MISTAKE_FIELDS: dict[str, type] = {"file": str, "label": str, "prediction": str}
 RANGE_FIELDS: dict[str, type] = {"low": list, "high": list, "bounded": bool}
-HEADLINES = {CLASSIFICATION: "error_rate", MULTILABEL: "f1", REGRESSION: "r2"}
 IMAGE_FIELDS: dict[str, type] = {"size": int, "resize": str, "at_least": int, "mean": list, "std": list}
 
 
@@ -169,7 +169,7 @@ def _check_task(config: dict[str, Any], path: Path) -> None:
         if not good or any(low >= high for low, high in zip(limits["low"], limits["high"], strict=True)):
             raise BundleError(f"{path}: field range has no low and high for {count} numbers", fix=GET_ANOTHER)
     figures = config["metrics"]
-    for name in (HEADLINES[config["task"]], "n", "low", "high"):
+    for name in (of(config["task"]).headline, "n", "low", "high"):
         may_be_none = config["task"] == REGRESSION and name != "n"
         if not _is_number(figures.get(name)) and not (may_be_none and figures.get(name, 0) is None):
             raise BundleError(f"{path}: field metrics.{name} is not a number", fix=GET_ANOTHER)

@@ -143,7 +143,7 @@ class Recipe:
     log: str = "none"
     """Where training is logged too: none, tensorboard (into the run folder), wandb (Weights & Biases)."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what no run can follow, before anything is read or written."""
         for field in fields(self):
             value = getattr(self, field.name)

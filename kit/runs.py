@@ -16,11 +16,11 @@ import pandas as pd
 
 from kit.data.audit import check
 from kit.evaluate.pictures import as_html, draw_overview, draw_predictions
-from kit.evaluate.report import Report, write_report
 from kit.evaluate.result import Result
 from kit.files import write_json, write_text
 from kit.intervals import Estimate
 from kit.recipe import Recipe
+from kit.views.report import Report, write_report
 
 if TYPE_CHECKING:
     from kit.train.history import History

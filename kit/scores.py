@@ -1,4 +1,4 @@
-"""Scores of predictions of several classes an image, and of numbers; numpy alone.
+"""Scores of predictions of several classes an image, and of numbers.
 
 mean_f1(probabilities > 0.5, truth)             # 0.81
 """
@@ -18,25 +18,21 @@ def mean_f1(said: np.ndarray, there: np.ndarray) -> float:
     return float(np.nan_to_num(f1((said & there).sum(0), said.sum(0), there.sum(0))).mean())
 
 
-def average_precision(scores: np.ndarray, there: np.ndarray) -> float:
-    """The area below the steps of precision over recall (n,); NaN where the class is nowhere.
+def average_precision(probabilities: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Each class's area below the steps of precision over recall; NaN where no image has the class.
 
-    Images of equal score count together: sum over the distinct scores of (R_k - R_k-1) P_k.
+    probabilities, there: (images, classes) -> (classes,).
     """
+    from sklearn.metrics import average_precision_score
+
     there = there.astype(bool)
-    if not there.any():
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    hits, sorted_scores = np.cumsum(there[order]), scores[order]
-    last = np.append(np.flatnonzero(np.diff(sorted_scores)), len(scores) - 1)  # the last image of each distinct score
-    precision, recall = hits[last] / (last + 1), hits[last] / hits[-1]
-    return float((np.diff(recall, prepend=0) * precision).sum())
+    columns = zip(there.T, probabilities.T, strict=True)
+    return np.array([average_precision_score(truth, said) if truth.any() else np.nan for truth, said in columns])
 
 
-def mean_average_precision(scores: np.ndarray, there: np.ndarray) -> float:
-    """The mean of the classes' average precision; what is nowhere stays out. scores, there: (images, classes)."""
-    found = [average_precision(scores[:, place], there[:, place]) for place in range(there.shape[1])]
-    return float(np.nanmean(found)) if not np.isnan(found).all() else float("nan")
+def mean_average_precision(probabilities: np.ndarray, there: np.ndarray) -> float:
+    """The mean of the classes' average precision, without classes that no image has; NaN where there is no other."""
+    return float(np.nanmean(average_precision(probabilities, there))) if there.any() else float("nan")
 
 
 def mae(numbers: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -50,13 +46,9 @@ def rmse(numbers: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def r2(numbers: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The share of each target's variance that the numbers explain: 1 is all, 0 what the mean would; it may be below.
+    """The share of each target's variance that the numbers explain; 0 is what the mean would, and it may be below.
 
     NaN where the truth does not vary.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - np.square(numbers - truth).sum(0) / np.square(truth - truth.mean(0)).sum(0) * _varies(truth)
-
-
-def _varies(truth: np.ndarray) -> np.ndarray:
-    return np.where(np.ptp(truth, axis=0) > 0, 1.0, np.nan)
+    variance = np.where(np.ptp(truth, axis=0) > 0, np.square(truth - truth.mean(0)).mean(0), np.nan)
+    return 1 - np.square(numbers - truth).mean(0) / variance

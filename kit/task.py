@@ -3,7 +3,7 @@
 In a table the label is one text: "cat", "cat;dog" (in alphabetical order; "" for none of the classes), or "41.5;0.2".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 CLASSIFICATION, MULTILABEL, REGRESSION = TASKS = ("classification", "multilabel", "regression")
 SEPARATOR = ";"
@@ -30,13 +30,6 @@ def join_numbers(numbers: Iterable[float]) -> str:
 def numbers_of(label: str) -> list[float]:
     """The numbers of a label text."""
     return [float(number) for number in label.split(SEPARATOR)]
-
-
-def title_of(vocab: Sequence[str], task: str) -> str:
-    """What a model tells, as a heading: its classes where they are few, or its numbers."""
-    if len(vocab) <= MOST_IN_TITLE:
-        return (" or " if task == CLASSIFICATION else ", ").join(vocab)
-    return f"{len(vocab)} {'numbers' if task == REGRESSION else 'classes'}"
 
 
 def shown(number: float) -> str:

@@ -6,7 +6,7 @@ Imports numpy and Pillow only; what computes the network is passed in, and panda
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from os import PathLike
@@ -17,15 +17,29 @@ import numpy as np
 from PIL import Image
 
 from kit.bundle.engines import Answers, Engine
-from kit.bundle.prediction import Prediction, Predictions, of_several
 from kit.data.images import Source, prepare_image, source_name, without_warnings
 from kit.errors import ImageError
 from kit.evaluate.calibration import calibrated
 from kit.evaluate.unknown import Unknown
-from kit.task import MULTILABEL, REGRESSION
+from kit.tasks import Prediction, of
 
 THREADS = 4
 BATCHES_AHEAD = 1
+
+
+class Predictions(list):
+    """A list of `Prediction`, in the order of the images; `vocab` and `task` are the bundle's."""
+
+    def __init__(self, rows: Iterable[Prediction], vocab: Sequence[str], task: str):
+        super().__init__(rows)
+        self.vocab, self.task = list(vocab), task
+
+    def table(self) -> Any:
+        """A pandas DataFrame with the columns of the task."""
+        import pandas as pd
+
+        task = of(self.task)
+        return pd.DataFrame([task.row(one, self.vocab) for one in self], columns=task.columns(self.vocab))
 
 
 class Predictor:
@@ -101,7 +115,7 @@ class Predictor:
             if is_image(image):
                 yield next(ready)
             else:
-                yield Prediction(_name(source), None, None, {}, image.removeprefix(f"{source_name(source)}: "))
+                yield Prediction(_name(source), error=image.removeprefix(f"{source_name(source)}: "))
 
     def _predictions(self, answers: Answers, names: list[str]) -> Iterator[Prediction]:
         plain, temperature = answers.outputs.astype(np.float64), self.config["temperature"]
@@ -109,16 +123,7 @@ class Predictor:
         unlike = self.unknown.flags(answers.features).tolist() if self.unknown else [None] * len(names)
         for name, row, own, other in zip(names, known, plain, unlike, strict=True):
             by_name, own = (dict(zip(self.vocab, values.tolist(), strict=True)) for values in (row, own))
-            yield self._prediction(name, by_name, own, other)
-
-    def _prediction(self, name: str, known: dict[str, float], own: dict[str, float], unlike: bool | None) -> Prediction:
-        """What the outputs of one image mean for the task."""
-        if self.task == REGRESSION:
-            return Prediction(name, None, None, {}, unlike=unlike, numbers=known)
-        if self.task == MULTILABEL:
-            return of_several(name, known, self.config["thresholds"], unlike)
-        best = max(known, key=known.get)
-        return Prediction(name, best, known[best], known, None, own, unlike)
+            yield Prediction(name, plain=own, unlike=other, **of(self.task).answer(by_name, self.config))
 
 
 def is_image(prepared: np.ndarray | str) -> bool:

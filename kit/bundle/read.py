@@ -130,7 +130,7 @@ def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
     import torch
 
     from kit.model.heads import Range, empty_network
-    from kit.model.tensors import read_tensors
+    from kit.model.weightfile import read_tensors
 
     path, name = folder / WEIGHTS, config["architecture"]["name"]
     tensors, facts = read_tensors(path)

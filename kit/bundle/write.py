@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 
-from kit.bundle.card import card_text
+import kit
 from kit.bundle.knowledge import of_task, unknown_of
 from kit.bundle.onnx import TOLERANCE, export, largest_difference, outputs
 from kit.bundle.read import load
@@ -47,7 +47,8 @@ from kit.manifest import (
     write_config,
 )
 from kit.model.build import image_rules, origin_of
-from kit.task import CLASSIFICATION
+from kit.views.render import render_template
+from kit.views.view import view_of
 
 PACKAGES = ("fastai", "torch", "torchvision", "timm", "pillow", "numpy", "safetensors", "onnx", "onnxruntime")
 PROOF_IMAGES = 16
@@ -92,7 +93,7 @@ def _write_files(learn: Any, evaluation: Result, folder: Path, examples: bool) -
     if examples:
         _write_photos(evaluation.examples(MOST_PHOTOS), folder / EXAMPLES)
         config |= {"mistakes": _write_mistakes(evaluation, config, folder)}
-    write_text(folder / CARD, card_text(config, evaluation, photos=examples))
+    write_text(folder / CARD, render_template("card.md", view=view_of(config), photos=examples))
     write_text(folder / TRAINED_ON, "".join(f"{digest}\n" for digest in _trained_on(learn.dls)))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return config | {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
@@ -174,8 +175,8 @@ def _trained_on(dls: Any) -> list[str]:
 
 def package_versions() -> dict[str, str]:
     """The versions of kit, Python and the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for name in ("kit", *PACKAGES):
+    found = {"python": platform.python_version(), "kit": kit.__version__}
+    for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -189,7 +190,7 @@ def _write_mistakes(evaluation: Result, config: Mapping[str, Any], folder: Path)
     names = _write_photos(rows, folder / MISTAKES)
     said = [{"file": name, "label": row.label, "prediction": row.prediction}
             for name, row in zip(names, rows.itertuples(), strict=True)]  # fmt: skip
-    if evaluation.task != CLASSIFICATION:
+    if "probability" not in rows:
         return said
     sure = calibrated(replace(evaluation, predictions=rows).outputs, config["temperature"]).max(1)
     return [one | {"probability": round(float(share), 6)} for one, share in zip(said, sure, strict=True)]

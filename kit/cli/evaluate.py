@@ -11,15 +11,12 @@ from kit.console import progress, say
 from kit.errors import DataError
 from kit.files import sha256
 from kit.manifest import FROM_TABLE, TRAINED_ON
-from kit.task import MULTILABEL, REGRESSION
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kit.bundle.prediction import Prediction
     from kit.bundle.predictor import Predictor
     from kit.data.targets import Targets
-    from kit.evaluate.result import Result
 
 Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
 Label = Annotated[str | None, typer.Option(help="how a file says its label; by default as in the bundle's training")]
@@ -45,6 +42,7 @@ def evaluate(
     """Measure BUNDLE on all labelled images of FOLDER: its figure with an interval, and each class or number."""
     from kit.bundle.read import load
     from kit.data.sources import labelled_images
+    from kit.evaluate.evaluation import result_of_predictions
     from kit.files import check_parent, write_text
 
     if out:
@@ -59,7 +57,7 @@ def evaluate(
         if one.error:
             say(f"left out {one.path}: {one.error}")
     good = [(one, name) for one, name in zip(predictions, rows["label"], strict=True) if one.error is None]
-    result = compared([one for one, _ in good], [name for _, name in good], predictor)
+    result = result_of_predictions([one for one, _ in good], [name for _, name in good], predictor.config)
     if out:
         write_text(out, result.predictions.to_csv(index=False, lineterminator="\n"))
     print(json.dumps(result.figures() | {"metrics": result.to_json()}) if as_json else "\n".join(result.lines()))
@@ -83,23 +81,6 @@ def check(labels: list[str], predictor: "Predictor") -> None:
     from kit.evaluate.evaluation import check_labels
 
     check_labels(list(classes_in(labels, predictor.task)), predictor.vocab)
-
-
-def compared(predictions: list["Prediction"], labels: list[str], predictor: "Predictor") -> "Result":
-    """The result of a bundle's predictions against the label texts."""
-    from kit.evaluate.evaluation import Evaluation
-    from kit.evaluate.multilabel import MultiLabelEvaluation
-    from kit.evaluate.regression import RegressionEvaluation
-
-    if not predictions:
-        raise DataError("no image could be predicted", fix="give a folder with labelled images that open")
-    vocab, config = predictor.vocab, predictor.config
-    if predictor.task == REGRESSION:
-        width = [high - low for low, high in zip(config["range"]["low"], config["range"]["high"], strict=True)]
-        return RegressionEvaluation.from_predictions(predictions, labels, vocab, width)
-    if predictor.task == MULTILABEL:
-        return MultiLabelEvaluation.from_predictions(predictions, labels, vocab, config["thresholds"])
-    return Evaluation.from_predictions(predictions, labels, vocab)
 
 
 def label_of_bundle(label: str) -> str:

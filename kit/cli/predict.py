@@ -14,10 +14,9 @@ from kit.console import progress, say
 from kit.errors import DataError
 from kit.files import atomic_path, check_parent
 from kit.machine import heap_kept
-from kit.task import REGRESSION, percent
+from kit.tasks import Prediction, Task, of
 
 if TYPE_CHECKING:
-    from kit.bundle.prediction import Prediction
     from kit.bundle.predictor import Predictor
 
 Images = Annotated[list[str], typer.Argument(help="image files, folders, and globs like 'photos/*.jpg'")]
@@ -72,10 +71,10 @@ def difference(predictor: "Predictor", exact: "Predictor", paths: list[str], pre
     gaps = [abs(one[name] - other[name]) for one, other in answers for name in exact.vocab]
     if not gaps:
         return f"{precision}: none of the first {len(paths)} images could be opened to compare it with fp32"
-    what = "number" if exact.task == REGRESSION else "probability"
+    what = of(exact.task).output
     text = f"{precision}: on the first {len(good)} images a {what} differs from that of fp32 by at most {max(gaps):.4f}"
-    changed = sum(one.label != other.label for one, other in good)
-    return text if exact.task == REGRESSION else f"{text}, and the classes are others for {changed}"
+    labels = [(one.label, other.label) for one, other in good if other.label is not None]
+    return text + (f", and the classes differ for {sum(one != other for one, other in labels)}" if labels else "")
 
 
 def find_images(names: list[str]) -> Iterator[str]:
@@ -99,32 +98,20 @@ def find_images(names: list[str]) -> Iterator[str]:
 
 
 @contextmanager
-def _writer(out: Path | None, predictor: "Predictor", top: int) -> "Iterator[Callable[[Prediction], None]]":
+def _writer(out: Path | None, predictor: "Predictor", top: int) -> Iterator[Callable[[Prediction], None]]:
     """A function to call with each prediction: it prints a line, or writes a row of the CSV file `out`."""
+    task, vocab = of(predictor.task), predictor.vocab
     if out is None:
-        yield lambda one: print(_line(one, top), flush=True)
+        yield lambda one: print(_line(one, task, top), flush=True)
         return
-    from kit.bundle.prediction import columns, csv_line
-
     with atomic_path(out) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         rows = csv.writer(stream, lineterminator="\n")
-        vocab, task = predictor.vocab, predictor.task
-        rows.writerow(columns(vocab, task))
-        yield lambda one: rows.writerow(csv_line(one, vocab, task))
+        rows.writerow(task.columns(vocab))
+        yield lambda one: rows.writerow(task.csv_line(one, vocab))
 
 
-def _line(one: "Prediction", top: int) -> str:
+def _line(one: Prediction, task: Task, top: int) -> str:
     if one.error:
         return f"{one.path}: error: {one.error}"
-    return f"{one.path}: {_answer(one, top)}" + ("  (not like the training images)" if one.unlike else "")
-
-
-def _answer(one: "Prediction", top: int) -> str:
-    """The likeliest classes; of several classes an image those that are said; or the numbers."""
-    if one.numbers:
-        return one.text
-    if one.labels is None:
-        return ", ".join(f"{name} {percent(value)}" for name, value in one.top(top))
-    said = ", ".join(f"{name} {percent(one.probabilities[name])}" for name in one.labels)
-    likeliest = "; ".join(f"{name} {percent(value)}" for name, value in one.top(1))
-    return said or f"{one.text} (likeliest: {likeliest})"
+    answer = ", ".join(" ".join(part) for part in task.parts(one, top))
+    return f"{one.path}: {answer}" + ("  (not like the training images)" if one.unlike else "")

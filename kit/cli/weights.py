@@ -1,6 +1,7 @@
 """kit weights: what weights lie on this machine, what each file is, and how to start from it."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ def weights(as_json: Json = False, offline: Offline = False) -> None:
 
     found = list(inventory())
     if as_json:
-        print(json.dumps([one.to_json() for one in found], ensure_ascii=False, indent=2))
+        print(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=2, default=str))
     else:
         for place, folder in places().items():
             print("\n".join(lines(place, folder, [one for one in found if one.place == place])))

@@ -5,23 +5,27 @@ kit check pets --label is_cat
 
 from pathlib import Path
 
-from kit.fetch import Digest, Source, download, extract
+from kit.fetch import Source, download, extract
 from kit.files import cache_folder, packaged
 
 PETS_SOURCES = (
     Source(
         "https://s3.amazonaws.com/fast-ai-imageclas/oxford-iiit-pet.tgz",
-        Digest("md5", "e4db5c768afd933bb91f5f594d7417a4", first_bytes=2**20, size=811_706_944),
+        "e4db5c768afd933bb91f5f594d7417a4",
+        algorithm="md5",
+        first_bytes=2**20,
+        size=811_706_944,
     ),
     Source(
         "https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz",
-        Digest("md5", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+        "5c4f3ee8e5d25df40f4fd59a7f44e54c",
+        algorithm="md5",
     ),
 )
 
 
 def sample() -> Path:
-    """The folder of the drawn cats and dogs (see `kit.data.sample`)."""
+    """The folder of the drawn cats and dogs (drawn by data/draw_sample.py of the repository)."""
     return packaged("sample")
 
 

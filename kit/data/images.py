@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import (
@@ -69,7 +69,7 @@ HEIC = re.compile(rb"....ftyp(?:....){0,12}?he(?:ic|ix|im|is|vc|vx)", re.DOTALL)
 
 OUTSIDE = "a link that leads out of the folder, not followed"
 
-Source = str | PathLike | bytes | BinaryIO | Image.Image
+Source: TypeAlias = str | PathLike | bytes | BinaryIO | Image.Image
 
 
 def looks_like_image(path: Path) -> bool:

@@ -38,7 +38,7 @@ class Pattern:
 
     expression: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         try:
             groups = re.compile(self.expression).groups
         except re.error as error:

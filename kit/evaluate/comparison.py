@@ -50,7 +50,7 @@ class Compared:
         lines = [
             self.verdict(),
             f"{a}: error rate {error_a:.4f}; {b}: {error_b:.4f}; both on the same {self.n} images",
-            f"difference {gap.value:+.4f} ({100 * gap.confidence:g} % {gap.low:+.4f} to {gap.high:+.4f}); "
+            f"difference {gap.value:+.4f} (95 % {gap.low:+.4f} to {gap.high:+.4f}); "
             f"only {a} wrong: {found.only_a}, only {b} wrong: {found.only_b}; McNemar's exact test: p = {found.p:.3g}",
         ]
         if any(self.left_out):

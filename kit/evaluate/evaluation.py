@@ -3,7 +3,7 @@
 result = evaluate(learn); result.error_rate      # 0.0541 (n=74, 95 % 0.0212-0.1308)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -27,7 +27,7 @@ class Evaluation(Result):
     """Predictions of one class each. `predictions`: one row an image with path, label, prediction, correct,
     probability (of the prediction), loss (cross entropy, nats), and p_CLASS for each class; `vocab`: the classes."""
 
-    task, name, words, lower_is_better = CLASSIFICATION, "error_rate", "error rate", True
+    task, name, words = CLASSIFICATION, "error_rate", "error rate"
 
     @classmethod
     def from_probabilities(
@@ -230,6 +230,25 @@ def result_of(learn: Any, paths: Sequence[str], outputs: Any, targets: Any) -> R
         return MultiLabelEvaluation.from_probabilities(paths, targets.numpy() > 0, outputs.sigmoid().numpy(), vocab)
     labels = [vocab[int(target)] for target in targets]
     return Evaluation.from_probabilities(paths, labels, outputs.softmax(1).numpy(), vocab)
+
+
+def result_of_predictions(predictions: Sequence[Any], labels: Sequence[str], config: Mapping[str, Any]) -> Result:
+    """The result of a bundle's predictions, none with an error, against label texts; `config` is the bundle's.
+
+    Raises `DataError` where there is no prediction.
+    """
+    from kit.evaluate.multilabel import MultiLabelEvaluation
+    from kit.evaluate.regression import RegressionEvaluation
+
+    if not predictions:
+        raise DataError("no image could be predicted", fix="give a folder with labelled images that open")
+    vocab = config["vocab"]
+    if config["task"] == REGRESSION:
+        width = np.subtract(config["range"]["high"], config["range"]["low"])
+        return RegressionEvaluation.from_predictions(predictions, labels, vocab, width)
+    if config["task"] == MULTILABEL:
+        return MultiLabelEvaluation.from_predictions(predictions, labels, vocab, config["thresholds"])
+    return Evaluation.from_predictions(predictions, labels, vocab)
 
 
 def _paths(items: Any) -> list[str]:

@@ -104,7 +104,7 @@ class MultiLabelEvaluation(Result):
     @cached_property
     def mean_average_precision(self) -> float:
         """The mean of the classes' average precision, which asks for no threshold."""
-        return float(np.nanmean(self.per_class["average_precision"])) if self.truth.any() else float("nan")
+        return scores.mean_average_precision(self.probabilities, self.truth)
 
     @cached_property
     def per_class(self) -> pd.DataFrame:
@@ -114,7 +114,7 @@ class MultiLabelEvaluation(Result):
         right, there, spoken = (truth & said).sum(0), truth.sum(0), said.sum(0)
         with np.errstate(invalid="ignore", divide="ignore"):
             shares = {"precision": right / spoken, "recall": right / there, "f1": scores.f1(right, spoken, there)}
-        areas = [scores.average_precision(probabilities[:, place], truth[:, place]) for place in range(len(self.vocab))]
+        areas = scores.average_precision(probabilities, truth)
         columns = {"n": there, "threshold": self.thresholds} | shares | {"average_precision": areas}
         return pd.DataFrame(columns, index=self.vocab)
 

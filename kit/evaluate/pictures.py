@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, ParamSpec
 
 import pandas as pd
 
@@ -17,6 +17,7 @@ from kit.evaluate.evaluation import Evaluation
 from kit.evaluate.result import Result
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
+P = ParamSpec("P")
 MOST_NUMBERED = 25
 THUMBNAIL = 224
 WIDE_FONTS = (
@@ -39,11 +40,11 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _with_wide_fonts(draw: Callable[..., None]) -> Callable[..., None]:
+def _with_wide_fonts(draw: Callable[P, None]) -> Callable[P, None]:
     """Draw with a font for Korean, Japanese and Chinese class names, where one is installed."""
 
     @wraps(draw)
-    def drawing(*arguments: Any, **options: Any) -> None:
+    def drawing(*arguments: P.args, **options: P.kwargs) -> None:
         from matplotlib import font_manager, rc_context
 
         here = set(font_manager.get_font_names())

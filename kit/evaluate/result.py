@@ -9,11 +9,8 @@ import numpy as np
 import pandas as pd
 
 from kit.intervals import Estimate, too_few
-from kit.task import REGRESSION, shown
 
 PROBABILITY = "p_"
-HEADINGS = {"n": "images", "f1": "F1", "average_precision": "average precision"}
-HEADINGS |= {"mae": "off by", "low": "95 % from", "high": "to", "rmse": "RMSE", "r2": "R2"}
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,6 @@ class Result(ABC):
 
     words: ClassVar[str]
     """What people call it."""
-
-    lower_is_better: ClassVar[bool] = False
 
     @property
     def n(self) -> int:
@@ -93,18 +88,6 @@ class Result(ABC):
         """The headline, its n, and both ends of its interval, for programs."""
         found = self.headline
         return {self.name: found.value, "n": found.n, "low": found.low, "high": found.high}
-
-    def texts(self, nothing: str) -> tuple[list[str], list[list[str]]]:
-        """`breakdown` for people: its headings, and a row of texts a class or number; `nothing` where there is none."""
-        number, table = self.task == REGRESSION, self.breakdown
-
-        def text(key: str, value: float) -> str:
-            if np.isnan(value):
-                return nothing
-            return f"{value:.0f}" if key == "n" else shown(value) if number else f"{value:.3f}"
-
-        rows = [[str(name), *(text(key, value) for key, value in row.items())] for name, row in table.iterrows()]
-        return ["number" if number else "class", *(HEADINGS.get(name, name) for name in table)], rows
 
     def remarks(self) -> list[str]:
         """Whether so few images can tell, in words."""

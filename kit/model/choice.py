@@ -8,8 +8,8 @@ from kit.errors import FetchError, OutputError
 from kit.manifest import find_bundle, read_config
 from kit.model import hub
 from kit.model.architectures import AUTO, Architecture, find_architecture
-from kit.model.packaged import LITE0
-from kit.model.places import find_path
+from kit.model.weight_packages import LITE0
+from kit.model.weight_paths import find_path
 from kit.model.weights import torchvision_file
 
 USUAL = "resnet18"

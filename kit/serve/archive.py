@@ -1,4 +1,4 @@
-"""Images out of a zip, one at a time and never onto the disk; what a zip can do wrong is a row with its reason.
+"""Images from a zip file, read one at a time into memory; a member that cannot be read is a row with its reason.
 
 for name, data in images("holiday.zip"): ...
 """
@@ -13,10 +13,8 @@ from kit.data.images import looks_like_image
 MOST_MEMBERS = 2000
 MOST_BYTES_EACH = 50_000_000
 MOST_BYTES_TOGETHER = 1_000_000_000
-MOST_BYTES_OF_CONTENTS = 4_000_000
+MOST_BYTES_OF_DIRECTORY = 4_000_000
 BAD = (zipfile.BadZipFile, OSError, NotImplementedError, ValueError)
-
-
 TOO_MANY = "a zip of too many files"
 
 
@@ -30,7 +28,7 @@ def is_zip(path: str | Path) -> bool:
 
 
 def count(path: str | Path) -> int:
-    """How many rows `images` will give, from the zip's table of contents; 1 for the row that says it has none."""
+    """How many rows `images` will give, by the zip's central directory; 1 for the row that says it has none."""
     try:
         with _open(path) as archive:
             return min(len([one for one in archive.infolist() if _counts(one)]), MOST_MEMBERS + 1) or 1
@@ -41,7 +39,7 @@ def count(path: str | Path) -> int:
 def images(path: str | Path) -> Iterator[tuple[str, bytes | Refused]]:
     """(name in the zip, its bytes, or why not) for each file; hidden files and folders do not count.
 
-    What a member says of its own size is not believed: the bytes are counted as they are unpacked.
+    The size that a member states is not trusted: the bytes are counted as they are unpacked.
     """
     try:
         archive = _open(path)
@@ -62,10 +60,10 @@ def images(path: str | Path) -> Iterator[tuple[str, bytes | Refused]]:
 
 
 def _open(path: str | Path) -> zipfile.ZipFile:
-    """A zip whose table of contents is not endless: zipfile reads all of it, where it says how long it is."""
+    """Open a zip after a look at the size of its central directory, of which zipfile would read all into memory."""
     with Path(path).open("rb") as stream:
         end = zipfile._EndRecData(stream)
-    if end and end[zipfile._ECD_SIZE] > MOST_BYTES_OF_CONTENTS:
+    if end and end[zipfile._ECD_SIZE] > MOST_BYTES_OF_DIRECTORY:
         raise ValueError(TOO_MANY)
     return zipfile.ZipFile(path)
 
@@ -82,10 +80,8 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes
     try:
         with archive.open(member) as file:
             data = file.read(most + 1)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
-        return Refused(f"cannot be unpacked ({error or type(error).__name__})")
-    except Exception as error:  # zlib, lzma and bz2 have errors of their own
-        return Refused(f"cannot be unpacked ({type(error).__name__})")
+    except Exception as error:  # zipfile, zlib, lzma and bz2 each have errors of their own
+        return Refused(f"cannot be unpacked ({str(error) or type(error).__name__})")
     return Refused(f"unpacks to more than {most:,} bytes") if len(data) > most else data
 
 

@@ -1,4 +1,4 @@
-"""One process, one port: the page and the API behind the guard, a line when it is ready, and a stop that drops nobody.
+"""`kit serve`: the page and the API in one process on one port, with a line when it is ready and a graceful shutdown.
 
 run("runs/pets", Settings(port=7860))
 
@@ -7,7 +7,6 @@ Binding comes first, so that a taken port is said at once; the model loads while
 
 import logging
 import os
-import secrets
 import shutil
 import socket
 import sys
@@ -17,17 +16,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
+from starlette.exceptions import HTTPException
 
 from kit.console import say
-from kit.errors import KitError, first_line
-from kit.serve.guard import LOOPBACK, Guard, Hosts, Limits
-from kit.serve.reply import LOG, State
+from kit.errors import KitError
+from kit.serve.middleware import LOOPBACK, Hosts, SecurityMiddleware
+from kit.serve.responses import LOG, State, http_error
 
 if TYPE_CHECKING:
     from kit.bundle.predictor import Predictor
@@ -94,14 +93,14 @@ def run(bundle: str | Path, settings: Settings | None = None) -> None:
         with ThreadPoolExecutor(1) as pool:
             loading = pool.submit(load, bundle, settings)
             from kit.serve import webpage  # noqa: F401 (Gradio is imported while the model loads)
-            from kit.serve.process import Process
+            from kit.serve.http_server import Server
 
             predictor = loading.result()
         state, hosts = State(), settings.hosts
         app = build(predictor, settings, state, hosts, cache, port)
         name = f"[{settings.host}]" if ":" in settings.host else settings.host
         address = f"http://{name}:{port}"
-        Process(app, state, lambda: announce(address, begun, settings, hosts)).run(sockets=[listener])
+        Server(app, state, lambda: announce(address, begun, settings, hosts)).run(sockets=[listener])
     say("stopped")
 
 
@@ -117,52 +116,47 @@ def load(bundle: str | Path, settings: Settings) -> "Predictor":
 
 def build(
     predictor: "Predictor", settings: Settings, state: State, hosts: Hosts, cache: Path, port: int = 7860
-) -> Guard:
-    """The ASGI app: the API, the login, the page, and the guard before all of them."""
+) -> SecurityMiddleware:
+    """The ASGI app: the API, the login, the page, and the middleware before all of them."""
     from fastapi import FastAPI
 
     from kit.serve import rest, uploads, webpage
-    from kit.serve.gate import Gate, in_turn
+    from kit.serve.concurrency import Capacity, in_pool
+    from kit.serve.gradio_internals import GradioGuard
     from kit.serve.login import Login
 
-    paths = ("/v1/docs", "/v1/openapi.json") if settings.docs else (None, None)
-    app = FastAPI(title="kit", docs_url=paths[0], openapi_url=paths[1], redoc_url=None)
+    docs, openapi = ("/v1/docs", "/v1/openapi.json") if settings.docs else (None, None)
+    handlers = {HTTPException: http_error}
+    app = FastAPI(title="kit", docs_url=docs, openapi_url=openapi, redoc_url=None, exception_handlers=handlers)
     login = Login(settings.auth, settings.password, f"kit_session_{port}") if settings.auth else None
     if login:
         app.include_router(login.routes())
-    rest.handlers(app)
-    gate = Gate(settings.concurrency, QUEUE)
-    predictor = in_turn(predictor, gate.turns)
-    blocks = webpage.page(predictor)
-    gate.elsewhere = partial(uploads.events_inside, blocks)
-    app.include_router(rest.routes(predictor, gate, state, settings.metrics))
-    app.include_router(uploads.routes(blocks, cache))
-    webpage.mount(app, blocks, settings.max_upload, gate.places, settings.concurrency)
-    uploads.remember_few(blocks)
-    limits = Limits(upload=settings.max_upload, silence=settings.patience)
-    return Guard(uploads.Events(app, blocks, cache, gate), hosts=hosts, login=login, limits=limits, state=state)
+    capacity, pool = Capacity(settings.concurrency + QUEUE), ThreadPoolExecutor(settings.concurrency)
+    app.include_router(rest.routes(predictor, capacity, pool, state, settings.metrics))
+    blocks = webpage.page(in_pool(predictor, pool))
+    app.include_router(uploads.routes(cache, blocks.upload_file_set.update))
+    webpage.mount(app, blocks, settings.max_upload, capacity.limit, settings.concurrency)
+    mount = app.routes[-1]
+    mount.app = GradioGuard(mount.app, cache, capacity, state)
+    return SecurityMiddleware(
+        app, hosts=hosts, login=login, max_upload=settings.max_upload, patience=settings.patience, state=state
+    )
 
 
-@contextmanager
-def bind(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket bound to the address, not listening yet."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens at the address. Raises `KitError` where it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except (OSError, OverflowError) as error:
-            raise KitError(f"{host}:{port} cannot be used: {error}", fix="choose another: --port 7861") from error
-        yield listener
-    finally:
-        listener.close()
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise KitError(f"{host}:{port} cannot be used: {error}", fix="choose another: --port 7861") from error
 
 
 @contextmanager
 def private_cache() -> Iterator[Path]:
-    """A folder for uploads that only this user can read, gone when the server stops; Gradio is told to use it.
+    """A folder for uploads that only this user can read, deleted when the server stops; Gradio is told to use it.
 
-    Gradio's other settings in the environment would open what is closed here: they are set aside.
+    Gradio's other settings in the environment could override what kit sets; they are removed meanwhile.
     """
     cache = Path(tempfile.mkdtemp(prefix="kit-serve-")).resolve()
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("GRADIO_") or name in QUIET}
@@ -180,6 +174,8 @@ def announce(address: str, begun: float, settings: Settings, hosts: Hosts) -> No
     """Say where it is ready; and open the tunnel, where one is wanted."""
     print(f"ready: {address} (after {time.perf_counter() - begun:.1f} s; stop with Ctrl-C)", flush=True)
     if settings.share:
+        from kit.serve.gradio_internals import open_tunnel
+
         say("note: --share downloads Gradio's tunnel program (frpc), and sends all traffic through gradio.live")
         try:
             public = open_tunnel(int(address.rpartition(":")[2]))
@@ -188,20 +184,6 @@ def announce(address: str, begun: float, settings: Settings, hosts: Hosts) -> No
             return
         hosts.tunnels.add(urlsplit(public).hostname)
         print(f"ready: {public} (public)", flush=True)
-
-
-def open_tunnel(port: int) -> str:
-    """Open Gradio's tunnel and return its address. Raises `KitError` where that fails."""
-    from gradio import networking
-
-    try:
-        address = networking.setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None)
-        if not urlsplit(address).hostname:
-            raise ValueError(f"{address!r} is no address")
-    except Exception as error:
-        problem = f"the public address could not be had: {first_line(error)}"
-        raise KitError(problem, fix="try again with a network; the local address goes on working") from error
-    return address
 
 
 def log_to_stderr() -> None:

@@ -21,6 +21,7 @@ from kit.evaluate.calibration import Calibration
 from kit.evaluate.evaluation import Evaluation
 from kit.files import sha256
 from kit.manifest import EXAMPLES, MISTAKES, find_bundle, photos, read_config
+from kit.task import percent
 
 
 @pytest.fixture
@@ -328,7 +329,7 @@ def test_a_bundle_is_never_written_over_something(run, copy):
 def test_a_bundle_that_could_not_predict_as_the_learner_is_refused_before_training(shapes, tiny, tmp_path, monkeypatch):
     from fastai.vision.all import Resize
 
-    monkeypatch.setattr("kit.train.phases.fine_tune", None)
+    monkeypatch.setattr("kit.train.fine_tune", None)
     with pytest.raises(BundleError, match="validation images are not prepared as a bundle would prepare them"):
         kit.fine_tune(shapes, tiny, item_tfms=[Resize(24)], out=tmp_path / "run")
 
@@ -358,6 +359,8 @@ def test_the_training_images_are_listed_by_hash(run):
 
 def test_the_model_card_tells_the_error_rate_with_its_interval(run):
     text = (run.bundle / "README.md").read_text()
-    assert str(run.error_rate) in text
-    assert "will name one of them for any image whatsoever" in text
+    rate, low, high = (percent(value) for value in (run.error_rate.value, run.error_rate.low, run.error_rate.high))
+    assert f"Error rate: {rate} (95 % interval: {low} to {high}), measured on 6 images" in text
+    assert "none of them a copy of a training image" in text
+    assert "assigns one of them to any image" in text
     assert "| circle | 2 |" in text

@@ -88,7 +88,8 @@ def test_the_bundle_says_where_it_comes_from_and_claims_nothing_about_training(e
     assert config["data"]["train"] == 0
     card = (folder / "README.md").read_text()
     assert "not known" in card
-    assert "no training image duplicates" not in card
+    assert "copy of a training image" not in card
+    assert "which it may have been trained on" in card
 
 
 def test_classes_can_be_given_better_names(exported, rows, tmp_path):

@@ -11,7 +11,6 @@ from kit.evaluate.multilabel import MultiLabelEvaluation
 from kit.evaluate.pictures import draw_overview, draw_predictions
 from kit.evaluate.regression import RegressionEvaluation
 from kit.evaluate.thresholds import best_threshold, fit_thresholds
-from kit.intervals import bootstrap, bootstrap_means
 
 VOCAB = ["cat", "dog", "fox"]
 PATHS = [f"{number}.png" for number in range(300)]
@@ -39,15 +38,6 @@ def test_f1_is_the_mean_of_the_classes_with_an_interval_around_it(several):
     assert several.f1.low < several.f1.value < several.f1.high
     assert several.f1.n == 300
     assert several.headline == several.f1
-
-
-def test_the_quick_bootstrap_agrees_with_the_plain_one(several):
-    values = np.random.default_rng(3).normal(size=(200, 1))
-    quick, plain = bootstrap_means(values, lambda means: means[:, 0]), bootstrap(values, resamples=1000)
-    assert quick.value == pytest.approx(plain.value)
-    assert (quick.low, quick.high) == pytest.approx((plain.low, plain.high), abs=0.02)
-    with pytest.raises(ValueError, match="no values"):
-        bootstrap_means(np.empty((0, 2)), lambda means: means[:, 0])
 
 
 def test_a_row_says_what_was_said_what_is_there_and_whether_all_of_it_is_right(several):

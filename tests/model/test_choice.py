@@ -15,7 +15,7 @@ from kit import Recipe, bundle, data, model
 from kit.errors import ArchitectureError, BundleError
 from kit.model.architectures import build_network, cut_body, find_architecture
 from kit.model.choice import choose_architecture
-from kit.model.packaged import Package
+from kit.model.weight_packages import Package
 from kit.model.weights import load_weights
 
 

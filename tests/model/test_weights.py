@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from kit.errors import ArchitectureError, BundleError, WeightsError
 from kit.files import packaged
 from kit.model.architectures import IMAGENET_MEAN, build_network, cut_body, find_architecture
-from kit.model.tensors import read_tensors
+from kit.model.weightfile import read_tensors
 from kit.model.weights import load_weights
 
 
