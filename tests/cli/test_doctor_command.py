@@ -47,7 +47,7 @@ def test_programs_get_findings_and_facts_as_json(broken):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo terminal")
-def test_on_a_terminal_it_says_what_takes_time_and_shows_fixs_on_their_own_lines(broken):
+def test_on_a_terminal_it_says_what_takes_time_and_shows_fixes_on_their_own_lines(broken):
     ours, theirs = pty.openpty()
     environment = os.environ | {"PYTHONPATH": broken, "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}
     with subprocess.Popen(COMMAND, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
