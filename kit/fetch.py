@@ -1,9 +1,9 @@
-"""Fetching files: checked against a known digest, resumed after a cut, and by hand where there is no network.
+"""Download files: checked against a known digest, resumed after an interruption, with mirrors and instructions offline.
 
 download([Source("https://host/weights.pth", "f37072fd")], Path("weights.pth"), "the weights")
 
-A file arrives under its name only when it is whole and its digest fits. Until then it is `NAME.DIGEST.partial`, and any
-source of the same digest continues it.
+A file gets its name only when it is complete and its digest matches. Until then it is `NAME.DIGEST.partial`, which any
+source of the same digest continues.
 """
 
 import hashlib
@@ -32,10 +32,10 @@ BLOCK_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class Source:
-    """One place that has a file: its http or https address, and what the file must hash to.
+    """A server that has a file: its http or https URL, and the digest of the file.
 
-    digest: hexadecimal, or only its beginning, 8 digits at least, as in `resnet18-f37072fd.pth`; algorithm: its name in
-    hashlib; first_bytes: hash only so many bytes from the start; size: of the whole file, in bytes.
+    digest: hexadecimal, or its first digits, at least 8, as in `resnet18-f37072fd.pth`. algorithm: its name in hashlib.
+    first_bytes: hash only this many bytes from the start. size: of the whole file, in bytes.
     """
 
     url: str
@@ -59,7 +59,7 @@ class Source:
         return unquote(urlsplit(self.url).path.rpartition("/")[2])
 
     def digest_of(self, path: Path) -> str:
-        """The digest that the file at `path` has, in as many digits as are expected."""
+        """The digest of the file at `path`, cut to the number of digits expected."""
         with path.open("rb") as file:
             content = file if self.first_bytes is None else BytesIO(file.read(self.first_bytes))
             return hashlib.file_digest(content, self.algorithm).hexdigest()[: len(self.digest)]
@@ -70,11 +70,11 @@ class Source:
 
 
 def download(sources: Sequence[Source], to: Path, what: str, or_else: str = "") -> Path:
-    """The file at `to`, fetched from the first source that has it; no request is made where it is there already.
+    """The file at `to`, downloaded from the first source that has it; no request is made where it exists already.
 
-    what: what it is to a person, for messages ("the resnet18 weights"); or_else: where else it may be put by hand. A
-    stopped download goes on where it was. Raises `FetchError` where no source gives it, where kit is offline, or where
-    another file has that name (it is never overwritten), and `OutputError` where the disk refuses.
+    what: a description for messages ("the resnet18 weights"). or_else: where else the file may be put by hand. An
+    interrupted download is resumed. Raises `FetchError` where all sources fail, where kit is offline, or where another
+    file has that name (it is never overwritten), and `OutputError` where the file cannot be written.
     """
     switch, failures = offline(), []
     try:
@@ -98,10 +98,10 @@ def download(sources: Sequence[Source], to: Path, what: str, or_else: str = "") 
 
 
 def extract(archive: Path, into: Path) -> Path:
-    """Unpack a tar.gz into the new folder `into`, which appears when it is whole.
+    """Unpack a tar.gz into the new folder `into`, which appears only when it is complete.
 
-    Raises `OutputError` where `into` is there already, the archive is damaged or has a member that would leave the
-    folder, or the disk refuses: nothing is then kept.
+    Raises `OutputError`, and leaves nothing behind, where `into` exists, the archive is damaged or has a member that
+    would be written outside of the folder, or the disk is full.
     """
     if into.exists():
         raise OutputError(f"{into} is there already", fix="remove it yourself, or unpack into another folder")
@@ -118,11 +118,11 @@ def extract(archive: Path, into: Path) -> Path:
 
 
 class _Failed(Exception):
-    """A source does not give the file; its text says why, in a few words."""
+    """A source failed; the text says why."""
 
 
 class _Cut(Exception):
-    """The connection ended early; another attempt may go on."""
+    """The connection ended early; another attempt may resume."""
 
 
 def _expected(to: Path, sources: Sequence[Source], what: str) -> Path:
@@ -137,7 +137,7 @@ def _expected(to: Path, sources: Sequence[Source], what: str) -> Path:
 
 
 def _partial(source: Source, to: Path) -> Path:
-    """Where a part of the file is kept: the digest in its name says of what it is a part."""
+    """The path of an incomplete download; the digest in its name says of which file it is a part."""
     return to.with_name(f"{to.name}.{source.digest[:8]}.partial")
 
 
@@ -156,16 +156,16 @@ def _fetch(source: Source, to: Path) -> None:
             partial.replace(to)
             return
         partial.unlink()
-        # A resumed file may mix two versions: it is fetched once more, as a whole.
+        # A resumed file may mix two versions, so it is downloaded once more from the start.
         if not start:
             raise _Failed("wrong checksum")
     raise _Failed("connection cut")
 
 
 def _receive(source: Source, partial: Path, start: int) -> None:
-    """Append what follows the `start` bytes that are here, or begin anew where the server sends the whole file."""
+    """Append what follows the `start` bytes that exist, or start over where the server sends the whole file."""
     with _open(source.url, {"Range": f"bytes={start}-"} if start else {}) as response:
-        if response.status == 416:  # Nothing follows what is here: the digest decides whether it is the file.
+        if response.status == 416:  # the server has no further bytes: the digest decides
             return
         start = start if response.status == 206 else 0
         total = None if response.length is None else start + response.length

@@ -98,7 +98,7 @@ def find_rate(source: str | Path | pd.DataFrame, recipe: Recipe) -> "RateCurve":
     table = checked_table(source, recipe)
     train.seed_everything(recipe.seed)
     dls = data.blocks(recipe).dataloaders(table)
-    data.make_resident(dls, recipe.cache)
+    data.cache_images(dls, recipe.cache)
     return train.find_rate(model.learner(dls, recipe), recipe)
 
 
@@ -121,7 +121,7 @@ def divide(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def checked_table(source: str | Path | pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     """The table of a source as the recipe wants it, looked at and reported; `DataError` where training would fail."""
-    table = data.table(source, **data.told(recipe))
+    table = data.table(source, **data.table_args(recipe))
     report = data.check(table, recipe.fixed_batch)
     say("\n".join(report.lines()))
     if report.errors:

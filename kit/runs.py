@@ -48,7 +48,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """What the run was told."""
-        return self.learner.origin.recipe
+        return self.learner.spec.recipe
 
     @property
     def headline(self) -> Estimate:
@@ -99,8 +99,8 @@ class Run:
         lines = []
         if self.recipe.patience and self.history.steps:
             lines.append("note: early stopping chose the weights by these images, which flatters them a little")
-        if self.learner.origin.start.note:
-            lines.append(f"note: {self.learner.origin.start.note}")
+        if self.learner.spec.weights.note:
+            lines.append(f"note: {self.learner.spec.weights.note}")
         return lines
 
 
@@ -116,7 +116,7 @@ def free_name(source: Any, recipe: Recipe) -> Path:
 
 def result_json(run: Run) -> dict[str, Any]:
     """result.json: the figures for programs, and where the weights came from."""
-    start = run.learner.origin.start
+    weights = run.learner.spec.weights
     return {
         **run.evaluation.figures(),
         "seconds": round(run.seconds, 2),
@@ -125,7 +125,7 @@ def result_json(run: Run) -> dict[str, Any]:
         "tta": run.views.figures() | {"views": run.recipe.tta} if run.views else None,
         "stopped": run.history.stopped,
         "layers": run.history.chosen.get("layers"),
-        "weights": {"asked": start.asked, "kind": start.kind, "origin": start.origin, "note": start.note},
+        "weights": {"asked": weights.asked, "kind": weights.kind, "origin": weights.origin, "note": weights.note},
         "bundle": str(run.bundle),
     }
 
@@ -142,8 +142,8 @@ def chosen_json(run: Run) -> dict[str, Any]:
     return {
         "source": str(source),
         "folder": str(Path.cwd()),
-        "arch": run.learner.origin.architecture.full_name,
-        "weights": run.learner.origin.start.origin,
+        "arch": run.learner.spec.architecture.full_name,
+        "weights": run.learner.spec.weights.origin,
         "split": run.table.attrs.get("split"),
         **run.history.chosen,
         "steps": len(run.history.steps),
@@ -155,8 +155,8 @@ def chosen_json(run: Run) -> dict[str, Any]:
         "precision_because": precision.reason,
         "threads": torch.get_num_threads(),
         "workers": dls.train.fake_l.num_workers,
-        "mean": list(run.learner.origin.start.mean),
-        "std": list(run.learner.origin.start.std),
+        "mean": list(run.learner.spec.weights.mean),
+        "std": list(run.learner.spec.weights.std),
         "left_out": run.table.attrs.get("left_out", []),
         "versions": package_versions(),
     }
@@ -191,7 +191,7 @@ def report_of(run: Run, overview: Path) -> Report:
         chosen=chosen_json(run),
         curves=run.folder / "pictures" / "curves.png",
         overview=overview,
-        command=command(run.source, replace(run.recipe, arch=run.learner.origin.architecture.full_name)),
+        command=command(run.source, replace(run.recipe, arch=run.learner.spec.architecture.full_name)),
         findings=check(run.table, run.recipe.fixed_batch).findings,
         notes=[*run.evaluation.remarks(), *run.remarks()],
     )

@@ -65,7 +65,7 @@ def numbers(shapes, light, tmp_path_factory):
 def test_the_head_of_either_is_learned_from_features(kind, request, shapes):
     run = request.getfixturevalue(kind)
     learn = model.learner(run.learner.dls, replace(run.recipe, layers="auto"))
-    history = train.fine_tune(learn, learn.origin.recipe)
+    history = train.fine_tune(learn, learn.spec.recipe)
     assert history.rows[0]["phase"] == "head"
     assert history.rows[0]["valid_loss"] > 0
     assert history.chosen["layers"]["trial"] is not None
@@ -89,7 +89,7 @@ def test_the_dataloaders_hold_numbers_in_their_own_unit(numbers):
 
 def test_a_batch_of_either_is_shown_and_a_sample_travels(multi, numbers, tmp_path):
     for run in (multi, numbers):
-        assert "label" in data.travel(run.learner.dls)
+        assert "label" in data.trace_sample(run.learner.dls)
         data.show_batch(run.learner.dls, tmp_path / "batch.png")
         assert data.open_image(tmp_path / "batch.png").width > 100
 
@@ -144,17 +144,17 @@ def test_a_prediction_of_numbers_holds_them_by_name(numbers):
 
 
 def test_a_map_of_a_number_is_grad_cam_of_the_logit_below_its_range(numbers):
-    from kit.bundle.served import Served
+    from kit.bundle.inference_model import InferenceModel
 
     config = bundle.load(numbers.folder).config
-    served = Served(numbers.learner.model.cpu(), config["image"], "regression")
+    inference = InferenceModel(numbers.learner.model.cpu(), config["image"], "regression")
     pixels = torch.randint(0, 255, (2, 32, 32, 3), dtype=torch.uint8)
-    x = served.prepare(pixels)
-    activations = served.body(x).detach().requires_grad_()
-    logit = served.answer.classifier(served.answer.pool(activations))[0][:, 1].sum()
+    x = inference.preprocess(pixels)
+    activations = inference.body(x).detach().requires_grad_()
+    logit = inference.head.classifier(inference.head.pool(activations))[0][:, 1].sum()
     (gradient,) = torch.autograd.grad(logit, activations)
     expected = (gradient.mean((2, 3), keepdim=True) * activations).sum(1).relu()
-    assert torch.allclose(served(pixels)[2][:, 1], expected, atol=1e-6)
+    assert torch.allclose(inference(pixels)[2][:, 1], expected, atol=1e-6)
 
 
 def test_a_run_folder_tells_all_of_it(either):
@@ -244,7 +244,7 @@ def test_balanced_class_weights_make_presence_weigh_as_absence(shapes, light, tm
     assert presence_weights(["a;b", "a", "a", ""], ["a", "b"]) == [1 / 3, 3]
     labels = str(labels_csv(tmp_path, shapes, ["label"], several))
     recipe = replace(light, labels=labels, task="multilabel", delimiter=" ", class_weights="balanced")
-    learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes, **data.told(recipe))), recipe)
+    learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes, **data.table_args(recipe))), recipe)
     loss = training_loss(learn, recipe)
     assert loss.func.pos_weight.tolist() == pytest.approx(
         presence_weights(learn.dls.train_ds.items["label"].tolist(), learn.dls.vocab)
@@ -259,7 +259,7 @@ def test_blended_images_train_with_blended_labels(shapes, light, tmp_path, task,
     labels = str(labels_csv(tmp_path, shapes, ["label"], cells))
     delimiter = {"delimiter": " "} if task == "multilabel" else {}
     recipe = replace(light, labels=labels, task=task, freeze_epochs=0, **delimiter, **blend)
-    learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes, **data.told(recipe))), recipe)
+    learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes, **data.table_args(recipe))), recipe)
     assert np.isfinite(train.fine_tune(learn, recipe).rows[-1]["train_loss"])
 
 
@@ -328,7 +328,7 @@ def test_a_learner_goes_on_from_a_bundle_of_numbers(numbers):
     learn = bundle.learner(numbers.folder, numbers.learner.dls)
     ours, theirs = learn.model.state_dict(), numbers.learner.model.state_dict()
     assert all(torch.equal(ours[name], theirs[name].cpu()) for name in ours)
-    assert learn.origin.limits.to_json() == numbers.learner.origin.limits.to_json()
+    assert learn.spec.output_range.to_json() == numbers.learner.spec.output_range.to_json()
 
 
 def test_table_csv_keeps_the_label_texts(multi, numbers):

@@ -20,16 +20,16 @@ from torch import nn
 from kit.bundle.engines import torch_engine
 from kit.bundle.exports import Exported, read_export
 from kit.bundle.onnx import TOLERANCE
-from kit.bundle.write import save
+from kit.bundle.write import TrainingData, save_network
 from kit.data.images import open_image, prepare_image
 from kit.errors import BundleError, first_line
 from kit.evaluate.evaluation import Evaluation, check_labels
 from kit.files import sha256
 from kit.manifest import CONVERTED
 from kit.model.architectures import Architecture, find_architecture
-from kit.model.build import Origin, image_rules
+from kit.model.build import ModelSpec
 from kit.model.heads import empty_network
-from kit.model.weights import Start
+from kit.model.weights import WeightsSource
 
 FEWEST_IMAGES = 8
 VALID = 1
@@ -73,19 +73,20 @@ def convert(
         raise BundleError(f"{len(rows)} images to prove it on", fix=f"give at least {FEWEST_IMAGES}, of every class")
     exported = read_export(path, names, arch)
     check_labels(rows["label"].tolist(), exported.vocab)
-    origin = _origin(exported, path)
-    network = _network(exported, origin.architecture)
+    spec, paths = _spec(exported, path), rows["path"].tolist()
+    network = _network(exported, spec.architecture)
     try:
-        theirs = predictions_of(exported.learner, rows["path"].tolist())
+        theirs = predictions_of(exported.learner, paths)
     except (AttributeError, TypeError, NotImplementedError) as error:
         gone = f"; gone are: {', '.join(exported.missing)}" if exported.missing else ""
         problem = f"the export's own transforms do not run here ({first_line(error)}){gone}"
         raise BundleError(problem, fix="import what it was made with, or export it without those transforms") from error
-    ours = _probabilities(network, image_rules(origin), rows["path"].tolist())
-    proof = _compare(ours, theirs, rows["path"].tolist(), tolerance)
-    evaluation = Evaluation.from_probabilities(rows["path"].tolist(), rows["label"].tolist(), ours, exported.vocab)
-    given = Converted(network, origin, Loaders(exported.vocab, Images([]), Images(rows)))
-    return save(given, evaluation, out, examples=examples, onnx=onnx), proof
+    ours = _probabilities(network, spec.image_rules(), paths)
+    proof = _compare(ours, theirs, paths, tolerance)
+    result = Evaluation.from_probabilities(paths, rows["label"].tolist(), ours, exported.vocab)
+    data = TrainingData(0, len(rows), spec.recipe.label)  # nothing is known of the images that the export trained on
+    ood = None, {"reason": "the training images of a converted model are not known"}
+    return save_network(network, spec, result, out, data, ood, examples=examples, onnx=onnx), proof
 
 
 def predictions_of(learn: Learner, paths: Sequence[str]) -> np.ndarray:
@@ -140,35 +141,7 @@ def _compare(ours: np.ndarray, theirs: np.ndarray, paths: Sequence[str], toleran
     return proof
 
 
-def _origin(exported: Exported, path: Path) -> Origin:
-    start = Start(path.name, CONVERTED, f"fastai export {path.name}", exported.mean, exported.std, sha256(path))
-    return Origin(exported.recipe, find_architecture(exported.recipe.arch), start)
-
-
-@dataclass(frozen=True)
-class Images:
-    """The items of a data set."""
-
-    items: Any
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-
-@dataclass(frozen=True)
-class Loaders:
-    """What a bundle asks of DataLoaders. Nothing is known of the images that the export was trained on."""
-
-    vocab: list[str]
-    train_ds: Images
-    valid_ds: Images
-    device: torch.device = CPU
-
-
-@dataclass(frozen=True)
-class Converted:
-    """What a bundle asks of a learner."""
-
-    model: nn.Module
-    origin: Origin
-    dls: Loaders
+def _spec(exported: Exported, path: Path) -> ModelSpec:
+    origin = f"fastai export {path.name}"
+    weights = WeightsSource(path.name, CONVERTED, origin, exported.mean, exported.std, sha256(path))
+    return ModelSpec(exported.recipe, find_architecture(exported.recipe.arch), weights)

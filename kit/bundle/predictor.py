@@ -20,14 +20,14 @@ from kit.bundle.engines import Answers, Engine
 from kit.data.images import Source, prepare_image, source_name, without_warnings
 from kit.errors import ImageError
 from kit.evaluate.calibration import calibrated
-from kit.evaluate.unknown import Unknown
+from kit.evaluate.unknown import OODDetector
 from kit.tasks import Prediction, of
 
 THREADS = 4
 BATCHES_AHEAD = 1
 
 
-class Predictions(list):
+class Predictions(list[Prediction]):
     """A list of `Prediction`, in the order of the images; `vocab` and `task` are the bundle's."""
 
     def __init__(self, rows: Iterable[Prediction], vocab: Sequence[str], task: str):
@@ -45,7 +45,7 @@ class Predictions(list):
 class Predictor:
     """A network with all that it needs to turn files into predictions: `config` of its bundle, and an engine."""
 
-    def __init__(self, config: dict[str, Any], engine: Engine, folder: Path, unknown: Unknown | None = None):
+    def __init__(self, config: dict[str, Any], engine: Engine, folder: Path, unknown: OODDetector | None = None):
         self.config, self.engine, self.folder, self.unknown = config, engine, folder, unknown
         self.vocab: list[str] = list(config["vocab"])
         self.task: str = config["task"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kit.bundle.predictor import Predictor
-    from kit.evaluate.unknown import Unknown
+    from kit.evaluate.unknown import OODDetector
 
 ENGINES = ("auto", "onnx", "torch")
 PRECISIONS = ("fp32", "bf16")
@@ -78,18 +78,18 @@ def checking(folder: Path, config: dict[str, Any], first: str) -> Iterator[Calla
             pool.shutdown(cancel_futures=True)
 
 
-def load_unknown(folder: Path) -> "Unknown":
+def load_unknown(folder: Path) -> "OODDetector":
     """What tells images that are not like the training images, from a bundle that has it."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as load_arrays
 
-    from kit.evaluate.unknown import Unknown
+    from kit.evaluate.unknown import OODDetector
 
     try:
         arrays = load_arrays((folder / UNKNOWN).read_bytes())
     except SafetensorError as error:
         raise BundleError(f"{folder / UNKNOWN} cannot be read ({error})", fix=GET_ANOTHER) from error
-    return Unknown.from_arrays(arrays)
+    return OODDetector.from_arrays(arrays)
 
 
 def choose_engine(config: dict[str, Any], device: str, engine: str, precision: str = "fp32") -> str:

@@ -20,11 +20,11 @@ def cache(clear: Clear = False) -> None:
     Decoded images (20 GB at most) and features (5 GB at most) save time when the same images are trained on again; what
     was not used for the longest time is removed first.
     """
-    from kit.data import decoded
+    from kit.data import decode
     from kit.features import store
 
     kept = (
-        ("decoded images", decoded.cached(), decoded.MOST_DISK),
+        ("decoded images", decode.cache_files(), decode.MOST_DISK),
         ("features of images", store.stores(), store.MOST_BYTES),
     )
     print(f"{cache_folder()}:")
@@ -37,7 +37,7 @@ def cache(clear: Clear = False) -> None:
         for path in (path for _, entries, _ in kept for path, _ in entries):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         print("removed")
-    for path in _downloads(exclude={decoded.FOLDER, store.FOLDER}):
+    for path in _downloads(exclude={decode.FOLDER, store.FOLDER}):
         print(f"  {path.name}  {_size(_bytes(path))}  downloaded")
 
 

@@ -34,7 +34,7 @@ def check(folder: Folder, recipe: Recipe, out: Out = None, show: Show = None, as
 
     if out:
         new_folder(out)
-    table = data.survey(folder, **data.told(recipe))
+    table = data.survey(folder, **data.table_args(recipe))
     report = data.check(table, recipe.fixed_batch, recipe.size)
     if out:
         write_report(table, report, out, recipe.size)
@@ -44,7 +44,7 @@ def check(folder: Folder, recipe: Recipe, out: Out = None, show: Show = None, as
     if show:
         batch = max(2, min(recipe.batch, int((table["split"] == "train").sum())))
         dls = data.blocks(replace(recipe, batch=batch)).dataloaders(table)
-        say(data.travel(dls))
+        say(data.trace_sample(dls))
         data.show_batch(dls, show)
         say(f"{show}: a training batch with its labels")
 

@@ -1,5 +1,19 @@
 """From what people have to fastai DataLoaders: labels, table, splits, check, DataBlock, and the one image loader."""
 
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_getattr, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+RENAMED = {"told": "table_args", "travel": "trace_sample", "make_resident": "cache_images"}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name; one of version 0.1 that was renamed still works, with a `DeprecationWarning`."""
+    if name not in RENAMED:
+        return _getattr(name)
+    import warnings
+
+    new = RENAMED[name]
+    warnings.warn(f"kit.data.{name} is now kit.data.{new}", DeprecationWarning, stacklevel=2)
+    return _getattr(new)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from kit.data.counts import Finding, about_classes, about_numbers, class_counts, number_facts
-from kit.data.looks import about_looks, looked_at
+from kit.data.image_quality import about_looks, looked_at
+from kit.data.label_stats import Finding, about_classes, about_numbers, class_counts, number_facts
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
 from kit.intervals import too_few
-from kit.task import CLASSIFICATION, REGRESSION, shown
+from kit.task import CLASSIFICATION, shown
 
 FEW_STEPS = 10
 
@@ -79,10 +79,9 @@ def check(table: pd.DataFrame, batch: int | None = None, size: int = 224) -> Che
     """
     task = table.attrs.get("task", CLASSIFICATION)
     splits = {str(split): int(count) for split, count in table["split"].value_counts().items()}
-    classes, numbers = class_counts(table, task), number_facts(table, task)
+    classes, numbers = class_counts(table, task), number_facts(table)
     left_out = table.attrs.get("left_out", [])
-    findings = about_numbers(table) if task == REGRESSION else about_classes(table, classes, task)
-    findings = [*findings, *_about_folders(table), *_about_duplicates(table), *_about_files(left_out)]
+    findings = [*about_classes(table, classes, task), *about_numbers(table), *_about_folders(table), *_about_duplicates(table), *_about_files(left_out)]
     findings += _about_size(table, batch, task)
     if looked_at(table):
         findings += [Finding("note", text) for text in about_looks(table, size)]

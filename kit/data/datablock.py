@@ -27,7 +27,7 @@ from fastai.vision.all import (
 from PIL.Image import Image
 
 from kit.data.augment import Augment
-from kit.data.resident import ResidentDL
+from kit.data.cached_dl import CachedDL
 from kit.data.transforms import OpenImage, Square
 from kit.errors import RecipeError
 from kit.machine import core_count
@@ -37,7 +37,7 @@ from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers
 MOST_WORKERS = 8
 
 
-class BalancedDL(WeightedDL, ResidentDL):
+class BalancedDL(WeightedDL, CachedDL):
     """fastai's WeightedDL with weights of its own: training images are drawn with replacement, every class as often
     as any other. A loader that does not shuffle (validation, prediction) gives each image once, as ever."""
 
@@ -64,9 +64,9 @@ def blocks(
     """
     wanted = max(recipe.size, recipe.presize or 0)
     arguments = {
-        "blocks": (TransformBlock(type_tfms=OpenImage(wanted), batch_tfms=IntToFloatTensor), label_block(recipe.task)),
+        "blocks": (TransformBlock(type_tfms=OpenImage(wanted), batch_tfms=IntToFloatTensor), training.block()),
         "get_x": image_path,
-        "get_y": LABEL_READERS[recipe.task],
+        "get_y": training.reader(),
         "splitter": split_rows,
         "item_tfms": [Square(recipe.size, recipe.resize, recipe.presize)] if item_tfms is None else item_tfms,
         "batch_tfms": batch_transforms(recipe) if batch_tfms is None else batch_tfms,
@@ -77,7 +77,7 @@ def blocks(
         "num_workers": worker_count(recipe.workers),
         "device": device(recipe.device),
     }
-    block.dls_kwargs["dl_type"] = BalancedDL if recipe.sampler == "balanced" else ResidentDL
+    block.dls_kwargs["dl_type"] = BalancedDL if recipe.sampler == "balanced" else CachedDL
     return block
 
 
@@ -87,41 +87,6 @@ def image_path(item):
     (No annotations: fastai reads them to decide where a bare path enters the pipeline.)
     """
     return item if isinstance(item, str | Path) else item["path"]
-
-
-def image_label(row):
-    """The label of a table's row."""
-    return row["label"]
-
-
-def image_classes(row):
-    """The classes of a table's row."""
-    return classes_of(row["label"])
-
-
-def image_numbers(row):
-    """The numbers of a table's row."""
-    return numbers_of(row["label"])
-
-
-LABEL_READERS = {CLASSIFICATION: image_label, MULTILABEL: image_classes, REGRESSION: image_numbers}
-
-
-class Numbers(RegressionSetup):
-    """The numbers of a row as a float32 tensor (targets,); `vocab` says what they are called."""
-
-    def setups(self, rows) -> None:
-        """Count and name them as the table does."""
-        super().setups(rows)
-        table = getattr(rows, "items", None)
-        self.vocab = getattr(table, "attrs", {}).get("names") or [f"value_{place}" for place in range(self.c)]
-
-
-def label_block(task: str) -> TransformBlock | Callable[[], TransformBlock]:
-    """fastai's block for the labels of a task."""
-    if task == REGRESSION:
-        return TransformBlock(type_tfms=Numbers)
-    return MultiCategoryBlock if task == MULTILABEL else CategoryBlock
 
 
 def split_rows(table: pd.DataFrame) -> tuple[list[int], list[int]]:
@@ -166,8 +131,8 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def travel(dls: DataLoaders, count: int = 4) -> str:
-    """How the first training sample travels, step by step, from its row of the table into a batch of `count`."""
+def trace_sample(dls: DataLoaders, count: int = 4) -> str:
+    """The first training sample after each transform, line by line, from its row of the table to a batch of `count`."""
     images, labels = dls.train_ds.tls
     row = images.items.iloc[0]
     lines = [f"the first training image: {row['path']}"]

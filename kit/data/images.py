@@ -31,7 +31,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from kit.data.bombs import MOST_PIXELS, check_bytes, check_exif, check_file, check_image, check_size
+from kit.data.image_limits import MOST_PIXELS, check_bytes, check_exif, check_file, check_image, check_size
 from kit.errors import ImageError
 
 # Importing a plugin is what registers its format.

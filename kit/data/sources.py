@@ -19,16 +19,16 @@ from kit.recipe import UNLABELLED, Recipe, label_name
 
 COLUMNS = ["path", "label", "split", "group", "sha256"]
 MOST_BROKEN = 0.2
-TOLD = ("label", "labels", "split", "valid", "seed", "follow_links", "unlabelled")
+TABLE_FIELDS = ("label", "labels", "split", "valid", "seed", "follow_links", "unlabelled")
 
 
-def told(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe says about a table, as arguments of `table` and `survey`."""
-    return {name: getattr(recipe, name) for name in TOLD} | {"targets": targets_of(recipe)}
+def table_args(recipe: Recipe) -> dict[str, Any]:
+    """The arguments of `table` and `survey` that a recipe's fields give."""
+    return {name: getattr(recipe, name) for name in TABLE_FIELDS} | {"targets": targets_of(recipe)}
 
 
 def targets_of(recipe: Recipe) -> Targets:
-    """How a recipe says that labels are read."""
+    """How labels are read, from a recipe's fields."""
     return Targets(recipe.task, recipe.delimiter, tuple(recipe.target_names()))
 
 
@@ -74,7 +74,7 @@ def survey(
     rows, broken = _without_broken(rows, scan.facts)
     rows["sha256"] = [fact.sha256 for fact in scan.good]
     rows["group"] = join_groups(rows["group"].tolist(), scan.duplicates())
-    rows["split"] = assign_splits(rows.assign(label=strata(rows["label"], targets.task)), split, valid, seed)
+    rows["split"] = assign_splits(rows.assign(label=training_of(targets.task).strata(rows["label"])), split, valid, seed)
     rows = _with_looks(rows[COLUMNS], scan)
     rows.attrs = facts | {"left_out": skipped + broken, "split": "given" if given else split}
     rows.attrs["label"] = FROM_TABLE if labels is not None or isinstance(source, pd.DataFrame) else label_name(label)

@@ -1,4 +1,4 @@
-"""Filling a network with the tensors of a file, whole or not at all.
+"""Load the tensors of a file into a network, completely or not at all.
 
 fill(network, find_architecture("resnet18"), tensors, path)
 """
@@ -17,12 +17,12 @@ HEADS = ("fc.", "head.", "classifier.")
 
 
 def fill(network: nn.Module, architecture: Architecture, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load all tensors but the classifier's; every other one that is learned must be there, fit, and be finite.
+    """Load all tensors but the classifier's; all other learned ones must be present, of the right shape, and finite.
 
-    What timm's own loader would rename or reshape is read as it reads it. Raises `WeightsError`.
+    Tensors that timm's own loader renames or reshapes are converted by it. Raises `WeightsError`.
     """
     if _misfit(network, tensors) and architecture.library == "timm":
-        with suppress(Exception):  # what timm cannot read either stays a misfit
+        with suppress(Exception):  # tensors that timm cannot convert either are reported below
             tensors = _as_timm_reads(architecture, tensors)
     if problem := _misfit(network, tensors):
         fix = "give the weights of the network that --arch names"
@@ -34,31 +34,31 @@ def fill(network: nn.Module, architecture: Architecture, tensors: dict[str, Tens
 
 
 def _is_head(network: nn.Module, name: str) -> bool:
-    """Whether a tensor belongs to the classifier that a torchvision network still has, and that kit replaces."""
+    """Whether a tensor belongs to the classifier of a torchvision network, which kit replaces."""
     return name.startswith("fc.") and isinstance(getattr(network, "fc", None), nn.Linear)
 
 
 def _misfit(network: nn.Module, tensors: dict[str, Tensor]) -> str | None:
-    """What of `tensors` does not fit a network, in words, or None. What is counted or computed may be missing."""
+    """Why `tensors` do not fit a network, or None. Integer buffers, such as batch counters, may be missing."""
     own = network.state_dict()
     named = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
     heads = (*HEADS, *(f"{name}." for name in ([named] if isinstance(named, str) else named)))
     wanted = {name: tensor for name, tensor in own.items() if not _is_head(network, name)}
     missing = sorted(name for name in wanted if name not in tensors and wanted[name].is_floating_point())
     others = (name for name in tensors if name not in own and not name.startswith(heads))
-    strange = sorted(name for name in others if tensors[name].is_floating_point())
-    bent = sorted(name for name in wanted if name in tensors and tensors[name].shape != own[name].shape)
-    for what, names in (("lacks", missing), ("has also", strange), ("has in another shape", bent)):
+    unexpected = sorted(name for name in others if tensors[name].is_floating_point())
+    reshaped = sorted(name for name in wanted if name in tensors and tensors[name].shape != own[name].shape)
+    for what, names in (("lacks", missing), ("has also", unexpected), ("has in another shape", reshaped)):
         if names:
             return f"it {what} {len(names)} tensors ({', '.join(names[:3])}, ...)"
     return None
 
 
 def _as_timm_reads(architecture: Architecture, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state of timm's network after its own loader filled it: it knows older names and layouts.
+    """The state dict of timm's network after its own loader, which knows older names and layouts, loaded `tensors`.
 
-    timm leaves at random what a file lacks. So it is first given the same file full of NaN: whatever then is not NaN
-    was not in it. Raises `ValueError` that names such a parameter, and whatever timm raises.
+    timm keeps the random values of parameters that a file lacks. So it first loads the same file filled with NaN: a
+    parameter without NaN was not in it. Raises `ValueError` that names such a parameter, and whatever timm raises.
     """
     import timm
 

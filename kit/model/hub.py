@@ -1,8 +1,8 @@
-"""Weights by their ID on the Hugging Face hub: from KIT_WEIGHTS, from the hub's cache on this machine, or from the hub.
+"""Weights by their ID on the Hugging Face hub: from KIT_WEIGHTS, from the hub's local cache, or downloaded.
 
 read("hub:timm/resnet18.a1_in1k").weights        # the path of model.safetensors
 
-Only safetensors are read, never a pickle. What a repository is, its config.json says: timm's, or that of a kit bundle.
+Only safetensors are read, never a pickle. config.json says whether a repository is one of timm's or a kit bundle.
 """
 
 import json
@@ -25,7 +25,7 @@ HARMLESS_ARGS = {"img_size", "num_classes", "global_pool", "drop_rate", "drop_pa
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of the hub: its ID, OWNER/NAME, and the branch, tag or commit that is wanted of it."""
+    """A hub repository: its ID, OWNER/NAME, and a branch, tag or commit (None: the main branch)."""
 
     name: str
     revision: str | None = None
@@ -41,7 +41,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found of a repository: model.safetensors, the folder of its config.json, and what that says (or {})."""
+    """Files of a repository: model.safetensors, and config.json's folder and content ({} where there is no config)."""
 
     repository: Repository
     weights: Path
@@ -50,13 +50,13 @@ class Found:
 
     @property
     def is_bundle(self) -> bool:
-        """Whether it is a bundle of kit's."""
+        """Whether the repository is a kit bundle."""
         return self.config.get("format") == FORMAT
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What timm's config.json says of weights: the network, its normalisation, and the pixels a side of training."""
+class TimmConfig:
+    """timm's description of weights: network, normalisation, and size of the training images in pixels a side."""
 
     architecture: str
     mean: tuple[float, ...]
@@ -91,18 +91,18 @@ def read(text: str) -> Found:
 
 
 def _in_weights_folder(repository: Repository, name: str) -> Path | None:
-    """A file of the repository in the folder that KIT_WEIGHTS names: below ID/, or below NAME/."""
+    """A file of the repository in the folder that KIT_WEIGHTS names: in ID/ or in NAME/."""
     folders = (str(repository),) if repository.revision else (repository.name, repository.short_name)
     return next((path for folder in folders if (path := in_weights_folder(f"{folder}/{name}"))), None)
 
 
 def get_file(repository: Repository, name: str) -> Path:
-    """A file of a repository: from KIT_WEIGHTS, else from the cache, else fetched, if the hub answers at all."""
+    """A file of a repository: from KIT_WEIGHTS, else from the cache, else downloaded."""
     return local_file(repository, name) or _download(repository, name)
 
 
 def local_file(repository: Repository, name: str) -> Path | None:
-    """A file of a repository on this machine: from KIT_WEIGHTS, else from the cache; None where neither has it."""
+    """A file of a repository on this machine: in KIT_WEIGHTS, else in the cache; None where it is in neither."""
     from huggingface_hub import try_to_load_from_cache
 
     if path := _in_weights_folder(repository, name):
@@ -120,7 +120,7 @@ def _download(repository: Repository, name: str) -> Path:
         raise FetchError(f"{name} of {repository} is not on this machine, and {switch} forbids to fetch it", fix=fix)
     host = urlsplit(constants.ENDPOINT).hostname
     try:
-        look(constants.ENDPOINT)  # the hub's client would try for most of a minute
+        look(constants.ENDPOINT)  # fails at once offline; the hub's client would retry for most of a minute
         return Path(hf_hub_download(repository.name, name, revision=repository.revision))
     except errors.GatedRepoError as error:
         raise FetchError(
@@ -135,13 +135,13 @@ def _download(repository: Repository, name: str) -> Path:
         pickle = "a pickle (pytorch_model.bin) could run any program and is not fetched"
         fix = f"see {address}; {pickle}: turn one that you trust into safetensors, then --weights PATH"
         raise WeightsError(f"{repository} has no {name}: kit reads {CONFIG} and {WEIGHTS}", fix=fix) from error
-    except Exception as error:  # whatever the client of the installed version raises
+    except Exception as error:  # the exceptions differ between versions of the client
         problem = f"{name} of {repository} is not on this machine, and {host} did not give it"
         raise FetchError(f"{problem} ({type(error).__name__})", fix=fix) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """config.json of a repository, as it is; `WeightsError` where it is none."""
+    """The content of a repository's config.json; `WeightsError` where it is not a JSON object."""
     try:
         config = json.loads(path.read_bytes()) if path.stat().st_size <= MOST_CONFIG_BYTES else None
     except (ValueError, RecursionError):
@@ -151,13 +151,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return config
 
 
-def facts(found: Found) -> Facts:
-    """What a repository's config.json says in timm's layout; of a file without one, what timm knows by its name.
+def timm_config(found: Found) -> TimmConfig:
+    """The config.json of a repository in timm's layout; of a file without config, what timm knows by the file's name.
 
-    Raises `WeightsError` that names the field that is missing or not as it should be.
+    Raises `WeightsError` that names the missing or invalid field.
     """
     if not found.config:
-        return _known(found)
+        return _timm_config_by_name(found)
     name, inner = found.config.get("architecture"), found.config.get("pretrained_cfg", found.config)
     if not isinstance(name, str):
         others = found.config.get("architectures") or found.config.get("model_type") or "nothing"
@@ -176,10 +176,10 @@ def facts(found: Found) -> Facts:
     channels, *_, size = fields["input_size"]
     if channels != 3:
         raise WeightsError(f"{found.repository} takes images of {channels} channels, not 3", fix="take other weights")
-    return Facts(name.partition(".")[0], tuple(fields["mean"]), tuple(fields["std"]), int(size))
+    return TimmConfig(name.partition(".")[0], tuple(fields["mean"]), tuple(fields["std"]), int(size))
 
 
-def _known(found: Found) -> Facts:
+def _timm_config_by_name(found: Found) -> TimmConfig:
     from timm.models import get_pretrained_cfg, is_model
 
     name = found.repository.short_name
@@ -187,10 +187,10 @@ def _known(found: Found) -> Facts:
         problem = f"{found.weights} lies without a config.json, and timm knows no {name}"
         raise WeightsError(problem, fix=f"put its config.json and {WEIGHTS} into a folder {found.repository.name}/")
     config = get_pretrained_cfg(name) or get_pretrained_cfg(name.partition(".")[0])
-    return Facts(name.partition(".")[0], tuple(config.mean), tuple(config.std), config.input_size[-1])
+    return TimmConfig(name.partition(".")[0], tuple(config.mean), tuple(config.std), config.input_size[-1])
 
 
 def expected_sha256(path: Path) -> str | None:
-    """The SHA-256 that a file of the cache must have: the hub's client names what it fetched by it. None elsewhere."""
+    """The SHA-256 of a file in the hub's cache, which is the name of the blob it links to; None for others."""
     name = path.readlink().name if path.is_symlink() else ""
     return name if re.fullmatch(r"[0-9a-f]{64}", name) else None

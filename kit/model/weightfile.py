@@ -1,7 +1,7 @@
-"""Reading a file of weights without running anything in it, after a look at what it claims to hold.
+"""Read a weights file without running code in it, after checking what it claims to contain.
 
 tensors, metadata = read_tensors(Path("resnet18.safetensors"))
-check_weightfile(Path("resnet18.pth"))           # WeightsError where reading it would do more than fill tensors
+check_weightfile(Path("resnet18.pth"))           # WeightsError where reading would run any other code
 """
 
 import json
@@ -30,7 +30,7 @@ UNREAD = (".pkl", ".pickle", ".npz", ".joblib")
 LFS_POINTER = b"version https://git-lfs"
 PICKLES_OF_AN_OLD_FILE = 5
 
-# What torch.save writes for tensors in dictionaries. Anything else would be called with arguments from the file.
+# Globals that torch.save writes for tensors in dictionaries. Any other would be called with arguments from the file.
 NEEDED = re.compile(
     r"collections OrderedDict|torch (\w+Storage|Size|device|(float|bfloat|half|double|int|uint|long|bool|complex)\w*)"
     r"|torch\.storage \w+Storage|torch\._utils _rebuild_(tensor|tensor_v2|parameter)"
@@ -40,10 +40,10 @@ UNNAMED = ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4")
 
 
 def check_weightfile(path: Path) -> dict[str, str]:
-    """The text metadata of a file of weights ({} of a .pth file) that is safe to read; its tensors are not read.
+    """The text metadata of a weights file ({} of a .pth file) that is safe to read; its tensors are not read.
 
-    Raises `WeightsError` for a name that says that it is a pickle, a .safetensors file whose header is over 1 MB or not
-    in order, and a .pth file that would run anything, is compressed, or claims more than it holds.
+    Raises `WeightsError` for a file name of a pickle, a .safetensors file whose header is over 1 MB or invalid, and a
+    .pth file that would run code, is compressed, or claims to be larger than it is.
     """
     if path.suffix.lower() in UNREAD:
         problem = f"{path} is a {path.suffix} file: reading one can run any program that it names, so it was not read"
@@ -56,14 +56,14 @@ def check_weightfile(path: Path) -> dict[str, str]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a weights file by name, in memory of their own, and its text metadata.
+    """The tensors of a weights file by name, copied to memory, and its text metadata.
 
-    Raises `WeightsError` for a file that is damaged or unsafe, or claims more than it holds: before it is unpacked.
+    Raises `WeightsError`, before unpacking, for a file that is damaged, unsafe, or claims to be larger than it is.
     """
     metadata = check_weightfile(path)
     try:
         if path.suffix == ".safetensors":
-            # Copies, because a tensor of safetensors is the file itself: it would change when that is written over.
+            # Copies: a tensor of safetensors is a memory map and would change when the file is overwritten.
             return {name: tensor.clone() for name, tensor in load_file(path).items()}, metadata
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -77,7 +77,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _check_extent(tensors: dict[str, Tensor], path: Path) -> None:
-    """Refuse a tensor that shows the same few bytes as a billion numbers: using it would fill the memory."""
+    """Refuse tensors whose strides repeat a few bytes as many numbers: copying them would fill the memory."""
     total = 0
     for name, tensor in tensors.items():
         size = tensor.numel() * tensor.element_size()
@@ -91,14 +91,14 @@ def _check_extent(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def check_finite(tensors: dict[str, Tensor], path: Path) -> None:
-    """Raise `WeightsError` that names the first tensor with a value that is not a number, or infinite."""
+    """Raise `WeightsError` that names the first tensor with NaN or infinite values."""
     broken = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor.float()).all())
     if broken:
         raise WeightsError(f"{path} holds values that are not finite ({broken[0]})", fix=GET_AGAIN)
 
 
 def check_hash(path: Path, expected: str | None) -> str:
-    """The SHA-256 of a file; `WeightsError` where another one is expected."""
+    """The SHA-256 of a file; `WeightsError` where it is not the expected one."""
     found = sha256(path)
     if expected not in (None, found):
         problem = f"{path} is damaged: SHA-256 {found[:12]}..., expected {expected[:12]}..."
@@ -122,14 +122,14 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> None:
-    """Refuse a name that is there twice: safetensors takes the last, without a word."""
+    """Refuse a repeated name, of which safetensors silently takes the last."""
     if twice := next((name for name, times in Counter(name for name, _ in pairs).items() if times > 1), None):
         raise ValueError(f"{twice[:80]!r} is there twice")
 
 
 def _check_pickle(path: Path) -> None:
-    """Look at what the pickle inside a .pth file would call, without running it: torch's own safe reader also calls
-    `bytearray(10**9)`."""
+    """Refuse a .pth file whose pickle would call anything but `NEEDED`, without running it. (torch's `weights_only`
+    reader would still run `bytearray(10**9)`.)"""
     try:
         for pickle in _pickles(path):
             for opcode, value, _ in pickletools.genops(pickle):
@@ -142,7 +142,7 @@ def _check_pickle(path: Path) -> None:
 
 
 def _pickles(path: Path) -> Iterator[BinaryIO]:
-    """The pickles in a file of torch.save: one in a zip archive, or the first five in a file of before torch 1.6."""
+    """The pickles in a file of torch.save: one in a zip archive, or five in the format before torch 1.6."""
     with path.open("rb") as file:
         _check_pointer(file, path)
         if file.read(2) == b"PK":
@@ -154,7 +154,7 @@ def _pickles(path: Path) -> Iterator[BinaryIO]:
 
 
 def _zipped_pickle(path: Path) -> BinaryIO:
-    """The pickle of an archive whose members are as long as they claim to be; torch.save compresses nothing."""
+    """The pickle of a zip archive, after checking that it is not compressed: torch.save never compresses."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         size, room = sum(member.file_size for member in members), path.stat().st_size
@@ -167,7 +167,7 @@ def _zipped_pickle(path: Path) -> BinaryIO:
 
 
 def _check_pointer(file: BinaryIO, path: Path) -> None:
-    """A file that Git LFS left as a few words of text is a common stumble, and no error of a parser would say so."""
+    """Refuse a Git LFS pointer, a common mistake that a parser's error would not explain."""
     if file.read(len(LFS_POINTER)) == LFS_POINTER:
         raise WeightsError(
             f"{path} is a Git LFS pointer: it names the weights but does not hold them", fix="git lfs pull"

@@ -1,7 +1,7 @@
-"""Where pretrained weights come from: a file, a bundle, kit's own, the hub, caches, a package, or the servers.
+"""Load pretrained weights from a file, a bundle, kit's own, the hub, a cache, a package, or their servers.
 
-start = load_weights(network, body, find_architecture("resnet18"), "imagenet")
-start.origin                                     # 'imagenet: resnet18-f37072fd.pth'
+source = load_weights(network, body, find_architecture("resnet18"), "imagenet")
+source.origin                                    # 'imagenet: resnet18-f37072fd.pth'
 """
 
 import json
@@ -26,70 +26,70 @@ from kit.model.weightfile import check_finite, check_hash, read_tensors
 
 BUNDLED = {"resnet18": "resnet18-cifar10.safetensors"}
 DIGEST = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
-Figures = tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a network starts from: where its weights came from, the normalisation they expect, the file's SHA-256.
+class WeightsSource:
+    """Where the weights of a network came from, the normalisation they expect, and the SHA-256 of their file.
 
-    `asked` is what the recipe wanted; where it differs from what came (`kind`), `note` says why.
+    asked: the recipe's `weights`. kind: none, imagenet, bundled, hub, file, bundle or converted; where this is another
+    kind than asked for, `note` says why. origin: a description with the file's name. mean, std: for pixels in 0..1.
     """
 
     asked: str
     kind: str
     origin: str
-    mean: Figures = IMAGENET_MEAN
-    std: Figures = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     sha256: str | None = None
     note: str | None = None
 
     @property
     def pretrained(self) -> bool:
-        """Whether anything was learned before."""
+        """Whether the weights were trained before."""
         return self.kind != "none"
 
 
-def load_weights(network: nn.Module, body: nn.Module, architecture: Architecture, weights: str) -> Start:
-    """Fill `network`, and with it the `body` cut from it, with what a recipe's `weights` means; say where it came from.
+def load_weights(network: nn.Module, body: nn.Module, architecture: Architecture, weights: str) -> WeightsSource:
+    """Load a recipe's `weights` into `network`, and so into the `body` that was cut from it; returns their source.
 
     weights: "imagenet", "bundled", "none", "hub:ID", the path of a .safetensors or .pth file, or of a bundle's folder.
-    The folder that KIT_WEIGHTS names is looked into first, then the caches, then a package that has them, then the
-    network, unless kit is offline. Where ImageNet weights cannot be had, resnet18 falls back to bundled, with a line
-    that says so; any other network stops with `WeightsError`, which names the file and where to put it.
+    The folder that KIT_WEIGHTS names is searched first, then the caches, then an installed package; then they are
+    downloaded, unless kit is offline. Where ImageNet weights are not available, resnet18 uses the bundled weights and
+    prints a note; any other network raises `WeightsError`, which names the file and where to put it.
     """
     if weights == "none":
-        start = Start(weights, "none", "random numbers")
+        source = WeightsSource(weights, "none", "random numbers")
     elif weights == "bundled":
-        start = _bundled(network, architecture)
+        source = _bundled(network, architecture)
     elif weights == "imagenet":
-        start = _imagenet_or_bundled(network, architecture)
+        source = _imagenet_or_bundled(network, architecture)
     elif weights.startswith(hub.PREFIXES):
-        start = _from_hub(network, body, architecture, weights)
+        source = _from_hub(network, body, architecture, weights)
     elif (path := find_path(weights)).is_dir():
         folder = find_bundle(path)
-        start = _body_of(body, architecture, read_config(folder), folder / WEIGHTS, f"bundle: {path}")
+        source = _from_bundle(body, architecture, read_config(folder), folder / WEIGHTS, f"bundle: {path}")
     elif path.is_file():
-        start = _from_file(network, architecture, path)
+        source = _from_file(network, architecture, path)
     else:
         problem = f"weights {weights!r}: neither a file nor a bundle's folder, nor imagenet, bundled, none or hub:ID"
         fix = "correct the path, or choose --weights imagenet; kit weights lists what is here"
         raise WeightsError(problem, fix=fix)
-    return replace(start, asked=weights)
+    return replace(source, asked=weights)
 
 
-def _bundled(network: nn.Module, architecture: Architecture) -> Start:
+def _bundled(network: nn.Module, architecture: Architecture) -> WeightsSource:
     if architecture.full_name not in BUNDLED:
         problem = f"no weights are bundled for {architecture.full_name}; they are for: {', '.join(BUNDLED)}"
         raise WeightsError(problem, fix="--arch resnet18, or another --weights")
     path = packaged("weights") / BUNDLED[architecture.full_name]
     if not path.is_file():
         raise WeightsError(f"the bundled weights {path} are missing", fix="install kit again")
-    start = _from_file(network, architecture, path, listed_sha256(path))
-    return replace(start, kind="bundled", origin=f"bundled: {path.name}")
+    source = _from_file(network, architecture, path, listed_sha256(path))
+    return replace(source, kind="bundled", origin=f"bundled: {path.name}")
 
 
-def _imagenet_or_bundled(network: nn.Module, architecture: Architecture) -> Start:
+def _imagenet_or_bundled(network: nn.Module, architecture: Architecture) -> WeightsSource:
     load = _torchvision if architecture.library == "torchvision" else _timm
     try:
         return load(network, architecture)
@@ -107,80 +107,80 @@ def _imagenet_or_bundled(network: nn.Module, architecture: Architecture) -> Star
 
 
 def _download(url: str, digest: str, what: str) -> Path:
-    """A file whose name ends with the start of its SHA-256: from KIT_WEIGHTS, torch's cache, or its server."""
+    """A file whose name ends with the first digits of its SHA-256: from KIT_WEIGHTS, torch's cache, or its server."""
     name = url.rpartition("/")[2]
     to = in_weights_folder(name) or torch_cache() / name
     return download([Source(url, digest)], to, what, or_else=f", or {where_to_put(name)}")
 
 
 def torchvision_file(architecture: Architecture) -> Path:
-    """torchvision's default weights of its network; `FetchError` where they cannot be had, as `download` says."""
+    """The file of torchvision's default weights, downloaded if needed; raises what `download` raises."""
     from torchvision.models import get_model_weights
 
     url = get_model_weights(architecture.name).DEFAULT.url
     return _download(url, DIGEST.search(url)[1], f"the ImageNet weights of {architecture.name}")
 
 
-def _torchvision(network: nn.Module, architecture: Architecture) -> Start:
+def _torchvision(network: nn.Module, architecture: Architecture) -> WeightsSource:
     from torchvision.models import get_model_weights
 
     path = torchvision_file(architecture)
-    figures = get_model_weights(architecture.name).DEFAULT.transforms()
-    start = _from_file(network, architecture, path)
-    mean, std = tuple(figures.mean), tuple(figures.std)
-    return replace(start, kind="imagenet", origin=f"imagenet: {path.name}", mean=mean, std=std)
+    preset = get_model_weights(architecture.name).DEFAULT.transforms()
+    source = _from_file(network, architecture, path)
+    mean, std = tuple(preset.mean), tuple(preset.std)
+    return replace(source, kind="imagenet", origin=f"imagenet: {path.name}", mean=mean, std=std)
 
 
-def _timm(network: nn.Module, architecture: Architecture) -> Start:
-    """timm's weights for the name and its tag: by their ID on the hub, or of a package; some old ones by address."""
+def _timm(network: nn.Module, architecture: Architecture) -> WeightsSource:
+    """timm's weights for the name and its tag: by hub ID, from a package, or by URL (some older ones)."""
     config = network.pretrained_cfg
     name, url, package = config.get("hf_hub_id"), config.get("url") or "", package_for(config)
     if name:
         repository, file = hub.Repository(name), config.get("hf_hub_filename") or WEIGHTS
         path = in_weights_folder(f"{repository.short_name}.safetensors") or hub.local_file(repository, file)
         if path is None and package and package.path:
-            start = _from_file(network, architecture, package.path, package.sha256, of_package=True)
-            return replace(start, kind="imagenet", origin=f"package: {package.path.name} of {package.name}")
+            source = _from_file(network, architecture, package.path, package.sha256, of_package=True)
+            return replace(source, kind="imagenet", origin=f"package: {package.path.name} of {package.name}")
         path = path or hub.get_file(repository, file)
     elif digest := DIGEST.search(url):
         path = _download(url, digest[1], f"the weights of {architecture.full_name}")
     else:
         problem = f"the pretrained weights of {architecture.full_name} are not published"
         raise FetchError(problem, fix="give a file as --weights PATH")
-    start = _from_file(network, architecture, path, hub.expected_sha256(path))
-    return replace(start, kind="imagenet", origin=f"timm: {name or path.name}")
+    source = _from_file(network, architecture, path, hub.expected_sha256(path))
+    return replace(source, kind="imagenet", origin=f"timm: {name or path.name}")
 
 
-def _from_hub(network: nn.Module, body: nn.Module, architecture: Architecture, asked: str) -> Start:
-    """A repository of the hub: in timm's layout, or a bundle of kit's."""
+def _from_hub(network: nn.Module, body: nn.Module, architecture: Architecture, asked: str) -> WeightsSource:
+    """Weights of a hub repository: in timm's layout, or a kit bundle."""
     found = hub.read(asked)
     origin = f"hub: {found.repository}"
     if found.is_bundle:
-        return _body_of(body, architecture, read_form(found.folder), found.weights, origin)
-    facts = hub.facts(found)
-    if facts.architecture != architecture.name.partition(".")[0]:
-        problem = f"{asked} holds {facts.architecture}, not {architecture.full_name}"
-        raise ArchitectureError(problem, fix=f"--arch {facts.architecture}")
-    start = _from_file(network, architecture, found.weights, hub.expected_sha256(found.weights))
-    origin = f"{origin}, learned at {facts.size} pixels a side"
-    return replace(start, kind="hub", origin=origin, mean=facts.mean, std=facts.std)
+        return _from_bundle(body, architecture, read_form(found.folder), found.weights, origin)
+    config = hub.timm_config(found)
+    if config.architecture != architecture.name.partition(".")[0]:
+        problem = f"{asked} holds {config.architecture}, not {architecture.full_name}"
+        raise ArchitectureError(problem, fix=f"--arch {config.architecture}")
+    source = _from_file(network, architecture, found.weights, hub.expected_sha256(found.weights))
+    origin = f"{origin}, learned at {config.size} pixels a side"
+    return replace(source, kind="hub", origin=origin, mean=config.mean, std=config.std)
 
 
 def _from_file(
     network: nn.Module, architecture: Architecture, path: Path, expected: str | None = None, of_package: bool = False
-) -> Start:
-    """Weights from a .safetensors file, or a .pth file read without running any code in it."""
+) -> WeightsSource:
+    """Weights of a .safetensors file, or of a .pth file, which is read without running code in it."""
     digest = check_hash(path, expected)
     tensors, metadata = read_tensors(path)
     fill(network, architecture, renamed(tensors, network, path) if of_package else tensors, path)
     own = getattr(network, "pretrained_cfg", {})
-    mean = _figures(metadata, "mean", path) or tuple(own.get("mean") or IMAGENET_MEAN)
-    std = _figures(metadata, "std", path) or tuple(own.get("std") or IMAGENET_STD)
-    return Start(str(path), "file", str(path), mean, std, digest)
+    mean = _three_numbers(metadata, "mean", path) or tuple(own.get("mean") or IMAGENET_MEAN)
+    std = _three_numbers(metadata, "std", path) or tuple(own.get("std") or IMAGENET_STD)
+    return WeightsSource(str(path), "file", str(path), mean, std, digest)
 
 
-def _figures(metadata: dict[str, str], name: str, path: Path) -> Figures | None:
-    """The normalisation that a file's own metadata state; `WeightsError` where they are not three numbers."""
+def _three_numbers(metadata: dict[str, str], name: str, path: Path) -> tuple[float, ...] | None:
+    """The mean or std in a file's metadata; `WeightsError` where it is not three numbers."""
     if name not in metadata:
         return None
     try:
@@ -191,8 +191,10 @@ def _figures(metadata: dict[str, str], name: str, path: Path) -> Figures | None:
     return first, second, third
 
 
-def _body_of(body: nn.Module, architecture: Architecture, config: dict[str, Any], path: Path, origin: str) -> Start:
-    """The body of a bundle of ours, to go on from what it learned; its head stays behind."""
+def _from_bundle(
+    body: nn.Module, architecture: Architecture, config: dict[str, Any], path: Path, origin: str
+) -> WeightsSource:
+    """Weights of a bundle's body; its head is not used."""
     name, image = config["architecture"]["name"], config["image"]
     if name != architecture.full_name:
         raise ArchitectureError(f"{origin} holds {name}, not {architecture.full_name}", fix=f"--arch {name}")
@@ -203,4 +205,4 @@ def _body_of(body: nn.Module, architecture: Architecture, config: dict[str, Any]
     own = {name[2:]: tensor for name, tensor in tensors.items() if name.startswith("0.")}
     check_finite(own, path)
     body.load_state_dict(own)
-    return Start(origin, "bundle", origin, tuple(image["mean"]), tuple(image["std"]), digest)
+    return WeightsSource(origin, "bundle", origin, tuple(image["mean"]), tuple(image["std"]), digest)

@@ -6,7 +6,7 @@ learn.fine_tune(3, cbs=training_callbacks(learn, recipe))
 from fastai.vision.all import Callback, CutMix, GradientAccumulation, GradientClip, Learner, MixUp
 
 from kit.errors import RecipeError
-from kit.model.build import origin_of
+from kit.model.build import spec_of
 from kit.model.heads import LINEAR
 from kit.recipe import Recipe
 from kit.train.losses import TrainingLoss, training_loss
@@ -35,7 +35,7 @@ def training_callbacks(learn: Learner, recipe: Recipe, accumulate: int | None = 
     if accumulate > 1:
         callbacks.append(Accumulation(accumulate * learn.dls.train.bs))
     if recipe.progressive:
-        frozen = 0 if origin_of(learn).head == LINEAR else recipe.freeze_epochs
+        frozen = 0 if spec_of(learn).head == LINEAR else recipe.freeze_epochs
         callbacks.append(growing(learn, recipe.size, frozen + recipe.epochs))
     if recipe.patience:
         callbacks += [StopEarly(patience=recipe.patience), BestWeights()]

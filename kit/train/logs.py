@@ -84,9 +84,9 @@ def _wandb_run(learn: "Learner", folder: Path | None, config: Any) -> Iterator[N
     """A run of wandb's, opened before training and closed whatever happens; WANDB_MODE=offline is honoured."""
     import wandb
 
-    from kit.train.state import random_numbers_kept
+    from kit.train.state import random_state_kept
 
-    with random_numbers_kept(learn.dls):
+    with random_state_kept(learn.dls):
         try:
             run = wandb.init(project="kit", name=folder and folder.name, dir=folder and str(folder), config=config)
         except wandb.Error as error:

@@ -14,16 +14,16 @@ import torch
 from fastai.vision.all import Callback, Learner
 
 from kit.console import say
-from kit.data.resident import make_resident
+from kit.data.cached_dl import cache_images
 from kit.machine import heap_kept, repeatable_algorithms
-from kit.model.build import origin_of
+from kit.model.build import spec_of
 from kit.model.heads import LINEAR
 from kit.recipe import Recipe, check_same_data
 from kit.train.callbacks import training_callbacks
-from kit.train.divergence import NotFinite, StopAtNonFinite
 from kit.train.history import History, quiet
 from kit.train.logs import logging_to
-from kit.train.memory import trained_in_memory
+from kit.train.non_finite import NotFinite, StopAtNonFinite
+from kit.train.out_of_memory import trained_in_memory
 from kit.train.precision import precision_for, training_in
 from kit.train.rates import rates_for
 from kit.train.state import left_usable
@@ -50,7 +50,7 @@ def fine_tune(
     """Train `learn` as the recipe says, and return the history; the learner comes back in fp32.
 
     recipe: by default the one that `learn` was made with; of another one, only fields of training may differ, else
-    `RecipeError` names those that do not fit. `learn.origin` keeps the one that was used.
+    `RecipeError` names those that do not fit. `learn.spec` keeps the one that was used.
     A linear head (`layers` auto or head): `transfer`, the head from features first, then perhaps all layers. fastai's
     head and pretrained weights: `Learner.fine_tune`. cbs and further arguments (`pct_start`, `div`, ...) go to fastai's
     cycles, so that they see nothing of a head that is learned from features.
@@ -58,10 +58,10 @@ def fine_tune(
     history: one of your own, to look into when training ends by Ctrl-C or by `TrainingError` (a loss that is not
     finite): `learn` then has the weights so far. log_folder: where `recipe.log` writes.
     """
-    origin, history = origin_of(learn), History() if history is None else history
-    recipe = origin.recipe if recipe is None else recipe
-    check_same_data(origin.recipe, recipe)
-    learn.origin = replace(origin, recipe=recipe)
+    spec, history = spec_of(learn), History() if history is None else history
+    recipe = spec.recipe if recipe is None else recipe
+    check_same_data(spec.recipe, recipe)
+    learn.spec = replace(spec, recipe=recipe)
     logging = logging_to(recipe.log, learn, log_folder, recipe.to_json())
     with quiet(learn), heap_kept(), repeatable_algorithms(), logging as logs:
         attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs)
@@ -82,16 +82,16 @@ def _attempt(
     """One training from its beginning to its end, with so many batches a step."""
     history.clear()
     learn.model.to(learn.dls.device)  # fastai does so when it fits; a look at the network comes before
-    if origin_of(learn).head == LINEAR:
+    if spec_of(learn).head == LINEAR:
         return transfer(learn, recipe, history, cbs, options, accumulate)
-    history.chosen["cache"] = make_resident(learn.dls, recipe.cache)
+    history.chosen["cache"] = cache_images(learn.dls, recipe.cache)
     own = training_callbacks(learn, recipe, accumulate)
     rate, lr_mult = rates_for(learn, recipe)
     history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
     training = training_in(learn, precision_for(learn, recipe), recipe.compile)
     with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
         extra = [*needed, *own, StopAtNonFinite(history, rate), history, *cbs]
-        if origin_of(learn).start.pretrained:
+        if spec_of(learn).weights.pretrained:
             phases = {"freeze_epochs": recipe.freeze_epochs, "lr_mult": lr_mult} | options
             learn.fine_tune(recipe.epochs, rate, cbs=extra, **phases)
         else:

@@ -16,12 +16,12 @@ from fastai.vision.all import CancelFitException, Learner, LRFinder, ParamSchedu
 
 from kit.console import say
 from kit.errors import RecipeError, TrainingError
-from kit.model.build import origin_of
+from kit.model.build import spec_of
 from kit.model.heads import FASTAI, LINEAR
 from kit.recipe import Recipe
 from kit.train.callbacks import batch_callbacks
 from kit.train.precision import precision_for, training_in
-from kit.train.state import copy_of, random_numbers_kept
+from kit.train.state import copy_of, random_state_kept
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-7, 10.0
@@ -48,9 +48,9 @@ def rates_for(learn: Learner, recipe: Recipe) -> tuple[float, float]:
     After a linear head that was learned from features, rates are low, so that little of what it knew is lost. With rate
     "auto", `find_rate` is asked.
     """
-    bundled = origin_of(learn).start.kind == "bundled"
+    bundled = spec_of(learn).weights.kind == "bundled"
     rate, lr_mult = (5e-3, 10.0) if bundled else (2e-3, 100.0)
-    if origin_of(learn).head == LINEAR:
+    if spec_of(learn).head == LINEAR:
         rate, lr_mult = (3e-4 if bundled else 1e-4), 1.0
     wanted = _looked_for(learn, recipe) if recipe.rate == "auto" else recipe.rate
     return wanted or rate, recipe.lr_mult or lr_mult
@@ -74,11 +74,11 @@ def find_rate(learn: Learner, recipe: Recipe) -> RateCurve:
     Raises `TrainingError` where the loss grows, or is no number, before enough was seen.
     """
     copy = _copy_of(learn)
-    if origin_of(learn).start.pretrained and origin_of(learn).head == FASTAI:
+    if spec_of(learn).weights.pretrained and spec_of(learn).head == FASTAI:
         copy.freeze()
     epochs = STEPS // len(learn.dls.train) + 1
     training = training_in(copy, precision_for(learn, recipe))
-    with random_numbers_kept(learn.dls), copy.no_bar(), copy.no_logging(), training as needed:
+    with random_state_kept(learn.dls), copy.no_bar(), copy.no_logging(), training as needed:
         copy.fit(epochs, cbs=[*needed, *batch_callbacks(copy, recipe), RateFinder(LOWEST, HIGHEST, STEPS)])
     return _curve(copy.recorder.lrs, [float(loss) for loss in copy.recorder.losses])
 

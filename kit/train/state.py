@@ -1,6 +1,6 @@
 """What training changes beside the weights: random numbers, and a learner half way through; put back when asked.
 
-with random_numbers_kept(dls): dls.one_batch()          # the next run draws what it would have drawn anyway
+with random_state_kept(dls): dls.one_batch()          # the next run draws what it would have drawn anyway
 """
 
 import random
@@ -35,7 +35,7 @@ class RandomNumbers:
 
 
 @contextmanager
-def random_numbers_kept(dls: DataLoaders) -> Iterator[None]:
+def random_state_kept(dls: DataLoaders) -> Iterator[None]:
     """Whatever is drawn meanwhile, what follows draws the same random numbers."""
     before = RandomNumbers(dls)
     try:

@@ -23,20 +23,20 @@ from fastai.vision.all import Callback, DataLoader, DataLoaders, Datasets, L, Le
 from torch import nn
 
 from kit.console import say
-from kit.data.resident import make_resident
+from kit.data.cached_dl import cache_images
 from kit.data.splits import inner_folds
 from kit.data.targets import strata
-from kit.model.build import features_of, origin_of
+from kit.model.build import features_of, spec_of
 from kit.model.heads import Range, classifier, featurizer
 from kit.recipe import Recipe
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of
 from kit.train.callbacks import training_callbacks
-from kit.train.divergence import NotFinite, StopAtNonFinite
 from kit.train.history import History, quiet
-from kit.train.linear import SOLVERS, LinearHead, fit_head
+from kit.train.linear import LinearHead, fit_head
+from kit.train.non_finite import NotFinite, StopAtNonFinite
 from kit.train.precision import precision_for, training_in
 from kit.train.rates import rates_for
-from kit.train.state import copy_of, left_usable, random_numbers_kept
+from kit.train.state import copy_of, left_usable, random_state_kept
 from kit.train.stopping import best_weights_kept
 
 FOLDS = 5
@@ -81,12 +81,12 @@ def transfer(
     started, rows = time.perf_counter(), learn.dls.train_ds.items
     features, targets = features_of(learn, rows, create=True), targets_of(learn, rows)
     valid = features_of(learn, learn.dls.valid_ds.items, create=True)
-    folds = inner_folds(rows.assign(label=strata(rows["label"].tolist(), recipe.task)), FOLDS, recipe.seed)
+    folds = inner_folds(rows.assign(label=training_of(recipe.task).strata(rows["label"].tolist())), FOLDS, recipe.seed)
     head = fit_head(features, targets, folds, recipe.task, _balanced(recipe))
     fill_head(learn.model, head)
     history.add_head(head_row(learn, features, valid), head.losses, time.perf_counter() - started)
     history.chosen |= {"strength": head.strength}
-    say(f"head: {_found(head, targets, recipe.task)} after {time.perf_counter() - started:.1f} s")
+    say(f"head: {_found(head, targets, training_of(recipe.task))} after {time.perf_counter() - started:.1f} s")
     kept, because, trial = "head", "as asked", None
     if recipe.layers == "auto":
         kept, because, trial = _decide(learn, recipe, head, features, targets, folds, accumulate)
@@ -103,26 +103,7 @@ def _balanced(recipe: Recipe) -> bool:
 
 def targets_of(learn: Learner, rows: Any) -> np.ndarray:
     """The labels of rows of a table, as `fit_head` wants them."""
-    origin, vocab = origin_of(learn), [str(name) for name in learn.dls.vocab]
-    if origin.recipe.task == CLASSIFICATION:
-        return np.array([vocab.index(label) for label in rows["label"]])
-    if origin.recipe.task == MULTILABEL:
-        own = [set(classes_of(label)) for label in rows["label"]]
-        return np.array([[name in one for name in vocab] for one in own], dtype=np.int64)
-    return _before_range(np.array([numbers_of(label) for label in rows["label"]]), origin.limits)
-
-
-def _before_range(numbers: np.ndarray, limits: Range) -> np.ndarray:
-    """What the linear layer must give so that the range after it answers `numbers`."""
-    low, high = limits.low.cpu().double().numpy(), limits.high.cpu().double().numpy()
-    share = (numbers - low) / (high - low)
-    if not limits.bounded:
-        return share
-    share = np.clip(share, 0.01, 0.99)
-    return np.log(share / (1 - share))
-
-
-def fill_head(network: nn.Module, head: LinearHead) -> None:
+TODOdef fill_head(network: nn.Module, head: LinearHead) -> None:
     """Copy weight and bias into the linear layer of a network."""
     linear = classifier(network)[0]
     with torch.no_grad():
@@ -155,26 +136,17 @@ def head_row(learn: Learner, features: np.ndarray, valid: np.ndarray) -> dict[st
     return {name: float(value) for name, value in row.items()}
 
 
-def _found(head: LinearHead, targets: np.ndarray, task: str) -> str:
+def _found(head: LinearHead, targets: np.ndarray, training: TaskTraining) -> str:
     """What cross-validation says of the head, in words."""
     there = np.isfinite(head.held_out[:, 0])
     if not there.any():
         return "too few training images to cross-validate it"
-    wrong, of = mistakes(head.held_out[there], targets[there], task), f"{there.sum()} training images, cross-validated"
+    wrong, of = training.mistakes(head.held_out[there], targets[there]), f"{there.sum()} training images, cross-validated"
     if wrong is None:
         return f"loss {head.losses[head.strength]:.3g} on {of}"
     alone = len(there) - there.sum()
     note = f" ({alone} more are the only ones of their class)" if alone and len(there) <= 5_000 else ""
     return f"error {wrong / there.sum():.3f} on {of}{note}"
-
-
-def mistakes(outputs: np.ndarray, targets: np.ndarray, task: str) -> int | None:
-    """How many images are wrong: in their class, or in any of their classes; None for numbers."""
-    if task == REGRESSION:
-        return None
-    if task == MULTILABEL:
-        return int(((outputs > 0) != (targets > 0)).any(1).sum())
-    return int((outputs.argmax(1) != targets).sum())
 
 
 def _decide(
@@ -190,7 +162,8 @@ def _decide(
     held = (folds == 0) & np.isfinite(head.held_out[:, 0])
     if not held.any() or held.all():
         return "head", "too few training images to try whether all layers are better", None
-    wrong = mistakes(head.held_out[held], targets[held], recipe.task)
+    training = training_of(recipe.task)
+    wrong = training.mistakes(head.held_out[held], targets[held])
     if wrong is not None and wrong < FEWEST_MISTAKES:
         found = f"the head gets {wrong} of {held.sum()} held-out training images wrong"
         return "head", f"{found}, which leaves nothing to improve", None
@@ -204,10 +177,10 @@ def _decide(
         outputs = _tried(inner, recipe, part, accumulate)
     except NotFinite as stop:
         return "head", f"with all layers {stop.error.problem}", None
-    solver = SOLVERS[recipe.task](targets, False)
+    solver = training.solver(targets, False)
     ours, theirs = (solver.losses(one, held) for one in (head.held_out[held], outputs))
     error = float((ours - theirs).std() / np.sqrt(held.sum()))
-    counts = (wrong, mistakes(outputs, targets[held], recipe.task))
+    counts = (wrong, training.mistakes(outputs, targets[held]))
     trial = Trial(int(held.sum()), float(ours.mean()), float(theirs.mean()), error, *counts)
     kept = "whole" if trial.better else "head"
     return kept, f"all layers are {'better' if trial.better else 'not clearly better'}: {trial}", trial
@@ -217,7 +190,7 @@ def _tried(inner: Learner, recipe: Recipe, head: LinearHead, accumulate: int) ->
     """What the linear layer gives for the held-out images once all layers of a copy were trained."""
     fill_head(inner.model, head)
     batches = max(1, min(accumulate, len(inner.dls.train)))
-    with random_numbers_kept(inner.dls), quiet(inner):
+    with random_state_kept(inner.dls), quiet(inner):
         train_all_layers(inner, recipe, History(quiet=True), [], {}, batches)
         inner.model = nn.Sequential(featurizer(inner.model), classifier(inner.model)[0])  # without regression's range
         return inner.get_preds(act=lambda output: output)[0].double().numpy()
@@ -229,7 +202,7 @@ def inner_learner(learn: Learner, held: np.ndarray) -> Learner:
     train, valid = (_part(dls.train_ds, rows, side) for side, rows in enumerate((~held, held)))
     inner = DataLoaders(dls.train.new(train), dls.valid.new(valid), device=dls.device)
     copy = copy_of(learn, inner)
-    copy.origin = origin_of(learn)
+    copy.spec = spec_of(learn)
     return copy
 
 
@@ -253,7 +226,7 @@ def train_all_layers(
     learn: Learner, recipe: Recipe, history: History, cbs: Sequence[Callback], options: dict, accumulate: int
 ) -> None:
     """One cycle of `recipe.epochs` over all layers, from a trained head, with batch norms in evaluation mode."""
-    history.chosen["cache"] = make_resident(learn.dls, recipe.cache)
+    history.chosen["cache"] = cache_images(learn.dls, recipe.cache)
     loader, full, count = learn.dls.train, learn.dls.train.bs, len(learn.dls.train_ds)
     # A few hundred images in batches of 64 are a handful of steps an epoch: too few to learn anything.
     loader.bs = min(full, count, max(SMALLEST_BATCH, count // (STEPS_AN_EPOCH * accumulate)))

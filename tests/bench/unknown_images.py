@@ -26,7 +26,7 @@ from kit.data.images import open_image, prepare_image
 from kit.evaluate.calibration import calibrate
 from kit.evaluate.unknown import METHODS, fit
 from kit.intervals import wilson
-from kit.model.build import image_rules, origin_of
+from kit.model.build import spec_of
 
 RECIPE = Recipe(label="is_cat", weights="bundled", size=128, batch=16, epochs=5, freeze_epochs=2, workers=0)
 VEHICLES = ("airplane", "automobile", "ship", "truck")
@@ -56,7 +56,7 @@ def fine_tuned(table, recipe: Recipe):
 
 
 def outputs(learn, sources: list) -> Outputs:
-    rules = image_rules(origin_of(learn))
+    rules = spec_of(learn).image_rules()
     engine = torch_engine(learn.model, rules, learn.dls.device)
     parts = [sources[first : first + 32] for first in range(0, len(sources), 32)]
     answers = [engine(np.stack([prepare_image(source, rules) for source in part])) for part in parts]

@@ -92,7 +92,7 @@ def test_training_may_start_from_a_bundles_body_for_other_classes(run, shapes, t
     for name in ("circle", "square"):
         shutil.copytree(shapes / name, tmp_path / "two" / name)
     second = kit.fine_tune(tmp_path / "two", tiny, weights=str(run.bundle), out=tmp_path / "run")
-    assert second.learner.origin.start.kind == "bundle"
+    assert second.learner.spec.weights.kind == "bundle"
     assert [row["phase"] for row in second.history.rows] == ["whole"]
 
 
@@ -280,7 +280,9 @@ def test_photos_in_a_bundle_are_pixels_alone_whatever_the_files_they_come_from_t
 
 
 def test_mistakes_say_what_they_are_and_what_the_bundle_takes_them_for(run, telling, tmp_path, monkeypatch):
-    monkeypatch.setattr("kit.bundle.knowledge.calibration_of", lambda evaluation: Calibration(3.0, 0.2, 0.1, 24))
+    monkeypatch.setattr(
+        "kit.bundle.calibration_and_ood.calibration_of", lambda evaluation: Calibration(3.0, 0.2, 0.1, 24)
+    )
     predictor = bundle.load(bundle.save(run.learner, telling, tmp_path / "told", onnx=False))
     mistakes = predictor.config["mistakes"]
     assert [one["file"] for one in mistakes] == photos(predictor.config, MISTAKES)

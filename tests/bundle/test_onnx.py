@@ -13,9 +13,9 @@ from PIL import Image
 
 from kit import bundle
 from kit.bundle.engines import onnx_engine
+from kit.bundle.inference_model import InferenceModel
 from kit.bundle.onnx import export, prove, write_onnx
 from kit.bundle.read import load_network
-from kit.bundle.served import Served
 from kit.errors import BundleError, ImageError
 from kit.manifest import read_config
 
@@ -62,9 +62,9 @@ def test_the_heat_maps_are_grad_cam_as_autograd_finds_it(run, paths):
     """The gradient of a class's logit with respect to the last feature maps, averaged, weighs the maps."""
     predictor, config = bundle.load(run.bundle, engine="torch"), read_config(run.bundle)
     network = load_network(run.bundle, config)
-    served = Served(network, config["image"])
+    inference = InferenceModel(network, config["image"])
     pixels = torch.from_numpy(np.stack([predictor.prepare(path) for path in paths[:4]]))
-    x = served.prepare(pixels)
+    x = inference.preprocess(pixels)
     activations = network[0](x).detach().requires_grad_()
     logits = network[1](activations)
     maps = predictor.engine(pixels.numpy()).maps

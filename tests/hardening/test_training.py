@@ -249,7 +249,7 @@ def test_41_ctrl_c_measures_and_saves_what_was_learned_and_says_how_to_go_on(sha
     predictor = bundle.load(tmp_path / "run")
     assert len(predictor.predict([shapes / "circle" / "00.png"])) == 1
     on = kit.fine_tune(shapes, replace(recipe, weights=str(tmp_path / "run")), out=tmp_path / "on", onnx=False)
-    assert on.learner.origin.start.kind == "bundle"
+    assert on.learner.spec.weights.kind == "bundle"
 
 
 def test_41_in_the_first_epoch_too(shapes, recipe, tmp_path):

@@ -93,10 +93,10 @@ def plain_cross_entropy(prediction, y):
     return nn.functional.cross_entropy(prediction.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor))
 
 
-def run_by_hand(dls, model, parts_of, optimizer, callbacks=(), predict=None, keep=lambda step: step, **fine_tune):
+def run_by_hand(dls, model, split_head, optimizer, callbacks=(), predict=None, keep=lambda step: step, **fine_tune):
     same_seeds(dls)
     model = copy.deepcopy(model)
-    parts = parts_of(model)
+    parts = split_head(model)
     trace = Trace(keep)
     learner = loop.Learner(
         model,

@@ -94,8 +94,8 @@ def test_auto_with_a_run_or_a_bundle_is_the_network_that_its_config_names(shapes
         choose_architecture("auto", "empty")
     dls = data.blocks(light).dataloaders(run.table)
     learn = model.learner(dls, replace(light, arch="auto", weights="run"))
-    assert (learn.origin.architecture.full_name, learn.origin.recipe.arch) == ("timm/test_resnet", "auto")
-    assert bundle.learner(run.bundle, dls).origin.architecture.full_name == "timm/test_resnet"
+    assert (learn.spec.architecture.full_name, learn.spec.recipe.arch) == ("timm/test_resnet", "auto")
+    assert bundle.learner(run.bundle, dls).spec.architecture.full_name == "timm/test_resnet"
 
 
 def test_auto_with_an_id_of_the_hub_is_the_network_that_its_config_names(run, tmp_path, monkeypatch):
@@ -114,8 +114,8 @@ def test_a_learner_keeps_the_recipe_and_tells_the_network_that_was_built(shapes,
     recipe = replace(tiny, weights="imagenet")
     assert recipe.arch == Recipe().arch == "auto"
     learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes)), recipe)
-    assert (learn.origin.recipe, learn.origin.architecture.full_name) == (recipe, "timm/tf_efficientnet_lite0")
-    assert (learn.origin.start.kind, learn.origin.start.mean) == ("imagenet", (0.5, 0.5, 0.5))
+    assert (learn.spec.recipe, learn.spec.architecture.full_name) == (recipe, "timm/tf_efficientnet_lite0")
+    assert (learn.spec.weights.kind, learn.spec.weights.mean) == ("imagenet", (0.5, 0.5, 0.5))
 
 
 def test_auto_alone_is_no_network():

@@ -50,7 +50,7 @@ def test_the_packaged_weights_fill_the_network_without_any_network_connection(na
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.arch)
 def test_every_package_that_is_installed_fits_timms_network(package):
     if package.path is None:
-        pytest.skip(f"needs {package.install}")
+        pytest.skip(f"needs the package {package.name}")
     _, start = load(package.arch)
     assert start.sha256 == package.sha256
 
@@ -93,7 +93,7 @@ def test_without_the_package_the_message_says_how_to_install_it(monkeypatch):
 
 
 def test_what_is_not_installed_has_no_path():
-    assert Package("net", "tag", "no-such-package", "net-00000000.pth", "0" * 64).path is None
+    assert Package("no-such-package", "net", "0" * 64).path is None
     assert Package("net", "tag", LITE0.name, "net-00000000.pth", "0" * 64).path is None
 
 

@@ -110,4 +110,4 @@ def test_a_recipe_of_other_data_than_the_learner_has_is_refused_and_training_fie
     with pytest.raises(RecipeError, match="change fields of training only"):
         train.fine_tune(learn, replace(tiny, layers="head"))
     train.fine_tune(learn, replace(tiny, epochs=2))
-    assert learn.origin.recipe.epochs == 2
+    assert learn.spec.recipe.epochs == 2

@@ -1,6 +1,6 @@
 """A DataLoader of fastai's whose images were decoded before training, so that an epoch only cuts and stacks them.
 
-make_resident(dls)                 # what dls gives is what it gave; show_batch, test_dl and callbacks work as ever
+cache_images(dls)                 # what dls gives is what it gave; show_batch, test_dl and callbacks work as ever
 
 Whole batches are made in this process, without workers, pickles and copies between them. Where a loader has transforms
 of its own, or the images fit neither memory nor disk, all stays as it was.
@@ -18,22 +18,22 @@ from fastai.vision.all import DataLoaders, IntToFloatTensor, Normalize, TensorIm
 from torch import Tensor
 
 from kit.data.augment import TRAIN, VALID, Augment
-from kit.data.decoded import Decoded, ForPrediction, ForTraining, Preparation, decoded
+from kit.data.decode import DecodedImages, ForPrediction, ForTraining, Preparation, decode_images
 from kit.data.transforms import OpenImage, Square
 
 
-class ResidentDL(TfmdDL):
+class CachedDL(TfmdDL):
     """fastai's TfmdDL; with `images` (one for each item of the dataset, decoded) it makes its batches of them.
 
     Where the dataset's split is another than `side`, as in test-time augmentation, it opens the files as ever.
     """
 
-    images: Decoded | None = None
+    images: DecodedImages | None = None
     labels: Tensor | None = None
     side, size = TRAIN, 0
 
     @property
-    def resident(self) -> bool:
+    def cached(self) -> bool:
         """Whether the next pass is made of decoded images."""
         return self.images is not None and getattr(self.dataset, "split_idx", None) == self.side
 
@@ -46,12 +46,12 @@ class ResidentDL(TfmdDL):
 
     def __iter__(self):
         """Batches; of decoded images in this very process."""
-        with self.fake_l.no_multiproc() if self.resident else nullcontext():
+        with self.fake_l.no_multiproc() if self.cached else nullcontext():
             yield from super().__iter__()
 
     def create_batches(self, samps):
         """Batches of the items numbered `samps`: uint8 (n, 3, size, size), with channels last in memory, and labels."""
-        if not self.resident:
+        if not self.cached:
             yield from super().create_batches(samps)
             return
         numbers = iter(samps)
@@ -88,7 +88,7 @@ def cut_or_put(image: np.ndarray, place: np.ndarray, dice: np.random.Generator) 
     place[tuple(target)] = image[tuple(source)]
 
 
-def make_resident(dls: DataLoaders, cache: str = "auto") -> str:
+def cache_images(dls: DataLoaders, cache: str = "auto") -> str:
     """Decode the images of `dls` once, where that is possible; returns where they are: "memory", "disk" or "none".
 
     cache: as in `Recipe.cache`. Loaders with item transforms of the user's own stay as they are.
@@ -105,7 +105,7 @@ def _attach(loader: TfmdDL, side: int, cache: str) -> str:
     if loader.images is None:
         items, prepare = loader.dataset.items, preparation(loader, side)
         hashes = items["sha256"].tolist() if "sha256" in items else None
-        loader.images = decoded(items["path"].tolist(), prepare, hashes, cache)
+        loader.images = decode_images(items["path"].tolist(), prepare, hashes, cache)
         loader.side, loader.size = side, prepare.size
     return "none" if loader.images is None else "memory" if loader.images.where == "memory" else "disk"
 
@@ -120,7 +120,7 @@ def preparation(loader: TfmdDL, side: int) -> Preparation:
 
 def only_ours(loader: TfmdDL) -> bool:
     """Whether images of a loader are rows of a table that kit's own item transforms open and make square, no others."""
-    if not isinstance(loader, ResidentDL) or len(getattr(loader.dataset, "tls", [])) != 2:
+    if not isinstance(loader, CachedDL) or len(getattr(loader.dataset, "tls", [])) != 2:
         return False
     opening, steps = loader.dataset.tls[0].tfms.fs, [type(step) for step in loader.after_item.fs]
     if not isinstance(loader.dataset.items, pd.DataFrame) or loader.before_batch.fs:

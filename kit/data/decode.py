@@ -1,6 +1,6 @@
 """Images decoded once for a whole training: in memory where they are few, in a file on the disk where they are many.
 
-images = decoded(paths, ForTraining(224, "crop"))        # images[3]: uint8 (height, width, 3)
+images = decode_images(paths, ForTraining(224, "crop"))        # images[3]: uint8 (height, width, 3)
 
 The file lies in kit's cache, under a name made of the images' own hashes and of how they are prepared: a changed image
 makes another name, so that no file is ever stale. It appears when it is whole, and not before.
@@ -66,7 +66,7 @@ class ForPrediction:
 Preparation = ForTraining | ForPrediction
 
 
-class Decoded:
+class DecodedImages:
     """Images by number, each uint8 (height, width, 3). where: "memory", or the path of their file."""
 
     def __init__(self, pixels: np.ndarray, sizes: np.ndarray, where: str):
@@ -81,9 +81,9 @@ class Decoded:
         return part.reshape(*self.sizes[number], 3)
 
 
-def decoded(
+def decode_images(
     paths: Sequence[str], prepare: Preparation, hashes: Sequence[str] | None = None, where: str = "auto"
-) -> Decoded | None:
+) -> DecodedImages | None:
     """The images of `paths`, decoded by one thread a core; None where neither memory nor disk would hold them.
 
     hashes: the files' SHA-256, for the name of the file on the disk; by default their paths, sizes and times.
@@ -92,7 +92,7 @@ def decoded(
     if not paths:
         return None
     file = cache_file(paths, prepare, hashes)
-    if where != "memory" and (found := opened(file)):
+    if where != "memory" and (found := open_cache_file(file)):
         return found
     if where == "memory":
         return _in_memory(paths, prepare)
@@ -114,7 +114,7 @@ def make_room(needed: float) -> bool:
     """Whether the cache can take `needed` bytes more, after what was used longest ago was removed from it."""
     folder = cache_folder() / FOLDER
     there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
-    files = cached()
+    files = cache_files()
     while files and needed + sum(size for _, size in files) > MOST_DISK:
         files.pop()[0].unlink(missing_ok=True)
     return needed <= min(MOST_DISK, shutil.disk_usage(there).free - SPARE_DISK)
@@ -139,17 +139,17 @@ def _each(paths: Sequence[str], prepare: Preparation) -> Iterator[np.ndarray]:
             pool.shutdown(cancel_futures=True)
 
 
-def _in_memory(paths: Sequence[str], prepare: Preparation) -> Decoded:
+def _in_memory(paths: Sequence[str], prepare: Preparation) -> DecodedImages:
     images: list[np.ndarray | None] = list(_each(paths, prepare))
     sizes = np.array([one.shape[:2] for one in images], dtype=np.int64)
     pixels, end = np.empty(int(sizes.prod(1).sum()) * 3, np.uint8), 0
     for number, image in enumerate(images):
         pixels[end : end + image.size] = image.reshape(-1)
         end, images[number] = end + image.size, None  # so that no more than one image is there twice
-    return Decoded(pixels, sizes, "memory")
+    return DecodedImages(pixels, sizes, "memory")
 
 
-def _on_disk(paths: Sequence[str], prepare: Preparation, file: Path) -> Decoded:
+def _on_disk(paths: Sequence[str], prepare: Preparation, file: Path) -> DecodedImages:
     """Written image by image, so that no more than a few are in memory; the sizes follow, and last their length."""
     file.parent.mkdir(parents=True, exist_ok=True)
     sizes = []
@@ -159,10 +159,10 @@ def _on_disk(paths: Sequence[str], prepare: Preparation, file: Path) -> Decoded:
             sizes.append(image.shape[:2])
         stream.write(np.array(sizes, np.int64).tobytes())
         stream.write(np.int64(len(sizes)).tobytes())
-    return opened(file)
+    return open_cache_file(file)
 
 
-def opened(file: Path) -> Decoded | None:
+def open_cache_file(file: Path) -> DecodedImages | None:
     """The images of a file of the cache, unread: the system reads them when they are asked for. None where it is not
     there, or not as long as it says."""
     if not file.is_file() or file.stat().st_size < END:
@@ -176,7 +176,7 @@ def opened(file: Path) -> Decoded | None:
     if int(sizes.prod(1).sum()) * 3 != end:
         return None
     os.utime(file)
-    return Decoded(everything[:end], sizes, str(file))
+    return DecodedImages(everything[:end], sizes, str(file))
 
 
 def cache_file(paths: Sequence[str], prepare: Preparation, hashes: Sequence[str] | None = None) -> Path:
@@ -188,7 +188,7 @@ def cache_file(paths: Sequence[str], prepare: Preparation, hashes: Sequence[str]
     return cache_folder() / FOLDER / f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]}.images"
 
 
-def cached() -> list[tuple[Path, int]]:
+def cache_files() -> list[tuple[Path, int]]:
     """The files of decoded images in the cache with their sizes in bytes, the one used last first."""
     files = [(path, path.stat()) for path in (cache_folder() / FOLDER).glob("*.images")]
     return [(path, facts.st_size) for path, facts in sorted(files, key=lambda one: -one[1].st_mtime)]

@@ -6,7 +6,7 @@ import struct
 import pytest
 from PIL import Image
 
-from kit.data.bombs import check_bytes, check_exif, check_tags, has_many_scans
+from kit.data.image_limits import check_bytes, check_exif, check_tags, has_many_scans
 from kit.errors import ImageError
 
 

@@ -1,8 +1,8 @@
-"""The network as it is served: pixels in; probabilities, features and heat maps out, in one forward pass.
+"""The network for inference: pixels in; probabilities, features and heat maps out, in one forward pass.
 
-The same module answers in torch and becomes model.onnx, so that both say the same. A heat map needs the gradient of a
-class with respect to the body's last feature maps (Grad-CAM: Selvaraju et al., 2017). The head behind them is short
-enough that its chain rule is written here as a formula of the forward pass: nothing is left to differentiate later.
+The same module predicts with torch and is exported as model.onnx, so that both give the same outputs. A heat map needs
+the gradient of a class with respect to the body's last feature maps (Grad-CAM: Selvaraju et al., 2017). The head is
+short, so its gradient is written here as a formula of the forward pass, and prediction needs no autograd.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,33 +11,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kit.model.heads import Range, parts_of
+from kit.model.heads import Range, split_head
 from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
 
-class Served(nn.Module):
-    """A body with its head, in eval mode: `prepare` normalises pixels, `body` makes feature maps, `answer` all outputs.
+class InferenceModel(nn.Module):
+    """A network in eval mode in three parts: `preprocess` (from pixels), `body` (to feature maps), `head` (to outputs).
 
-    network: body and head, as `with_head` makes them. rules: `image` of a bundle's config (mean and std are used).
+    network: body and head, as `with_head` returns them. rules: `image` of a bundle's config (mean and std are used).
     """
 
     def __init__(self, network: nn.Module, rules: Mapping[str, Any], task: str = CLASSIFICATION):
         super().__init__()
-        self.prepare = Prepare(rules["mean"], rules["std"])
+        self.preprocess = Preprocess(rules["mean"], rules["std"])
         self.body = network[0]
-        self.answer = Answer(network[1], task)
+        self.head = InferenceHead(network[1], task)
         self.eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """uint8 (n, size, size, 3) -> outputs (n, classes), features (n, f), and maps (n, classes, h, w).
 
-        Outputs are probabilities, or regression's numbers. The maps are there where the body ends in feature maps; 0
-        says that a place did not speak for the class.
+        Outputs are probabilities, or regression's numbers. Maps are returned only where the body ends in feature maps;
+        they are 0 where the image is no evidence for the class.
         """
-        return self.answer(self.body(self.prepare(pixels)))
+        return self.head(self.body(self.preprocess(pixels)))
 
 
-class Prepare(nn.Module):
+class Preprocess(nn.Module):
     """uint8 pixels (n, size, size, 3) to normalised float32 (n, 3, size, size)."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
@@ -50,21 +50,20 @@ class Prepare(nn.Module):
         return (pixels.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
 
 
-class Answer(nn.Module):
-    """A head with everything that is asked of it: outputs, features, and heat maps. Of regression, a map shows what
-    speaks for a higher number."""
+class InferenceHead(nn.Module):
+    """A head that also returns features and heat maps. Of regression, a map shows evidence for a higher number."""
 
     def __init__(self, head: nn.Sequential, task: str):
         super().__init__()
         self.task = task
-        pooling, classifier = parts_of(head)
+        pooling, classifier = split_head(head)
         self.pool = nn.Sequential(*pooling) if pooling else None
-        limits = classifier.pop() if isinstance(classifier[-1], Range) else None
-        self.limits = limits if task == REGRESSION else None
+        output_range = classifier.pop() if isinstance(classifier[-1], Range) else None
+        self.output_range = output_range if task == REGRESSION else None
         self.classifier = LinearHead(*classifier) if len(classifier) == 1 else TwoLayerHead(classifier)
 
     def forward(self, activations: Tensor) -> tuple[Tensor, ...]:
-        """What the body makes of images, (n, k, h, w) or (n, f), to outputs, features and, of maps, maps."""
+        """Output of the body, (n, k, h, w) or (n, f) -> outputs, features, and heat maps in the first case."""
         features = self.pool(activations) if self.pool else activations.flatten(1)
         logits, gradients = self.classifier(features)
         outputs = self.outputs(logits)
@@ -73,22 +72,22 @@ class Answer(nn.Module):
         return outputs, features, self.maps(activations, gradients)
 
     def outputs(self, logits: Tensor) -> Tensor:
-        """What the logits (n, classes) mean: one class, each class for itself, or numbers."""
-        if self.limits is not None:
-            return self.limits(logits)
+        """Logits (n, classes) to probabilities by softmax or, for multilabel, sigmoid; or to numbers in their range."""
+        if self.output_range is not None:
+            return self.output_range(logits)
         return logits.sigmoid() if self.task == MULTILABEL else logits.softmax(1)
 
     def maps(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Grad-CAM of every class: activations (n, k, h, w), gradients of logits by features (n or 1, classes, f).
 
-        A channel's weight is the mean gradient over its places. Through the average it is the gradient / (h w) at each
-        of them, through the maximum the gradient at one of them: both means are the gradient / (h w).
+        A channel's weight is the mean gradient over its h w positions. Average pooling spreads the gradient evenly over
+        all of them, maximum pooling sends it to one of them: in both cases the mean is the gradient / (h w).
         """
         channels = activations.shape[1]
         if gradients.shape[-1] == 2 * channels:  # fastai's pooling: maximum, then average
             gradients = gradients[..., :channels] + gradients[..., channels:]
-        places = activations.shape[2] * activations.shape[3]
-        return (gradients @ activations.flatten(2) / places).relu().unflatten(2, activations.shape[2:])
+        positions = activations.shape[2] * activations.shape[3]
+        return (gradients @ activations.flatten(2) / positions).relu().unflatten(2, activations.shape[2:])
 
 
 class LinearHead(nn.Module):
@@ -99,12 +98,12 @@ class LinearHead(nn.Module):
         self.linear = linear
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n, classes), and gradients (1, classes, f): they are the same for all images."""
+        """Logits (n, classes), and gradients (1, classes, f), which are the same for all images."""
         return self.linear(features), self.linear.weight[None]
 
 
 class TwoLayerHead(nn.Module):
-    """fastai's two linear layers with batch norms, without the dropout, which does nothing when predicting."""
+    """fastai's two linear layers with batch norms; dropout is left out, as in eval mode."""
 
     def __init__(self, classifier: Sequence[nn.Module]):
         super().__init__()
@@ -113,25 +112,25 @@ class TwoLayerHead(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (n, classes), and gradients of the logits by the features (n, classes, f)."""
         hidden = self.linear1(self.norm1(features))
-        alive = (hidden > 0).to(hidden.dtype)
-        to_hidden = (self.linear2.weight * _scale(self.norm2))[None] * alive[:, None]  # (n, classes, 512)
+        active = (hidden > 0).to(hidden.dtype)
+        to_hidden = (self.linear2.weight * _scale(self.norm2))[None] * active[:, None]  # (n, classes, 512)
         gradients = to_hidden @ (self.linear1.weight * _scale(self.norm1))
         return self.linear2(self.norm2(hidden.relu())), gradients
 
 
 class InBf16(nn.Module):
-    """A body that computes in bf16 where autocast says so, with channels last in memory, and answers in fp32."""
+    """A body that computes under bf16 autocast, with channels last in memory, and returns fp32."""
 
     def __init__(self, body: nn.Module):
         super().__init__()
         self.body = body.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the body makes of x, float32."""
+        """Output of the body for x, float32."""
         with torch.autocast(x.device.type, torch.bfloat16):
             return self.body(x.contiguous(memory_format=torch.channels_last)).float()
 
 
 def _scale(norm: nn.BatchNorm1d) -> Tensor:
-    """What a batch norm multiplies by when predicting."""
+    """The factor by which a batch norm multiplies in eval mode."""
     return norm.weight / (norm.running_var + norm.eps).sqrt()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kit.data.counts import numbers
 from kit.data.images import open_image
+from kit.data.label_stats import numbers
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
 

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from kit.errors import some_of
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of
+from kit.task import numbers_of
+from kit.tasks.training import training_of
 
 IMBALANCE = 10
-SEPARATORS = (";", ",", "|", " ")
-MANY_NUMBERS = 20
 FAR = 6.0
 
 
@@ -30,24 +29,21 @@ class Finding:
 
 def class_counts(table: pd.DataFrame, task: str) -> dict[str, dict[str, int]]:
     """The images of each class on each side of the split; an image of several classes counts in each of them."""
-    if task == REGRESSION:
-        return {}
     rows = table[["label", "split"]]
-    if task == MULTILABEL:
-        rows = rows.assign(label=rows["label"].map(classes_of)).explode("label").dropna()
+    rows = rows.assign(label=rows["label"].map(training_of(task).classes)).explode("label").dropna()
     return {
         str(label): {str(split): int(count) for split, count in part["split"].value_counts().items()}
         for label, part in rows.groupby("label")
     }
 
 
-def number_facts(table: pd.DataFrame, task: str) -> dict[str, dict[str, float]]:
-    """Of each number of regression the least, mean, greatest and standard deviation."""
-    if task != REGRESSION or table.empty:
+def number_facts(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """The minimum, mean, maximum and standard deviation of each number of regression; {} where there are classes."""
+    names = table.attrs.get("names")
+    if not names or table.empty:
         return {}
     values = numbers(table)
     facts = {"min": values.min(0), "mean": values.mean(0), "max": values.max(0), "std": values.std(0)}
-    names = table.attrs["names"]
     return {name: {key: float(fact[place]) for key, fact in facts.items()} for place, name in enumerate(names)}
 
 
@@ -58,8 +54,8 @@ def numbers(table: pd.DataFrame) -> np.ndarray:
 
 def about_classes(table: pd.DataFrame, classes: dict[str, dict[str, int]], task: str) -> list[Finding]:
     """What is odd about the classes."""
-    findings = []
-    if len(classes) < (1 if task == MULTILABEL else 2):
+    findings, training = [], training_of(task)
+    if len(classes) < training.fewest_classes:
         findings.append(Finding("error", f"one class only ({', '.join(classes)}): there is nothing to tell apart"))
     for label, splits in classes.items():
         if not splits.get("train"):
@@ -75,48 +71,13 @@ def about_classes(table: pd.DataFrame, classes: dict[str, dict[str, int]], task:
     letters = Counter(label.strip().casefold() for label in classes)
     for label in sorted(label for label in classes if letters[label.strip().casefold()] > 1):
         findings.append(Finding("warning", f"class {label!r} differs from another only in upper and lower case"))
-    return findings + (_about_several(table, sizes) if task == MULTILABEL else _about_task(sizes))
-
-
-def _about_several(table: pd.DataFrame, sizes: dict[str, int]) -> list[Finding]:
-    """What is odd about labels of several classes: none at all, all images, or one class a label throughout."""
-    findings, count = [], table["label"].map(lambda label: len(classes_of(label)))
-    if none := int((count == 0).sum()):
-        findings.append(Finding("note", f"{none} images have none of the classes"))
-    for label, size in sizes.items():
-        if size == len(table):
-            findings.append(Finding("error", f"every image has the class {label!r}: there is nothing to learn of it"))
-    if len(count) and count.max() == 1 and len(sizes) > 1:
-        hint = next((mark for mark in SEPARATORS if any(mark in label for label in sizes)), None)
-        text = "no image has two classes"
-        text += f"; are they separated by {hint!r}? (--delimiter {hint!r})" if hint else ": one class each is --task"
-        findings.append(Finding("warning", text if hint else f"{text} {CLASSIFICATION}"))
-    return findings
-
-
-def _about_task(sizes: dict[str, int]) -> list[Finding]:
-    """Class names that look like numbers, or like several names: another task may be meant."""
-    if len(sizes) >= MANY_NUMBERS and all(_is_number(label) for label in sizes):
-        text = f"the {len(sizes)} classes are numbers ({some_of(sorted(sizes))}): if they measure something, "
-        return [Finding("warning", f"{text}say --task {REGRESSION}")]
-    for mark in SEPARATORS[:3]:
-        both = [label for label in sizes if mark in label]
-        if both and all(part.strip() in sizes for label in both for part in label.split(mark)):
-            text = f"classes like {both[0]!r} are made of others: if an image can have several, say --task {MULTILABEL}"
-            return [Finding("warning", text + (f" --delimiter {mark!r}" if mark != ";" else ""))]
-    return []
-
-
-def _is_number(label: str) -> bool:
-    try:
-        float(label)
-    except ValueError:
-        return False
-    return True
+    return findings + [Finding(*found) for found in training.findings(table["label"].tolist(), sizes)]
 
 
 def about_numbers(table: pd.DataFrame) -> list[Finding]:
     """What is odd about the numbers of regression: all alike, far out, or beyond those of training."""
+    if not table.attrs.get("names"):
+        return []
     findings, values = [], numbers(table)
     train, held = (values[(table["split"] == side).to_numpy()] for side in ("train", "valid"))
     if not len(train):

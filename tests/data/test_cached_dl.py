@@ -12,10 +12,18 @@ from fastai.vision.all import CropPad, Interpretation, TensorCategory, TensorIma
 from PIL import Image
 
 from kit import data, evaluate, model, train
-from kit.data import decoded as store
-from kit.data.decoded import ForPrediction, ForTraining, cache_file, cached, decoded, make_room, opened
+from kit.data import decode as store
+from kit.data.cached_dl import cut_or_put
+from kit.data.decode import (
+    ForPrediction,
+    ForTraining,
+    cache_file,
+    cache_files,
+    decode_images,
+    make_room,
+    open_cache_file,
+)
 from kit.data.images import open_image, square
-from kit.data.resident import cut_or_put
 from kit.errors import ImageError
 
 
@@ -48,7 +56,7 @@ def passes(loader, count: int = 1) -> list:
 def test_validation_batches_are_those_of_opened_files_in_every_bit(shapes, tiny, how):
     recipe = replace(tiny, resize=how)
     plain, resident = loaders(shapes, recipe), loaders(shapes, recipe)
-    assert data.make_resident(resident, recipe.cache) == "memory"
+    assert data.cache_images(resident, recipe.cache) == "memory"
     for (x, y), (other_x, other_y) in zip(passes(plain.valid)[0], passes(resident.valid)[0], strict=True):
         assert torch.equal(x, other_x)
         assert torch.equal(y, other_y)
@@ -58,7 +66,7 @@ def test_validation_batches_are_those_of_opened_files_in_every_bit(shapes, tiny,
 def test_training_batches_hold_each_image_once_with_its_own_label(shapes, tiny):
     recipe = replace(tiny, augment=False, batch=6)
     dls = loaders(shapes, recipe)
-    data.make_resident(dls, recipe.cache)
+    data.cache_images(dls, recipe.cache)
     items, images = dls.train_ds.items, dls.train.images
     seen = [(x, y) for batch in passes(dls.train)[0] for x, y in zip(*batch, strict=True)]
     assert len(seen) == len(items) // 6 * 6
@@ -69,15 +77,15 @@ def test_training_batches_hold_each_image_once_with_its_own_label(shapes, tiny):
 
 
 def test_an_image_waits_with_its_short_side_at_the_size_of_training(wide):
-    found = decoded(wide, ForTraining(32, "crop"))
+    found = decode_images(wide, ForTraining(32, "crop"))
     assert [min(found[number].shape[:2]) for number in range(6)] == [32] * 6
     assert found[5].shape[1] == round(210 * 32 / 50)
-    assert decoded(wide, ForTraining(32, "pad"))[5].shape == (round(50 * 32 / 210), 32, 3)
-    assert decoded(wide, ForTraining(32, "squish"))[5].shape == (32, 32, 3)
+    assert decode_images(wide, ForTraining(32, "pad"))[5].shape == (round(50 * 32 / 210), 32, 3)
+    assert decode_images(wide, ForTraining(32, "squish"))[5].shape == (32, 32, 3)
 
 
 def test_for_prediction_it_waits_as_the_square_that_a_bundle_predicts(wide):
-    found = decoded(wide, ForPrediction(24, "crop", 24))
+    found = decode_images(wide, ForPrediction(24, "crop", 24))
     for number, path in enumerate(wide):
         assert np.array_equal(found[number], np.asarray(square(open_image(path, 24), 24, "crop")))
 
@@ -122,7 +130,7 @@ def test_memory_and_disk_train_alike_in_every_bit(shapes, light):
         history = train.fine_tune(learn, recipe)
         assert history.chosen["cache"] == where
         made.append(learn.model.state_dict())
-    assert len(cached()) == 2
+    assert len(cache_files()) == 2
     for other in made[1:]:
         assert all(torch.equal(made[0][name], other[name]) for name in made[0])
 
@@ -131,7 +139,7 @@ def test_fastais_own_ways_work_as_ever(shapes, light):
     recipe = replace(light, tta=1)
     learn = model.learner(loaders(shapes, recipe), recipe)
     train.fine_tune(learn, recipe)
-    assert learn.dls.train.resident
+    assert learn.dls.train.cached
     learn.dls.show_batch(max_n=2)
     with learn.no_bar(), learn.no_logging():
         assert (
@@ -148,17 +156,17 @@ def test_fastais_own_ways_work_as_ever(shapes, light):
 
 def test_augmented_views_of_validation_images_are_opened_anew(shapes, tiny):
     dls = loaders(shapes, tiny)
-    data.make_resident(dls, tiny.cache)
-    assert dls.valid.resident
+    data.cache_images(dls, tiny.cache)
+    assert dls.valid.cached
     with dls.valid_ds.set_split_idx(0):
-        assert not dls.valid.resident
+        assert not dls.valid.cached
 
 
 def test_a_loader_with_transforms_of_ones_own_stays_as_it_was(shapes, tiny):
     dls = loaders(shapes, tiny, item_tfms=[CropPad(32)])
-    assert data.make_resident(dls, tiny.cache) == "none"
+    assert data.cache_images(dls, tiny.cache) == "none"
     assert dls.train.images is None
-    assert data.make_resident(loaders(shapes, tiny), "none") == "none"
+    assert data.cache_images(loaders(shapes, tiny), "none") == "none"
 
 
 def test_a_transform_of_ones_own_with_the_name_of_kits_is_not_replaced(shapes, tiny):
@@ -166,14 +174,14 @@ def test_a_transform_of_ones_own_with_the_name_of_kits_is_not_replaced(shapes, t
         pass
 
     dls = loaders(shapes, tiny, item_tfms=[Square(32)])
-    assert data.make_resident(dls, tiny.cache) == "none"
+    assert data.cache_images(dls, tiny.cache) == "none"
 
 
 def test_the_balanced_sampler_draws_from_decoded_images_too(shapes, tiny):
     recipe = replace(tiny, sampler="balanced")
     dls = loaders(shapes, recipe)
-    assert data.make_resident(dls, recipe.cache) == "memory"
-    assert dls.train.resident
+    assert data.cache_images(dls, recipe.cache) == "memory"
+    assert dls.train.cached
     assert len(passes(dls.train)[0]) == len(dls.train)
 
 
@@ -183,14 +191,14 @@ def test_a_changed_image_is_seen(shapes, tmp_path):
 
     def pixels() -> bytes:
         rows = data.table(folder, split="random")
-        return decoded(rows["path"].tolist(), prepare, rows["sha256"].tolist(), "disk").pixels.tobytes()
+        return decode_images(rows["path"].tolist(), prepare, rows["sha256"].tolist(), "disk").pixels.tobytes()
 
     first = pixels()
     assert pixels() == first
-    assert len(cached()) == 1
+    assert len(cache_files()) == 1
     Image.new("RGB", (64, 64), "red").save(folder / "circle" / "00.png")
     assert pixels() != first
-    assert len(cached()) == 2
+    assert len(cache_files()) == 2
 
 
 def test_without_hashes_sizes_and_times_tell_a_change(wide):
@@ -208,33 +216,33 @@ def test_without_hashes_sizes_and_times_tell_a_change(wide):
 )
 def test_a_damaged_file_is_made_anew(wide, damage):
     prepare = ForTraining(32, "crop")
-    first = decoded(wide, prepare, where="disk").pixels.tobytes()
-    ((path, _),) = cached()
+    first = decode_images(wide, prepare, where="disk").pixels.tobytes()
+    ((path, _),) = cache_files()
     path.write_bytes(damage(path.read_bytes()))
-    assert opened(path) is None
-    assert decoded(wide, prepare, where="disk").pixels.tobytes() == first
-    assert opened(path) is not None
+    assert open_cache_file(path) is None
+    assert decode_images(wide, prepare, where="disk").pixels.tobytes() == first
+    assert open_cache_file(path) is not None
 
 
 def test_a_bad_image_stops_it_by_name_and_leaves_nothing_half_written(wide, tmp_path):
     (tmp_path / "3.png").write_bytes(b"no image")
     for where in ("memory", "disk"):
         with pytest.raises(ImageError, match="3.png"):
-            decoded(wide, ForTraining(32, "crop"), where=where)
-    assert cached() == []
+            decode_images(wide, ForTraining(32, "crop"), where=where)
+    assert cache_files() == []
     assert list((tmp_path / "cache").rglob("*.*")) == []
 
 
 def test_more_than_memory_should_take_goes_to_the_disk_by_itself(wide, monkeypatch):
     monkeypatch.setattr(store, "MOST_MEMORY", 100)
-    assert decoded(wide, ForTraining(32, "crop")).where == str(cached()[0][0])
+    assert decode_images(wide, ForTraining(32, "crop")).where == str(cache_files()[0][0])
 
 
 def test_where_the_disk_has_no_room_images_are_decoded_each_time_and_a_line_says_so(shapes, tiny, monkeypatch, capsys):
     monkeypatch.setattr(store, "MOST_MEMORY", 100)
     monkeypatch.setattr(store, "SPARE_DISK", 10**18)
     dls = loaders(shapes, tiny)
-    assert data.make_resident(dls, tiny.cache) == "none"
+    assert data.cache_images(dls, tiny.cache) == "none"
     assert "the disk has no room for 18 decoded images" in capsys.readouterr().err
     assert len(passes(dls.train)[0]) == len(dls.train)
 
@@ -244,7 +252,7 @@ def test_a_disk_that_fills_up_meanwhile_means_the_same(wide, monkeypatch, capsys
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(store, "_on_disk", full)
-    assert decoded(wide, ForTraining(32, "crop"), where="disk") is None
+    assert decode_images(wide, ForTraining(32, "crop"), where="disk") is None
     assert "the disk would not take the decoded images (No space left on device)" in capsys.readouterr().err
 
 
@@ -252,11 +260,11 @@ def test_the_cache_has_a_cap_and_what_was_used_longest_ago_goes_first(wide, monk
     import os
 
     for size in (16, 17, 18):
-        decoded(wide, ForTraining(size, "crop"), where="disk")
-    for age, (path, _) in enumerate(cached()):
+        decode_images(wide, ForTraining(size, "crop"), where="disk")
+    for age, (path, _) in enumerate(cache_files()):
         os.utime(path, (1e9 - 10 * age, 1e9 - 10 * age))
-    kept, _, oldest = (path for path, _ in cached())
-    monkeypatch.setattr(store, "MOST_DISK", sum(size for _, size in cached()) + 10)
+    kept, _, oldest = (path for path, _ in cache_files())
+    monkeypatch.setattr(store, "MOST_DISK", sum(size for _, size in cache_files()) + 10)
     assert make_room(20)
     assert not oldest.exists()
     assert kept.exists()
@@ -266,7 +274,7 @@ def test_the_cache_has_a_cap_and_what_was_used_longest_ago_goes_first(wide, monk
 def test_presizing_keeps_room_for_augmentation(shapes, tiny):
     recipe = replace(tiny, presize=48)
     dls = loaders(shapes, recipe)
-    data.make_resident(dls, recipe.cache)
+    data.cache_images(dls, recipe.cache)
     random.seed(0)
     assert dls.train.size == 48
     assert passes(dls.train)[0][0][0].shape[-2:] == (32, 32)
@@ -277,7 +285,7 @@ def test_evaluation_reads_no_file_again_where_its_images_are_decoded(shapes, tin
     dls = loaders(shapes, tiny)
     learn = model.learner(dls, tiny)
     before = evaluate.evaluate(learn)
-    data.make_resident(dls, tiny.cache)
+    data.cache_images(dls, tiny.cache)
     monkeypatch.setattr("kit.features.compute.prepare_image", lambda *_: pytest.fail("a file was opened"))
     after = evaluate.evaluate(learn)
     assert after.predictions.equals(before.predictions)
@@ -285,10 +293,10 @@ def test_evaluation_reads_no_file_again_where_its_images_are_decoded(shapes, tin
 
 def test_a_loader_of_other_items_or_with_other_steps_opens_its_files(shapes, tiny):
     dls = loaders(shapes, tiny)
-    data.make_resident(dls, tiny.cache)
-    assert dls.valid.new(bs=2).resident
-    assert not dls.test_dl(dls.valid_ds.items).resident
-    assert not dls.valid.new(after_item=[*dls.valid.after_item.fs, CropPad(8)]).resident
+    data.cache_images(dls, tiny.cache)
+    assert dls.valid.new(bs=2).cached
+    assert not dls.test_dl(dls.valid_ds.items).cached
+    assert not dls.valid.new(after_item=[*dls.valid.after_item.fs, CropPad(8)]).cached
 
 
 def test_without_random_parts_training_is_the_same_in_every_bit_with_files_decoded_anew(shapes, tiny):
