@@ -4,7 +4,6 @@ script(main)        # in apps/: the function's parameters are the program's opti
 """
 
 import sys
-import warnings
 from collections.abc import Callable
 
 import typer
@@ -20,8 +19,6 @@ def script(function: Callable) -> None:
 
 def guarded(program: Callable[[], None]) -> None:
     """Run `program`; turn the errors that kit raises on purpose into lines for people."""
-    # fastai's imports make torch warn about torch.jit: nothing that the person who runs a program could mend.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     try:
         program()
     except KitError as error:
