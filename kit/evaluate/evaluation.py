@@ -178,8 +178,8 @@ def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Result:
     from kit.model.build import prepared_by_kit
 
     loader = learn.dls.valid if rows is None else learn.dls.test_dl(rows, with_labels=True)
-    origin = getattr(learn, "origin", None)
-    if origin is not None and type(learn.model) is nn.Sequential and prepared_by_kit(loader, origin.start):
+    spec = getattr(learn, "spec", None)
+    if spec is not None and type(learn.model) is nn.Sequential and prepared_by_kit(loader, spec.weights):
         return _from_features(learn, loader)
     with learn.no_bar(), learn.no_logging(), heap_kept(), exact_convolutions():
         outputs, targets = learn.get_preds(dl=loader, act=lambda output: output)
@@ -221,10 +221,10 @@ def result_of(learn: Any, paths: Sequence[str], outputs: Any, targets: Any) -> R
         fix = "train with a lower rate, for example a tenth of it (--rate)"
         raise TrainingError("the network's outputs are not finite: training diverged", fix=fix)
     outputs = outputs.double()
-    origin, vocab = getattr(learn, "origin", None), [str(name) for name in learn.dls.vocab]
-    task = origin.recipe.task if origin else CLASSIFICATION
+    spec, vocab = getattr(learn, "spec", None), [str(name) for name in learn.dls.vocab]
+    task = spec.recipe.task if spec else CLASSIFICATION
     if task == REGRESSION:
-        width = (origin.limits.high - origin.limits.low).tolist()
+        width = (spec.output_range.high - spec.output_range.low).tolist()
         return RegressionEvaluation.from_numbers(paths, targets.double().numpy(), outputs.numpy(), vocab, width)
     if task == MULTILABEL:
         return MultiLabelEvaluation.from_probabilities(paths, targets.numpy() > 0, outputs.sigmoid().numpy(), vocab)

@@ -9,8 +9,8 @@ import numpy as np
 
 from kit.evaluate.result import Result
 from kit.machine import exact_convolutions
-from kit.model.objectives import loss_of
-from kit.train.state import random_numbers_kept
+from kit.tasks.training import training_of
+from kit.train.state import random_state_kept
 
 
 def evaluate_views(learn: Any, plain: Result, views: int) -> Result | None:
@@ -22,9 +22,9 @@ def evaluate_views(learn: Any, plain: Result, views: int) -> Result | None:
     if not views:
         return None
     # `tta` takes its softmax or sigmoid from the loss.
-    own, learn.loss_func = learn.loss_func, loss_of(plain.task, learn.origin.limits)
+    own, learn.loss_func = learn.loss_func, training_of(plain.task).loss(learn.spec.output_range)
     try:
-        with random_numbers_kept(learn.dls), learn.no_bar(), learn.no_logging(), exact_convolutions():
+        with random_state_kept(learn.dls), learn.no_bar(), learn.no_logging(), exact_convolutions():
             outputs, _ = learn.tta(n=views)
     finally:
         learn.loss_func = own

@@ -58,7 +58,7 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Unknown:
+class OODDetector:
     """What was fitted, float32: mean (f,), projection (f, d), points (m, d), nearest (1,), threshold (1,).
 
     An image's score is the distance of its projected features to the `nearest`-th nearest of the points; above the
@@ -91,7 +91,7 @@ class Unknown:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Unknown":
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "OODDetector":
         """What `arrays` gave. Raises `BundleError` that names the field that is missing or not as it should be."""
         names = [field.name for field in fields(cls)]
         for name in {*names, *arrays}:
@@ -103,7 +103,7 @@ class Unknown:
 
 def fit(
     train_features: np.ndarray, train_labels: np.ndarray, valid_features: np.ndarray, method: str = "mahalanobis"
-) -> Unknown | None:
+) -> OODDetector | None:
     """Learn what the training images look like to the network; None where `too_few` says why not.
 
     train_features: (n, f), of the training images as they are, not augmented; train_labels: (n,), any kind;
@@ -118,10 +118,10 @@ def fit(
         return None
     # In C order: safetensors writes the memory as it lies, and would read another matrix back.
     learned = [np.asarray(part, np.float32, order="C") for part in METHODS[method](_directions(train), labels)]
-    scores = Unknown(*learned, threshold=np.zeros(1, np.float32)).scores(valid)
+    scores = OODDetector(*learned, threshold=np.zeros(1, np.float32)).scores(valid)
     # The next number up: rounded down, the threshold would flag the very image that sets it.
     threshold = np.nextafter(np.array([_threshold(scores)], np.float32), np.float32(np.inf))
-    return Unknown(*learned, threshold=threshold)
+    return OODDetector(*learned, threshold=threshold)
 
 
 def too_few(train: int, valid: int) -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kit.errors import BundleError
-from kit.evaluate.unknown import FEWEST_TRAIN, FEWEST_VALID, METHODS, Unknown, fit, too_few
+from kit.evaluate.unknown import FEWEST_TRAIN, FEWEST_VALID, METHODS, OODDetector, fit, too_few
 
 F = 60
 CENTRES = np.abs(np.random.default_rng(99).normal(size=(3, F))) * 3
@@ -22,7 +22,7 @@ def known(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([cloud(0, n, seed), cloud(1, n, seed + 1000)]), np.repeat(["cat", "dog"], n)
 
 
-def fitted(train: int = 100, valid: int = 100, method: str = "mahalanobis") -> Unknown:
+def fitted(train: int = 100, valid: int = 100, method: str = "mahalanobis") -> OODDetector:
     return fit(*known(train, 1), known(valid, 2)[0], method)
 
 
@@ -150,7 +150,7 @@ def test_what_was_stored_scores_the_same(method, tmp_path):
 
     unknown = fitted(method=method)
     save_file(unknown.arrays(), tmp_path / "unknown.safetensors")
-    again = Unknown.from_arrays(load_file(tmp_path / "unknown.safetensors"))
+    again = OODDetector.from_arrays(load_file(tmp_path / "unknown.safetensors"))
     images = np.concatenate([known(50, 5)[0], cloud(2, 50, 5)])
     assert np.array_equal(again.scores(images), unknown.scores(images))
     assert np.array_equal(again.flags(images), unknown.flags(images))
@@ -186,7 +186,7 @@ def test_stored_arrays_that_are_not_as_they_should_be_are_refused_by_name(field,
     if value is None:
         del arrays[field]
     with pytest.raises(BundleError) as caught:
-        Unknown.from_arrays(arrays)
+        OODDetector.from_arrays(arrays)
     assert caught.value.problem == f"what tells unknown images: {text}"
 
 
