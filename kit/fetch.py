@@ -24,7 +24,7 @@ from urllib.request import Request, urlopen
 import kit
 from kit.console import byte_bar
 from kit.errors import FetchError, OutputError
-from kit.offline import look, offline
+from kit.offline import check_connection, offline
 
 ATTEMPTS, TIMEOUT_SECONDS = 5, 15
 BLOCK_BYTES = 1 << 18
@@ -182,7 +182,7 @@ def _receive(source: Source, partial: Path, start: int) -> None:
 
 def _open(url: str, headers: dict[str, str]):
     try:
-        look(url)
+        check_connection(url)
         request = Request(url, headers={"User-Agent": f"kit/{kit.__version__}", **headers})
         return urlopen(request, timeout=TIMEOUT_SECONDS)
     except HTTPError as error:

@@ -10,7 +10,7 @@ import pytest
 from kit import fetch
 from kit.errors import FetchError, OutputError
 from kit.fetch import Source, download
-from kit.offline import look
+from kit.offline import check_connection
 
 CONTENT = bytes(range(256)) * 4000
 OTHER = bytes(reversed(CONTENT))
@@ -233,7 +233,7 @@ def test_a_host_that_drops_what_it_is_sent_is_given_up_after_one_look(to, monkey
 
 def test_with_a_proxy_only_the_proxy_is_asked(monkeypatch):
     monkeypatch.setattr("kit.offline.getproxies", lambda: {"https": "http://127.0.0.1:9"})
-    assert look("https://nowhere.invalid") is None
+    assert check_connection("https://nowhere.invalid") is None
 
 
 def test_a_file_of_another_size_is_not_even_fetched(site, to):

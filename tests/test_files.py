@@ -36,7 +36,7 @@ def test_a_hash_is_that_of_the_bytes(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 1, ALLOCATIONGRANULARITY, 2 * ALLOCATIONGRANULARITY + 1])
 def test_a_file_of_several_pieces_has_one_hash(tmp_path, monkeypatch, size):
-    monkeypatch.setattr("kit.files.LARGEST_PIECE", ALLOCATIONGRANULARITY)
+    monkeypatch.setattr("kit.files.BLOCK_BYTES", ALLOCATIONGRANULARITY)
     content = random.Random(size).randbytes(size)
     (tmp_path / "file").write_bytes(content)
     assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()

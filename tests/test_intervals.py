@@ -8,7 +8,6 @@ import pytest
 from scipy import stats
 
 from kit.intervals import ENOUGH_IMAGES, Estimate, bootstrap_means, paired, pairs_needed, too_few, wilson
-from kit.task import REGRESSION
 
 # statsmodels 0.15.0, proportion_confint(errors, n, method="wilson")
 WILSON = [
@@ -171,12 +170,12 @@ def test_a_pair_of_other_shapes_is_refused(left, right):
 
 def test_too_few_images_are_said_in_words():
     assert too_few(36) == (
-        "36 validation images are too few to tell: a measured error rate of 10 % could truly be 4 to 24 %;"
-        " from 37 images on it is known to within 10 points"
+        "36 validation images are too few to tell: with 4 errors the true error rate could be 4 to 25 %;"
+        " from 37 images on a measured rate of 10 % is known to within 10 points"
     )
     assert too_few(1).startswith("1 validation image is too few to tell")
     assert too_few(0) == "there is no validation image: an error rate cannot be measured"
-    assert too_few(1, REGRESSION) == "1 validation image leaves much open: read the interval, not the figure alone"
+    assert too_few(1, is_rate=False) == "1 validation image leaves much open: read the interval, not the figure alone"
 
 
 def test_enough_images_are_those_from_which_the_interval_is_at_most_20_points_wide():

@@ -70,7 +70,7 @@ def torch_engine(
     import torch
 
     from kit.bundle.inference_model import InBf16, InferenceModel
-    from kit.machine import exact_convolutions
+    from kit.machine import fp32_convolutions
 
     model = InferenceModel(network, rules, task).to(device)
     if device.type != "mps":
@@ -80,7 +80,7 @@ def torch_engine(
 
     @torch.inference_mode()
     def engine(pixels: np.ndarray) -> Answers:
-        with exact_convolutions():
+        with fp32_convolutions():
             return Answers(*(output.cpu().numpy() for output in model(torch.from_numpy(pixels).to(device))))
 
     return engine

@@ -13,7 +13,7 @@ from kit.cli.options import Bundle, Device, Engine
 from kit.console import progress, say
 from kit.errors import DataError
 from kit.files import atomic_path, check_parent
-from kit.machine import heap_kept
+from kit.machine import keep_freed_memory
 from kit.tasks import Prediction, Task, of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def predict(
     if precision != "fp32":
         say(difference(predictor, load(bundle, device, many=False), paths[:COMPARED], precision))
     failed = 0
-    with _writer(out, predictor, top) as write, heap_kept() if many else nullcontext():
+    with _writer(out, predictor, top) as write, keep_freed_memory() if many else nullcontext():
         for one in progress(predictor.predict_each(paths, batch), "predict", total=len(paths)):
             failed += one.error is not None
             write(one)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from kit.errors import FetchError, WeightsError
 from kit.manifest import CONFIG, FORMAT, MOST_CONFIG_BYTES, WEIGHTS
 from kit.model.weight_paths import in_weights_folder, where_to_put
-from kit.offline import look, offline
+from kit.offline import check_connection, offline
 
 PREFIXES = ("hub:", "hf-hub:")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -120,7 +120,7 @@ def _download(repository: Repository, name: str) -> Path:
         raise FetchError(f"{name} of {repository} is not on this machine, and {switch} forbids to fetch it", fix=fix)
     host = urlsplit(constants.ENDPOINT).hostname
     try:
-        look(constants.ENDPOINT)  # fails at once offline; the hub's client would retry for most of a minute
+        check_connection(constants.ENDPOINT)  # fails at once offline; the hub's client would retry for most of a minute
         return Path(hf_hub_download(repository.name, name, revision=repository.revision))
     except errors.GatedRepoError as error:
         raise FetchError(
