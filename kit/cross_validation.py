@@ -18,9 +18,8 @@ import pandas as pd
 from kit import data, evaluate, model, train
 from kit.console import say
 from kit.data.audit import check
-from kit.data.targets import classes_in, strata
 from kit.errors import DataError, RecipeError, some_of
-from kit.evaluate.pictures import as_html, draw_overview, draw_predictions
+from kit.evaluate.pictures import as_html, draw_predictions
 from kit.evaluate.result import Result
 from kit.files import can_be_made, new_folder, write_json, write_text
 from kit.intervals import Estimate
@@ -28,6 +27,7 @@ from kit.model.choice import choose_architecture
 from kit.pipeline import checked_table, divide
 from kit.recipe import Recipe
 from kit.runs import Run, chosen_json, command, free_name
+from kit.tasks.training import training_of
 from kit.views.report import Report, write_report
 
 FEWEST, MOST = 2, 100
@@ -131,13 +131,14 @@ def fold_tables(table: pd.DataFrame, folds: int, recipe: Recipe) -> list[pd.Data
         fix = "leave out --folds, or put the images of train/ and valid/ together"
         raise DataError("the validation images are given, and folds choose their own", fix=fix)
     free = table["split"].isin(["train", "valid"])
-    rows = table[free].assign(label=strata(table.loc[free, "label"], recipe.task, folds))
+    training = training_of(recipe.task)
+    rows = table[free].assign(label=training.strata(table.loc[free, "label"], folds))
     parts = []
     for number, side in enumerate(data.folds(rows, folds, recipe.seed, recipe.split), 1):
         part = table.copy()
         part.loc[free, "split"] = side
         train_side = part.loc[part["split"] == "train", "label"]
-        lacking = sorted(set(classes_in(part["label"], recipe.task)) - set(classes_in(train_side, recipe.task)))
+        lacking = sorted(set(training.count(part["label"])) - set(training.count(train_side)))
         if lacking:
             problem = f"fold {number} of {folds} has no training image of {some_of(lacking)}"
             raise DataError(problem, fix="--split stratified, or fewer folds")
@@ -173,7 +174,7 @@ def write(found: CrossValidation, runs: list[Run], table: pd.DataFrame) -> None:
         write_text(found.folder / f"{name}.csv", rows.to_csv(index=False, lineterminator="\n"))
     pictures = found.folder / "pictures"
     pictures.mkdir()
-    overview = draw_overview(found.evaluation, pictures)
+    overview = found.evaluation.draw_overview(pictures)
     worst = found.evaluation.top_losses(8)
     draw_predictions(found.evaluation, worst, pictures / "top_losses.png", "Highest losses")
     report = Report(

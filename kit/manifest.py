@@ -16,8 +16,9 @@ from typing import Any
 from kit.errors import BundleError
 from kit.files import sha256, write_json, write_text
 from kit.recipe import MOST_PIXELS_A_SIDE, RESIZES
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
+from kit.task import TASKS
 from kit.tasks import of
+from kit.tasks.base import is_number
 
 FORMAT, VERSION = "kit-bundle", 1
 CONFIG, WEIGHTS, ONNX, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
@@ -25,7 +26,6 @@ SEAL = "config.json.sha256"
 EXAMPLES, MISTAKES, TRAINED_ON, UNKNOWN = "examples", "mistakes", "trained_on.txt", "unknown.safetensors"
 FROM_TABLE, CONVERTED = "table", "converted"
 MOST_CONFIG_BYTES = 20_000_000
-LARGEST = 1e100
 HEADS = ("linear", "fastai")
 LEAST_SIZE = 8
 GET_ANOTHER = "get the bundle again from where it was made"
@@ -47,7 +47,6 @@ FIELDS: dict[str, type] = {
     "files": dict,
 }
 MISTAKE_FIELDS: dict[str, type] = {"file": str, "label": str, "prediction": str}
-RANGE_FIELDS: dict[str, type] = {"low": list, "high": list, "bounded": bool}
 IMAGE_FIELDS: dict[str, type] = {"size": int, "resize": str, "at_least": int, "mean": list, "std": list}
 
 
@@ -135,14 +134,14 @@ def _check_form(config: Any, path: Path) -> None:
     if not _is_count(config["image"]["size"]) or not LEAST_SIZE <= config["image"]["size"] <= MOST_PIXELS_A_SIDE:
         problem = f"{path}: field image.size is not a whole number from {LEAST_SIZE} to {MOST_PIXELS_A_SIDE}"
         raise BundleError(problem, fix=GET_ANOTHER)
-    if not _is_number(config["temperature"]) or config["temperature"] <= 0:
+    if not is_number(config["temperature"]) or config["temperature"] <= 0:
         raise BundleError(f"{path}: field temperature is not a number above 0", fix=GET_ANOTHER)
     if config["image"]["resize"] not in RESIZES:
         raise BundleError(f"{path}: field image.resize is none of {', '.join(RESIZES)}", fix=GET_ANOTHER)
     if config["task"] not in TASKS:
         problem = f"{path}: field task is {config['task']!r}, none of {', '.join(TASKS)}"
         raise BundleError(problem, fix="use the kit that wrote it, or a newer one")
-    vocab, fewest = config["vocab"], 2 if config["task"] == CLASSIFICATION else 1
+    vocab, fewest = config["vocab"], of(config["task"]).fewest
     if not all(isinstance(name, str) for name in vocab):
         raise BundleError(f"{path}: field vocab is not a list of texts", fix=GET_ANOTHER)
     if len(vocab) < fewest or len(set(vocab)) != len(vocab) or vocab_hash(vocab) != config["vocab_sha256"]:
@@ -150,29 +149,8 @@ def _check_form(config: Any, path: Path) -> None:
     if WEIGHTS not in config["files"]:
         raise BundleError(f"{path}: field files names no {WEIGHTS}", fix=GET_ANOTHER)
     _check_shown(config, path)
-    _check_task(config, path)
-
-
-def _check_task(config: dict[str, Any], path: Path) -> None:
-    """What a task needs beyond probabilities: thresholds, or the range of its numbers."""
-    count = len(config["vocab"])
-
-    def numbers(values: Any) -> bool:
-        return _all(values, _is_number) and len(values) == count
-
-    if config["task"] == MULTILABEL and not numbers(config.get("thresholds")):
-        raise BundleError(f"{path}: field thresholds is not a list of {count} numbers", fix=GET_ANOTHER)
-    if config["task"] == REGRESSION:
-        limits = config.get("range")
-        good = isinstance(limits, dict) and _fits(limits, RANGE_FIELDS)
-        good = good and numbers(limits["low"]) and numbers(limits["high"])
-        if not good or any(low >= high for low, high in zip(limits["low"], limits["high"], strict=True)):
-            raise BundleError(f"{path}: field range has no low and high for {count} numbers", fix=GET_ANOTHER)
-    figures = config["metrics"]
-    for name in (of(config["task"]).headline, "n", "low", "high"):
-        may_be_none = config["task"] == REGRESSION and name != "n"
-        if not _is_number(figures.get(name)) and not (may_be_none and figures.get(name, 0) is None):
-            raise BundleError(f"{path}: field metrics.{name} is not a number", fix=GET_ANOTHER)
+    if problem := of(config["task"]).problem(config):
+        raise BundleError(f"{path}: {problem}", fix=GET_ANOTHER)
 
 
 def _check_shown(config: dict[str, Any], path: Path) -> None:
@@ -187,15 +165,11 @@ def _check_shown(config: dict[str, Any], path: Path) -> None:
 def _is_mistake(one: Any) -> bool:
     if not isinstance(one, dict) or not _fits(one, MISTAKE_FIELDS):
         return False
-    return one.get("probability") is None or _is_number(one["probability"])
+    return one.get("probability") is None or is_number(one["probability"])
 
 
 def _all(values: Any, test: Callable[[Any], bool]) -> bool:
     return isinstance(values, list) and all(map(test, values))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _is_count(value: Any) -> bool:

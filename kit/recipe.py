@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from kit.errors import RecipeError, did_you_mean
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
+from kit.task import CLASSIFICATION, TASKS
+from kit.tasks import of
 
 RESIZES = ("crop", "pad", "squish")
 SPLITS = ("stratified", "random", "grouped", "given")
@@ -230,14 +231,6 @@ _CHOICES = {
 _OF_ALL_LAYERS = ("rate", "lr_mult", "progressive", "mixup", "cutmix", "label_smoothing", "clip", "patience")
 _OF_THE_LEARNER = ("task", "arch", "weights", "y_range", "size", "presize", "resize")
 _OF_THE_LEARNER += ("augment", "batch", "sampler", "device", "workers")
-_ONLY_FOR = {
-    "delimiter": (MULTILABEL,),
-    "targets": (MULTILABEL, REGRESSION),
-    "y_range": (REGRESSION,),
-    "label_smoothing": (CLASSIFICATION,),
-    "class_weights": (CLASSIFICATION, MULTILABEL),
-    "sampler": (CLASSIFICATION,),
-}
 
 
 def _check_number(field: Any, value: Any) -> None:
@@ -285,14 +278,15 @@ def _changed(recipe: Recipe, name: str) -> bool:
 
 def _check_task(recipe: Recipe) -> None:
     """Fields that mean nothing for the recipe's task, and names and ranges that cannot be."""
-    for name, tasks in _ONLY_FOR.items():
-        if recipe.task not in tasks and _changed(recipe, name):
+    for name in {name: None for task in TASKS for name in of(task).recipe_fields}:
+        if name not in of(recipe.task).recipe_fields and _changed(recipe, name):
             problem = f"{name}={getattr(recipe, name)!r} means nothing for the task {recipe.task}"
+            tasks = [task for task in TASKS if name in of(task).recipe_fields]
             raise RecipeError(problem, fix=f"leave it out, or say task={' or '.join(tasks)}")
     names = recipe.target_names()
     if not all(names) or len(set(names)) != len(names):
         raise RecipeError(f"targets={recipe.targets!r} names a column twice, or none", fix="targets='width,height'")
-    if recipe.task == MULTILABEL and not recipe.delimiter:
+    if not recipe.delimiter:
         raise RecipeError("delimiter='' separates nothing", fix="delimiter=';', or what stands between your labels")
     recipe.limits()
 

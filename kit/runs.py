@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kit.data.audit import check
-from kit.evaluate.pictures import as_html, draw_overview, draw_predictions
+from kit.evaluate.pictures import as_html, draw_predictions
 from kit.evaluate.result import Result
 from kit.files import write_json, write_text
 from kit.intervals import Estimate
@@ -177,7 +177,7 @@ def write_run(run: Run) -> None:
     pictures.mkdir()
     draw_curves(run.history, pictures / "curves.png")
     result = run.evaluation
-    overview = draw_overview(result, pictures)
+    overview = result.draw_overview(pictures)
     draw_predictions(result, result.top_losses(8), pictures / "top_losses.png", "Highest losses")
     draw_predictions(result, result.telling(), pictures / "predictions.png", "Predictions on validation images")
     write_report(report_of(run, overview), run.folder / "report.html")

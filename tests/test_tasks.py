@@ -20,7 +20,8 @@ from kit.errors import BundleError, DataError, RecipeError
 from kit.evaluate.comparison import compare
 from kit.manifest import CARD, write_config
 from kit.task import numbers_of
-from kit.train.losses import presence_weights, training_loss
+from kit.tasks.training import training_of
+from kit.train.losses import training_loss
 
 
 def labels_csv(folder: Path, shapes: Path, head: list[str], cells) -> Path:
@@ -241,13 +242,14 @@ def test_two_runs_of_numbers_are_not_compared_by_right_and_wrong(numbers):
 
 
 def test_balanced_class_weights_make_presence_weigh_as_absence(shapes, light, tmp_path):
-    assert presence_weights(["a;b", "a", "a", ""], ["a", "b"]) == [1 / 3, 3]
+    weights = training_of("multilabel").class_weights
+    assert weights(["a;b", "a", "a", ""], ["a", "b"]) == [1 / 3, 3]
     labels = str(labels_csv(tmp_path, shapes, ["label"], several))
     recipe = replace(light, labels=labels, task="multilabel", delimiter=" ", class_weights="balanced")
     learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes, **data.table_args(recipe))), recipe)
     loss = training_loss(learn, recipe)
     assert loss.func.pos_weight.tolist() == pytest.approx(
-        presence_weights(learn.dls.train_ds.items["label"].tolist(), learn.dls.vocab)
+        weights(learn.dls.train_ds.items["label"].tolist(), learn.dls.vocab)
     )
     assert np.isfinite(train.fine_tune(learn, recipe).rows[-1]["train_loss"])
 

@@ -1,23 +1,19 @@
 """What a bundle stores beside the network: calibration, thresholds or range, and the out-of-distribution detector.
 
-temperature = calibration_of(result).temperature; detector, figures = fit_ood_detector(learn, result)
+rules = answer_rules(spec, result); detector, figures = fit_ood_detector(learn, result)
 """
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kit.data.targets import strata
-from kit.evaluate.calibration import Calibration, calibrate
-from kit.evaluate.evaluation import MOST_KEPT, Evaluation, evenly
+from kit.evaluate.evaluation import MOST_KEPT, evenly
 from kit.evaluate.result import Result
-from kit.evaluate.thresholds import fit_thresholds
 from kit.evaluate.unknown import OODDetector, fit, too_few
 from kit.model.build import ModelSpec, features_of, spec_of
 from kit.model.heads import LINEAR
-from kit.task import CLASSIFICATION, MULTILABEL
+from kit.tasks.training import training_of
 from kit.train.precision import precision_for
 
 MOST_TRAIN = 400
@@ -26,19 +22,7 @@ FEWEST_ALIKE = 5
 
 def answer_rules(spec: ModelSpec, result: Result) -> dict[str, Any]:
     """Fields of config.json that turn outputs into answers: a temperature, thresholds, or the range of numbers."""
-    if result.task == CLASSIFICATION:
-        calibration = calibration_of(result)
-        return {"temperature": calibration.temperature, "calibration": asdict(calibration)}
-    if result.task == MULTILABEL:
-        fitted = asdict(fit_thresholds(result.probabilities, result.truth))
-        return {"thresholds": fitted.pop("values"), "thresholds_fit": fitted}
-    return {"range": spec.output_range.to_json()}
-
-
-def calibration_of(evaluation: Evaluation) -> Calibration:
-    """The temperature for an evaluation's probabilities, and the calibration error without and with it."""
-    truth = [evaluation.vocab.index(label) for label in evaluation.predictions["label"]]
-    return calibrate(evaluation.probabilities, np.array(truth))
+    return result.answer_rules() | ({"range": spec.output_range.to_json()} if spec.output_range is not None else {})
 
 
 def fit_ood_detector(learn: Any, result: Result) -> tuple[OODDetector | None, dict[str, Any]]:
@@ -54,7 +38,7 @@ def fit_ood_detector(learn: Any, result: Result) -> tuple[OODDetector | None, di
     valid = result.predictions["path"].iloc[evenly(result.n, MOST_KEPT)].tolist()
     if reason := too_few(len(train), len(valid)):
         return None, {"reason": reason}
-    labels = np.array(strata(train["label"].tolist(), result.task, FEWEST_ALIKE))
+    labels = np.array(training_of(result.task).strata(train["label"].tolist(), FEWEST_ALIKE))
     # Training images only give a mean and a covariance, so bf16 is exact enough for them. Validation images set the
     # threshold, with which a bundle compares features in fp32.
     spec = spec_of(learn)

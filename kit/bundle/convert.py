@@ -1,9 +1,9 @@
-"""A learner that plain fastai exported, as a bundle: opened once, by somebody who trusts it, and never again.
+"""Convert a learner that was exported by plain fastai to a bundle.
 
 folder = convert("export.pkl", "pets-bundle", labelled_images("photos", label="is_cat"), names=["dog", "cat"])
 
-What a bundle cannot hold (a label function of a notebook, callbacks) is left behind; weights, classes and image rules
-go along, and the bundle must predict what the learner predicts.
+The export is unpickled once, which runs code in it. The bundle keeps weights, classes and image rules, but no functions
+(labelling, callbacks), and must predict what the learner predicts.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from kit.bundle.onnx import TOLERANCE
 from kit.bundle.write import TrainingData, save_network
 from kit.data.images import open_image, prepare_image
 from kit.errors import BundleError, first_line
-from kit.evaluate.evaluation import Evaluation, check_labels
+from kit.evaluate.classification import Evaluation, check_labels
 from kit.files import sha256
 from kit.manifest import CONVERTED
 from kit.model.architectures import Architecture, find_architecture
@@ -39,7 +39,8 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Proof:
-    """How a bundle's predictions differ from the export's: on how many images, by how much, and in how many classes."""
+    """Differences between predictions of a bundle and of the export: the largest one of a probability, and how many
+    images with another class."""
 
     images: int
     largest_difference: float
@@ -63,10 +64,11 @@ def convert(
     examples: bool = True,
     onnx: bool = True,
 ) -> tuple[Path, Proof]:
-    """Write an export as a bundle into the new folder `out`; returns it, and the proof.
+    """Convert the export at `path` to a bundle in the new folder `out`; returns the folder and the comparison.
 
-    rows: at least 8 labelled images (path, label): on them the bundle must predict what the learner predicts, and its
-    error rate is measured. tolerance: how much a probability may differ. Raises `BundleError`.
+    rows: at least 8 labelled images (path, label), on which the predictions are compared and the error rate is
+    measured. names, arch: of the classes and the network, where the export does not say. tolerance: the largest
+    accepted difference of a probability. Raises `BundleError`.
     """
     path = Path(path)
     if len(rows) < FEWEST_IMAGES:
@@ -92,7 +94,7 @@ def convert(
 def predictions_of(learn: Learner, paths: Sequence[str]) -> np.ndarray:
     """The export's own probabilities (n, classes), in float64, through its own transforms of validation images.
 
-    The files are opened as kit opens them: fastai leaves photos lying on their side where the camera was turned.
+    Files are opened by kit, because fastai ignores the EXIF orientation.
     """
     loader, parts = learn.dls.valid, []
     for pipeline in (loader.after_item, loader.after_batch):
@@ -120,7 +122,7 @@ def _network(exported: Exported, architecture: Architecture) -> nn.Module:
 
 
 def _probabilities(network: nn.Module, rules: dict[str, Any], paths: Sequence[str]) -> np.ndarray:
-    """The same through the bundle's way: float64 (n, classes)."""
+    """Probabilities (n, classes), float64, computed as a bundle computes them."""
     engine = torch_engine(network, rules, CPU)
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     parts = [engine(np.stack([prepare_image(path, rules) for path in batch])).outputs for batch in batches]
@@ -128,7 +130,7 @@ def _probabilities(network: nn.Module, rules: dict[str, Any], paths: Sequence[st
 
 
 def _compare(ours: np.ndarray, theirs: np.ndarray, paths: Sequence[str], tolerance: float) -> Proof:
-    """How far the two are apart; `BundleError` where that is too far."""
+    """The differences; `BundleError` where a probability differs by more than `tolerance`."""
     gaps = np.abs(ours - theirs).max(1)
     worst = int(gaps.argmax())
     proof = Proof(len(paths), float(gaps[worst]), int((ours.argmax(1) != theirs.argmax(1)).sum()))

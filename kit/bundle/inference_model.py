@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from kit.model.heads import Range, split_head
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
+from kit.task import CLASSIFICATION
+from kit.tasks import of
 
 
 class InferenceModel(nn.Module):
@@ -59,7 +60,7 @@ class InferenceHead(nn.Module):
         pooling, classifier = split_head(head)
         self.pool = nn.Sequential(*pooling) if pooling else None
         output_range = classifier.pop() if isinstance(classifier[-1], Range) else None
-        self.output_range = output_range if task == REGRESSION else None
+        self.output_range = output_range
         self.classifier = LinearHead(*classifier) if len(classifier) == 1 else TwoLayerHead(classifier)
 
     def forward(self, activations: Tensor) -> tuple[Tensor, ...]:
@@ -75,7 +76,7 @@ class InferenceHead(nn.Module):
         """Logits (n, classes) to probabilities by softmax or, for multilabel, sigmoid; or to numbers in their range."""
         if self.output_range is not None:
             return self.output_range(logits)
-        return logits.sigmoid() if self.task == MULTILABEL else logits.softmax(1)
+        return of(self.task).activation(logits)
 
     def maps(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Grad-CAM of every class: activations (n, k, h, w), gradients of logits by features (n or 1, classes, f).

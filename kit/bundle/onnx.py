@@ -27,7 +27,7 @@ from kit.features.compute import store_of
 from kit.files import atomic_path, sha256
 from kit.manifest import ONNX, find_bundle, read_config, write_config
 from kit.model.heads import featurizer
-from kit.task import CLASSIFICATION, REGRESSION
+from kit.tasks import of
 
 OUTPUTS = ("outputs", "features", "maps")
 TOLERANCE = 1e-4
@@ -60,10 +60,7 @@ def outputs(predictor: Predictor, images: Sequence[Source]) -> np.ndarray:
 
 def largest_difference(config: Mapping[str, Any], found: np.ndarray, expected: np.ndarray) -> float:
     """The largest absolute difference of outputs (images, classes); of regression as a share of each range."""
-    width = 1.0
-    if config["task"] == REGRESSION:
-        width = np.subtract(config["range"]["high"], config["range"]["low"])
-    return float((np.abs(found - expected) / width).max())
+    return float((np.abs(found - expected) / of(config["task"]).width(config)).max())
 
 
 def prove(folder: Path, config: dict[str, Any], path: Path, images: Sequence[Source], expected: np.ndarray) -> float:
@@ -73,12 +70,10 @@ def prove(folder: Path, config: dict[str, Any], path: Path, images: Sequence[Sou
     """
     found = outputs(Predictor(config, onnx_engine(path, config), folder), images)
     difference = largest_difference(config, found, expected)
-    changed = 0
-    if config["task"] == CLASSIFICATION:
-        changed = int((found.argmax(1) != expected.argmax(1)).sum())
+    task = of(config["task"])
+    changed = task.changed(found, expected)
     if not difference <= TOLERANCE or changed:
-        what = "a number, in widths of its range," if config["task"] == REGRESSION else "a probability"
-        problem = f"as ONNX the network answers differently: {what} by {difference:.2g}"
+        problem = f"as ONNX the network answers differently: {task.difference} by {difference:.2g}"
         problem += f", and another class comes first for {changed} of {len(images)} images" if changed else ""
         raise BundleError(problem, fix="leave it out (--no-onnx); the bundle then predicts with torch")
     return difference

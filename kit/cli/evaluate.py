@@ -77,10 +77,10 @@ def labels_read_as(config: dict[str, Any], targets: str | None, delimiter: str |
 
 def check(labels: list[str], predictor: "Predictor") -> None:
     """Raise `DataError` for classes that the bundle does not know."""
-    from kit.data.targets import classes_in
-    from kit.evaluate.evaluation import check_labels
+    from kit.evaluate.classification import check_labels
+    from kit.tasks.training import training_of
 
-    check_labels(list(classes_in(labels, predictor.task)), predictor.vocab)
+    check_labels(list(training_of(predictor.task).count(labels)), predictor.vocab)
 
 
 def label_of_bundle(label: str) -> str:

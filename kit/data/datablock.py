@@ -5,20 +5,17 @@ dls = blocks(Recipe(size=128)).dataloaders(table)       # real fastai objects: d
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from fastai.vision.all import (
-    CategoryBlock,
     DataBlock,
     DataLoaders,
     IntToFloatTensor,
-    MultiCategoryBlock,
     Pipeline,
-    RegressionSetup,
     Transform,
     TransformBlock,
     WeightedDL,
@@ -32,7 +29,7 @@ from kit.data.transforms import OpenImage, Square
 from kit.errors import RecipeError
 from kit.machine import core_count
 from kit.recipe import Recipe
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of
+from kit.tasks.training import training_of
 
 MOST_WORKERS = 8
 
@@ -62,7 +59,7 @@ def blocks(
     added by `model.learner`, which knows the weights. `recipe.batch`, `device` and `workers` become the defaults of
     `.dataloaders(table)`.
     """
-    wanted = max(recipe.size, recipe.presize or 0)
+    wanted, training = max(recipe.size, recipe.presize or 0), training_of(recipe.task)
     arguments = {
         "blocks": (TransformBlock(type_tfms=OpenImage(wanted), batch_tfms=IntToFloatTensor), training.block()),
         "get_x": image_path,

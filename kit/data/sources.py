@@ -12,10 +12,11 @@ import pandas as pd
 from kit.data.listing import CLASSES, empty_folders, find_folder, listed
 from kit.data.scan import FileFacts, Scan, scan_images
 from kit.data.splits import assign_splits, join_groups
-from kit.data.targets import Targets, strata
+from kit.data.targets import Targets
 from kit.errors import DataError, some_of
 from kit.manifest import FROM_TABLE
 from kit.recipe import UNLABELLED, Recipe, label_name
+from kit.tasks.training import training_of
 
 COLUMNS = ["path", "label", "split", "group", "sha256"]
 MOST_BROKEN = 0.2
@@ -74,7 +75,8 @@ def survey(
     rows, broken = _without_broken(rows, scan.facts)
     rows["sha256"] = [fact.sha256 for fact in scan.good]
     rows["group"] = join_groups(rows["group"].tolist(), scan.duplicates())
-    rows["split"] = assign_splits(rows.assign(label=training_of(targets.task).strata(rows["label"])), split, valid, seed)
+    strata = training_of(targets.task).strata(rows["label"])
+    rows["split"] = assign_splits(rows.assign(label=strata), split, valid, seed)
     rows = _with_looks(rows[COLUMNS], scan)
     rows.attrs = facts | {"left_out": skipped + broken, "split": "given" if given else split}
     rows.attrs["label"] = FROM_TABLE if labels is not None or isinstance(source, pd.DataFrame) else label_name(label)

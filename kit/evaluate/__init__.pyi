@@ -1,5 +1,6 @@
+from .classification import Evaluation
 from .comparison import compare
-from .evaluation import Evaluation, evaluate
+from .evaluation import evaluate
 from .pictures import draw_overview, draw_predictions
 from .result import Result
 from .tta import evaluate_views

@@ -3,9 +3,10 @@
 result = MultiLabelEvaluation.from_probabilities(paths, truth, probabilities, ["cat", "dog"]); result.f1
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ import pandas as pd
 
 from kit import scores
 from kit.errors import DataError
+from kit.evaluate.pictures import draw_classes
 from kit.evaluate.result import PROBABILITY, Result, plain_json
+from kit.evaluate.thresholds import fit_thresholds
 from kit.intervals import Estimate, bootstrap_means, wilson
 from kit.task import HALF, MULTILABEL, NONE, classes_of, join_classes
+from kit.tasks import of
 
 SMALLEST = 1e-12
 
@@ -56,13 +60,21 @@ class MultiLabelEvaluation(Result):
         return cls(pd.concat([table, pd.DataFrame(columns)], axis=1), vocab, thresholds)
 
     @classmethod
-    def from_predictions(
-        cls, predictions: Sequence[Any], labels: Sequence[str], vocab: Sequence[str], thresholds: Sequence[float]
+    def from_outputs(
+        cls, paths: Sequence[str], outputs: Any, targets: Any, vocab: Sequence[str], output_range: Any = None
     ) -> "MultiLabelEvaluation":
-        """From a bundle's predictions (`kit.bundle.Prediction`, none with an error) and the true label texts."""
+        """From a network's logits and the truth (images, classes) that fastai made of the labels."""
+        return cls.from_probabilities(paths, targets.numpy() > 0, of(cls.task).activation(outputs).numpy(), vocab)
+
+    @classmethod
+    def from_predictions(
+        cls, predictions: Sequence[Any], labels: Sequence[str], config: Mapping[str, Any]
+    ) -> "MultiLabelEvaluation":
+        """From a bundle's predictions (`kit.tasks.Prediction`, none with an error), the true labels and its config."""
+        vocab, paths = config["vocab"], [one.path for one in predictions]
         truth = np.array([[name in classes_of(label) for name in vocab] for label in labels])
         probabilities = np.array([[one.probabilities[name] for name in vocab] for one in predictions])
-        return cls.from_probabilities([one.path for one in predictions], truth, probabilities, vocab, thresholds)
+        return cls.from_probabilities(paths, truth, probabilities, vocab, config["thresholds"])
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -160,6 +172,15 @@ class MultiLabelEvaluation(Result):
         if len(self.vocab) > 1 and worst.iloc[0] < 1:
             lines.append("found worst: " + "; ".join(f"{name} (F1 {value:.2f})" for name, value in worst.items()))
         return lines + self.remarks()
+
+    def answer_rules(self) -> dict[str, Any]:
+        """The threshold of each class that gives the highest F1, and F1 without and with them."""
+        fitted = asdict(fit_thresholds(self.probabilities, self.truth))
+        return {"thresholds": fitted.pop("values"), "thresholds_fit": fitted}
+
+    def draw_overview(self, folder: Path) -> Path:
+        """F1 and average precision of each class."""
+        return draw_classes(self, folder / "classes.png")
 
 
 def _text(row: np.ndarray, vocab: Sequence[str]) -> str:

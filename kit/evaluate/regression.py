@@ -3,9 +3,10 @@
 result = RegressionEvaluation.from_numbers(paths, truth, numbers, ["age"], [100.0]); result.headline
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ import pandas as pd
 
 from kit import scores
 from kit.errors import DataError
+from kit.evaluate.pictures import draw_scatter
 from kit.evaluate.result import Result, plain_json
 from kit.intervals import Estimate, bootstrap_means
 from kit.task import REGRESSION, join_numbers, numbers_of, shown
+from kit.tasks import of
 
 TRUE, PREDICTED = "true_", "predicted_"
 
@@ -57,16 +60,24 @@ class RegressionEvaluation(Result):
         return cls(pd.concat([table, pd.DataFrame(columns)], axis=1), [str(name) for name in vocab], list(width))
 
     @classmethod
-    def from_predictions(
-        cls, predictions: Sequence[Any], labels: Sequence[str], vocab: Sequence[str], width: Sequence[float]
+    def from_outputs(
+        cls, paths: Sequence[str], outputs: Any, targets: Any, vocab: Sequence[str], output_range: Any = None
     ) -> "RegressionEvaluation":
-        """From a bundle's predictions (`kit.bundle.Prediction`, none with an error) and the true label texts."""
-        truth = np.array([numbers_of(label) for label in labels])
+        """From a network's numbers, the truth (images, targets) that fastai made of the labels, and their range."""
+        width = (output_range.high - output_range.low).tolist()
+        return cls.from_numbers(paths, targets.double().numpy(), outputs.numpy(), vocab, width)
+
+    @classmethod
+    def from_predictions(
+        cls, predictions: Sequence[Any], labels: Sequence[str], config: Mapping[str, Any]
+    ) -> "RegressionEvaluation":
+        """From a bundle's predictions (`kit.tasks.Prediction`, none with an error), the true labels and its config."""
+        vocab, truth = config["vocab"], np.array([numbers_of(label) for label in labels])
         if truth.ndim == 2 and truth.shape[1] != len(vocab):
             problem = f"the images have {truth.shape[1]} numbers each, and the bundle predicts {', '.join(vocab)}"
             raise DataError(problem, fix=f"name its columns: --targets {','.join(vocab)}")
         numbers = np.array([[one.numbers[name] for name in vocab] for one in predictions])
-        return cls.from_numbers([one.path for one in predictions], truth, numbers, vocab, width)
+        return cls.from_numbers([one.path for one in predictions], truth, numbers, vocab, of(cls.task).width(config))
 
     @property
     def truth(self) -> np.ndarray:
@@ -143,3 +154,7 @@ class RegressionEvaluation(Result):
             for row in self.per_target.itertuples()
         ]
         return [*lines, f"R2 {self.headline}" + (", the mean of all" if len(self.vocab) > 1 else ""), *self.remarks()]
+
+    def draw_overview(self, folder: Path) -> Path:
+        """Predicted over true numbers."""
+        return draw_scatter(self, folder / "scatter.png")

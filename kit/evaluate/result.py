@@ -1,14 +1,16 @@
 """What every result is, whatever the task: predictions on labelled images, one figure with its interval, and words."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from kit.intervals import Estimate, too_few
+from kit.tasks import of
 
 PROBABILITY = "p_"
 
@@ -30,6 +32,18 @@ class Result(ABC):
 
     words: ClassVar[str]
     """What people call it."""
+
+    @classmethod
+    @abstractmethod
+    def from_outputs(
+        cls, paths: Sequence[str], outputs: Any, targets: Any, vocab: Sequence[str], output_range: Any = None
+    ) -> "Result":
+        """From the float64 tensor (images, outputs) that a network's last layer gave, and fastai's targets."""
+
+    @classmethod
+    @abstractmethod
+    def from_predictions(cls, predictions: Sequence[Any], labels: Sequence[str], config: Mapping[str, Any]) -> "Result":
+        """From a bundle's predictions, none with an error, the true labels, and the bundle's config."""
 
     @property
     def n(self) -> int:
@@ -75,6 +89,18 @@ class Result(ABC):
     def mistakes(self, count: int) -> pd.DataFrame:
         """A few bad predictions worth a look."""
 
+    @abstractmethod
+    def draw_overview(self, folder: Path) -> Path:
+        """Draw the picture of the whole result into a folder; returns its path."""
+
+    def answer_rules(self) -> dict[str, Any]:
+        """What a bundle's config.json needs to turn outputs into answers, fitted on these predictions."""
+        return {}
+
+    def reliability(self) -> dict[str, Any] | None:
+        """The dots of the reliability diagram and the calibration error, of one class an image."""
+        return None
+
     def telling(self, count: int = 4) -> pd.DataFrame:
         """Good predictions, and the worst mistake where there is one."""
         worst = self.mistakes(1)
@@ -91,7 +117,7 @@ class Result(ABC):
 
     def remarks(self) -> list[str]:
         """Whether so few images can tell, in words."""
-        small = too_few(self.n, self.task)
+        small = too_few(self.n, of(self.task).is_rate)
         return [f"note: {small}"] if small else []
 
 

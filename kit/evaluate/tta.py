@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kit.evaluate.result import Result
-from kit.machine import exact_convolutions
+from kit.machine import fp32_convolutions
 from kit.tasks.training import training_of
 from kit.train.state import random_state_kept
 
@@ -24,7 +24,7 @@ def evaluate_views(learn: Any, plain: Result, views: int) -> Result | None:
     # `tta` takes its softmax or sigmoid from the loss.
     own, learn.loss_func = learn.loss_func, training_of(plain.task).loss(learn.spec.output_range)
     try:
-        with random_state_kept(learn.dls), learn.no_bar(), learn.no_logging(), exact_convolutions():
+        with random_state_kept(learn.dls), learn.no_bar(), learn.no_logging(), fp32_convolutions():
             outputs, _ = learn.tta(n=views)
     finally:
         learn.loss_func = own

@@ -9,7 +9,6 @@ average and maximum pooling and two linear layers with batch norm and dropout: i
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from fastai.vision.all import AdaptiveConcatPool2d
 from fastai.vision.learner import add_head
@@ -18,9 +17,8 @@ from torch import Tensor, nn
 from kit.manifest import HEADS
 from kit.model.architectures import Body, build_network, cut_body, find_architecture
 from kit.recipe import Recipe
-from kit.task import numbers_of
+from kit.tasks.training import training_of
 
-MARGIN = 0.1
 LINEAR, FASTAI = HEADS
 
 
@@ -51,16 +49,10 @@ class Range(nn.Module):
         return cls(values["low"], values["high"], values["bounded"])
 
 
-def range_of(recipe: Recipe, labels: Sequence[str]) -> Range:
-    """The range of regression: the recipe's, or that of the training labels, extended by a tenth at both ends."""
-    values = np.array([numbers_of(label) for label in labels], dtype=np.float64)
-    low, high = values.min(0), values.max(0)
-    spread = np.where(high > low, high - low, 1.0)
-    if recipe.limits():
-        low, high = (np.full(values.shape[1], end) for end in recipe.limits())
-    else:
-        low, high = low - MARGIN * spread, high + MARGIN * spread
-    return Range(low.tolist(), high.tolist(), bounded=recipe.y_range != "none")
+def range_of(recipe: Recipe, labels: Sequence[str]) -> Range | None:
+    """The range of regression's numbers, from the recipe or the labels of the training images; None for classes."""
+    ends = training_of(recipe.task).ends(labels, recipe.limits())
+    return Range(*ends, bounded=recipe.y_range != "none") if ends else None
 
 
 def with_head(body: Body, outputs: int, output_range: Range | None = None, kind: str = FASTAI) -> nn.Module:

@@ -98,6 +98,7 @@ class Task(ABC):
     heading: str  # above the figures of `scales`
     noun, nouns = "class", "classes"  # what a name in the vocabulary stands for
     output, outputs = "probability", "probabilities"  # what the network computes; `outputs` is a field of Prediction
+    difference = "a probability"  # what differs between two networks, in the unit of `width`
     joiner = ", "
     tag = "image-classification"  # on the Hugging Face Hub
     purpose: str
@@ -112,6 +113,10 @@ class Task(ABC):
     json_fields: tuple[str, ...]
     breakdown_key = "per_class"  # of config.json["metrics"]
     figures: tuple[str, ...]  # keys of FIGURES
+    fewest = 1  # names in the vocabulary
+    is_rate = False  # whether the main figure is a share of the images that are wrong
+    always_measured = True  # whether the main figure is always a number; R2 of equal numbers is none
+    recipe_fields: tuple[str, ...]  # fields of a Recipe that mean nothing for other tasks
     published: tuple[str, ...]  # further keys of config.json["metrics"] that the REST API tells
     text = staticmethod(percent)  # writes an output
     score = staticmethod(SCORE)  # writes the main figure
@@ -119,6 +124,26 @@ class Task(ABC):
     @abstractmethod
     def answer(self, outputs: dict[str, float], config: Config) -> dict[str, Any]:
         """What the outputs of one image mean: fields of a `Prediction`."""
+
+    @abstractmethod
+    def activation(self, logits: Any) -> Any:
+        """From the last layer's torch tensor (n, outputs) to probabilities, or numbers as they are."""
+
+    def width(self, config: Config) -> Any:
+        """The unit in which outputs are compared: 1, or the width of each number's range."""
+        return 1.0
+
+    def changed(self, outputs: Any, expected: Any) -> int:
+        """For how many images other outputs, arrays (n, outputs), mean another class where only one is the answer."""
+        return 0
+
+    def problem(self, config: Config) -> str | None:
+        """What of config.json this task needs and does not find, or None."""
+        for key in (self.headline, "n", "low", "high"):
+            value = config["metrics"].get(key, "")
+            if not is_number(value) and (value is not None or self.always_measured or key == "n"):
+                return f"field metrics.{key} is not a number"
+        return None
 
     @abstractmethod
     def parts(self, one: Prediction, most: int = 1) -> list[tuple[str, str]]:
@@ -207,6 +232,11 @@ def rounded(value: Any) -> Any:
 def is_number(value: Any) -> bool:
     """Whether a value of a bundle, which may come from a stranger, is a number that can be shown."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
+
+
+def are_numbers(values: Any, count: int) -> bool:
+    """Whether the values are a list of so many numbers."""
+    return isinstance(values, list) and len(values) == count and all(map(is_number, values))
 
 
 def numbers_in(values: Any, *keys: str) -> list[float] | None:

@@ -13,6 +13,8 @@ class Classification(Task):
 
     name, headline, heading = CLASSIFICATION, "error_rate", "Error rate"
     joiner = " or "
+    fewest, is_rate = 2, True
+    recipe_fields = ("label_smoothing", "class_weights", "sampler")
     purpose = "Assigns one of these classes to an image"
     limit = "It knows only these classes and assigns one of them to any image, whatever the image shows."
     answer_columns = (("prediction", "label"), ("probability", "probability"))
@@ -26,6 +28,14 @@ class Classification(Task):
         """The class of the highest probability."""
         best = max(outputs, key=outputs.get)
         return {"label": best, "probability": outputs[best], "probabilities": outputs}
+
+    def activation(self, logits: Any) -> Any:
+        """Softmax."""
+        return logits.softmax(1)
+
+    def changed(self, outputs: Any, expected: Any) -> int:
+        """For how many images another class has the highest probability."""
+        return int((outputs.argmax(1) != expected.argmax(1)).sum())
 
     def parts(self, one: Prediction, most: int = 1) -> list[tuple[str, str]]:
         """The likeliest classes."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kit.task import MULTILABEL, NONE, classes_of, join_classes, percent, shown
-from kit.tasks.base import Config, Prediction, Task, numbers_in
+from kit.tasks.base import Config, Prediction, Task, are_numbers, numbers_in
 
 MOST_SHOWN, LEAST_OTHERS, MOST_FOUND = 5, 2, 20
 
@@ -16,6 +16,7 @@ class MultiLabel(Task):
     purpose = "Finds which of these classes are in an image, any number of them"
     limit = "It knows only these classes and may find them in any image, whatever the image shows."
     overview = "F1 and average precision of each class, the lowest last; in brackets, how many images have the class."
+    recipe_fields = ("delimiter", "targets", "class_weights")
     json_fields = ("labels", "probabilities")
     figures = ("n", "threshold", "precision", "recall", "f1", "average_precision")
     published = ("mean_average_precision", "exact")
@@ -25,6 +26,17 @@ class MultiLabel(Task):
         least = self.thresholds(config)
         found = sorted((name for name in outputs if outputs[name] >= least[name]), key=lambda name: -outputs[name])
         return {"label": join_classes(found), "labels": tuple(found), "probabilities": outputs}
+
+    def activation(self, logits: Any) -> Any:
+        """Sigmoid."""
+        return logits.sigmoid()
+
+    def problem(self, config: Config) -> str | None:
+        """Whether each class has a threshold."""
+        count = len(config["vocab"])
+        if not are_numbers(config.get("thresholds"), count):
+            return f"field thresholds is not a list of {count} numbers"
+        return super().problem(config)
 
     def parts(self, one: Prediction, most: int = 1) -> list[tuple[str, str]]:
         """The classes; where there is none, the likeliest."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from kit.errors import some_of
 from kit.task import REGRESSION, numbers_of, percent, shown
-from kit.tasks.base import ROOM, Config, Prediction, Scale, Task, numbers_in
+from kit.tasks.base import ROOM, Config, Prediction, Scale, Task, are_numbers, numbers_in
 
 MOST_SCALES, MOST_NAMED = 6, 12
 
@@ -15,6 +15,7 @@ class Regression(Task):
 
     name, headline, heading = REGRESSION, "r2", "Mean absolute error"
     noun, nouns, output, outputs = "number", "numbers", "number", "numbers"
+    difference = "a number, in widths of its range,"
     tag = "image-regression"
     purpose = "Predicts these numbers from an image"
     limit = "It answers with numbers for any image, whatever the image shows."
@@ -23,6 +24,8 @@ class Regression(Task):
     speaks_for = "a higher number"
     answer_columns = ()
     prefix, digits = "predicted_", ".7g"
+    always_measured = False
+    recipe_fields = ("targets", "y_range")
     json_fields = ("numbers",)
     breakdown_key = "per_target"
     figures = ("mae", "low", "high", "rmse", "r2")
@@ -32,6 +35,23 @@ class Regression(Task):
     def answer(self, outputs: dict[str, float], config: Config) -> dict[str, Any]:
         """The numbers."""
         return {"numbers": outputs}
+
+    def activation(self, logits: Any) -> Any:
+        """None: the network's last layer is the range."""
+        return logits
+
+    def width(self, config: Config) -> list[float]:
+        """The width of each number's range."""
+        return [high - low for low, high in self.ranges(config).values()]
+
+    def problem(self, config: Config) -> str | None:
+        """Whether each number has a range."""
+        ends, count = config.get("range"), len(config["vocab"])
+        good = isinstance(ends, dict) and isinstance(ends.get("bounded"), bool)
+        good = good and are_numbers(ends.get("low"), count) and are_numbers(ends.get("high"), count)
+        if not good or any(low >= high for low, high in self.ranges(config).values()):
+            return f"field range has no low and high for {count} numbers"
+        return super().problem(config)
 
     def parts(self, one: Prediction, most: int = 1) -> list[tuple[str, str]]:
         """The numbers."""

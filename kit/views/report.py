@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kit.data.audit import Finding
-from kit.evaluate.calibration import calibration_error
 from kit.evaluate.result import Result
 from kit.files import write_text
 from kit.recipe import Recipe
@@ -20,7 +18,7 @@ from kit.views.pictures import Photo, as_url, photos_of
 from kit.views.render import render_template
 from kit.views.view import View, view_of_result
 
-PHOTO, MOST_RIGHT, MOST_WRONG, MOST_BEHIND, MOST_WORST, BINS = 176, 3, 8, 300, 12, 10
+PHOTO, MOST_RIGHT, MOST_WRONG, MOST_BEHIND, MOST_WORST = 176, 3, 8, 300, 12
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def render(report: Report) -> str:
         curves=report.curves and as_url(report.curves.read_bytes(), "png"),
         behind=_behind(report.result, view),
         worst=photos_of(report.result.top_losses(MOST_WORST).to_dict("records"), view, PHOTO),
-        calibration=_calibration(report.result) if view.matrix else None,
+        calibration=report.result.reliability(),
         recipe={name: (values[name], getattr(report.recipe, name) != usual[name]) for name in values},
         chosen=pd.json_normalize(dict(report.chosen), sep=" ").to_dict("records")[0],
     )
@@ -81,14 +79,3 @@ def _behind(result: Result, view: View) -> dict[tuple[str, str], list[Photo]]:
         behind[label, prediction] = photos_of(surest.to_dict("records"), view, PHOTO)
         left -= len(behind[label, prediction])
     return behind
-
-
-def _calibration(result: Result) -> dict[str, Any]:
-    """The reliability diagram of the network's own probabilities (Guo et al., 2017), a dot for each tenth of them, and
-    the expected calibration error."""
-    table = result.predictions
-    tenths = table.groupby(np.ceil(table["probability"] * BINS).clip(1, BINS))
-    dots = tenths.agg(stated=("probability", "mean"), right=("correct", "mean"), share=("correct", "size"))
-    truth = np.array([result.vocab.index(label) for label in table["label"]])
-    dots["share"] /= len(table)
-    return {"dots": dots.to_dict("records"), "error": calibration_error(result.outputs, truth)}

@@ -18,7 +18,7 @@ from kit import bundle, data, evaluate
 from kit.cli.fine_tune import Examples
 from kit.errors import ArchitectureError, BundleError, OutputError
 from kit.evaluate.calibration import Calibration
-from kit.evaluate.evaluation import Evaluation
+from kit.evaluate.classification import Evaluation
 from kit.files import sha256
 from kit.manifest import EXAMPLES, MISTAKES, find_bundle, photos, read_config
 from kit.task import percent
@@ -281,7 +281,7 @@ def test_photos_in_a_bundle_are_pixels_alone_whatever_the_files_they_come_from_t
 
 def test_mistakes_say_what_they_are_and_what_the_bundle_takes_them_for(run, telling, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "kit.bundle.calibration_and_ood.calibration_of", lambda evaluation: Calibration(3.0, 0.2, 0.1, 24)
+        "kit.evaluate.classification.calibrate", lambda probabilities, truth: Calibration(3.0, 0.2, 0.1, 24)
     )
     predictor = bundle.load(bundle.save(run.learner, telling, tmp_path / "told", onnx=False))
     mistakes = predictor.config["mistakes"]

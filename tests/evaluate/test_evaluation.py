@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 from kit import evaluate
 from kit.data.images import open_image
 from kit.errors import DataError
-from kit.evaluate.evaluation import Evaluation
+from kit.evaluate.classification import Evaluation
 from kit.evaluate.pictures import draw_overview, draw_predictions
 
 VOCAB = ["cat", "dog", "fox"]

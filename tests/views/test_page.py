@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kit import bundle
-from kit.evaluate.evaluation import Evaluation
+from kit.evaluate.classification import Evaluation
 from kit.manifest import MISTAKES
 from kit.task import percent
 from kit.tasks import Prediction, of

@@ -9,7 +9,7 @@ from PIL import Image
 
 from kit import Recipe
 from kit.data.audit import Finding
-from kit.evaluate.evaluation import Evaluation
+from kit.evaluate.classification import Evaluation
 from kit.runs import command
 from kit.views.report import Report, render
 from kit.views.view import confused_most
