@@ -1,4 +1,4 @@
-"""The whole line on one screen: a folder of labelled images in, a trained learner, its error rate and a bundle out.
+"""The whole pipeline: from a folder of labelled images to a trained learner, its error rate and a bundle.
 
 run = kit.fine_tune("pets/images", label=kit.is_cat, arch="resnet34", epochs=1)
 """
@@ -38,13 +38,13 @@ def fine_tune(
     onnx: bool = True,
     **options: Any,
 ) -> Run:
-    """Fine-tune a pretrained network on a folder of labelled images; returns the `Run`, whose folder holds everything.
+    """Fine-tune a pretrained network on a folder of labelled images; returns the `Run`, whose folder has all results.
 
-    source: a folder, a DataFrame with path and label, or a named data set. out: a new folder, by default below runs/.
-    item_tfms, batch_tfms, cbs: fastai's. examples, onnx: what goes into the bundle. options: fields of `Recipe`, and
-    whatever fastai's Learner takes (metrics, loss_func, opt_func, splitter, wd, moms, ...). Raises `KitError`, as
-    early as it can be known. Ctrl-C, and a loss that is not finite, end the training but not the run: what was learned
-    is measured and saved first, and then `KeyboardInterrupt` or `TrainingError` is raised.
+    source: a folder, a DataFrame with path and label, or a named data set. out: a new folder, by default in runs/.
+    item_tfms, batch_tfms, cbs: fastai's. examples, onnx: as in `bundle.save`. options: fields of `Recipe`, and
+    arguments of fastai's Learner (metrics, loss_func, opt_func, splitter, wd, moms, ...). Raises `KitError`, before
+    training where possible. After Ctrl-C, or a loss that is not finite, the weights so far are evaluated and saved
+    before `KeyboardInterrupt` or `TrainingError` is raised.
     """
     started = time.perf_counter()
     changes, learner_options = divide(options)
@@ -71,7 +71,7 @@ def fine_tune(
 def trained(
     learn: "Learner", recipe: Recipe, cbs: list | None, folder: Path
 ) -> "tuple[History, KeyboardInterrupt | TrainingError | None]":
-    """The history of `train.fine_tune`, and what stopped it on the way, if something was learned before that."""
+    """The history of `train.fine_tune`, and the exception that ended it, if at least one step was done before."""
     history = train.History()
     try:
         train.fine_tune(learn, recipe, cbs=cbs, history=history, log_folder=folder)
@@ -84,7 +84,7 @@ def trained(
 
 
 def ended(run: Run, stop: KeyboardInterrupt | TrainingError | None) -> Run:
-    """The finished run; or what stopped it is raised, after a word on how to go on."""
+    """The finished run; or raise the exception that ended it, after printing how to continue."""
     if stop is None:
         return run
     say("\n".join(["", *run.lines(), f"to go on from here: kit fine-tune {run.source} --weights {run.folder}"]))
@@ -94,7 +94,7 @@ def ended(run: Run, stop: KeyboardInterrupt | TrainingError | None) -> Run:
 
 
 def find_rate(source: str | Path | pd.DataFrame, recipe: Recipe) -> "RateCurve":
-    """What `--rate auto` would do with this recipe: the rate finder's curve and its suggestion. Writes nothing."""
+    """The learning-rate finder's curve and suggestion for a recipe, as for `--rate auto`. Writes no file."""
     table = checked_table(source, recipe)
     train.seed_everything(recipe.seed)
     dls = data.blocks(recipe).dataloaders(table)
@@ -103,7 +103,7 @@ def find_rate(source: str | Path | pd.DataFrame, recipe: Recipe) -> "RateCurve":
 
 
 def divide(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options that are fields of `Recipe`, and those that are fastai's Learner's; others get "did you mean"."""
+    """Options that are fields of `Recipe`, and those of fastai's Learner; `RecipeError` for any other."""
     ours = {field.name for field in fields(Recipe)}
     if ours.issuperset(options):
         return options, {}
@@ -120,7 +120,7 @@ def divide(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def checked_table(source: str | Path | pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """The table of a source as the recipe wants it, looked at and reported; `DataError` where training would fail."""
+    """The table of a source for a recipe, checked, with a printed report; `DataError` where training would fail."""
     table = data.table(source, **data.table_args(recipe))
     report = data.check(table, recipe.fixed_batch)
     say("\n".join(report.lines()))

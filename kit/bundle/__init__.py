@@ -1,4 +1,4 @@
-"""What was learned as data: a folder of safetensors and JSON that predicts without the script that made it."""
+"""Bundles: a trained model as a folder of safetensors and JSON, which predicts without the script that made it."""
 
 import lazy_loader
 

@@ -3,6 +3,7 @@
 rules = answer_rules(spec, result); detector, figures = fit_ood_detector(learn, result)
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 from kit.evaluate.evaluation import MOST_KEPT, evenly
 from kit.evaluate.result import Result
 from kit.evaluate.unknown import OODDetector, fit, too_few
+from kit.files import sha256
 from kit.model.build import ModelSpec, features_of, spec_of
 from kit.model.heads import LINEAR
 from kit.tasks.training import training_of
@@ -47,8 +49,8 @@ def fit_ood_detector(learn: Any, result: Result) -> tuple[OODDetector | None, di
     if result.features.keys() >= set(valid):
         valid_features = np.stack([result.features[path] for path in valid])
     else:
-        items = learn.dls.valid_ds.items
-        valid_features = features_of(learn, items[items["path"].isin(valid)])
+        hashes = [sha256(Path(path)) for path in valid]
+        valid_features = features_of(learn, pd.DataFrame({"path": valid, "sha256": hashes}))
     detector = fit(train_features, labels, valid_features)
     flagged = float(detector.flags(valid_features).mean())
     return detector, {"train": len(train_features), "valid": len(valid_features), "flagged": flagged}

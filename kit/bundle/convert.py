@@ -39,8 +39,8 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Proof:
-    """Differences between predictions of a bundle and of the export: the largest one of a probability, and how many
-    images with another class."""
+    """Differences between the predictions of a bundle and of the export: the largest of a probability, and in how many
+    images the class differs."""
 
     images: int
     largest_difference: float

@@ -1,8 +1,8 @@
-"""A learner that fastai exported, opened by somebody who trusts it: what it says of itself.
+"""Read a learner that fastai exported: its classes, image rules and network.
 
 exported = read_export(Path("export.pkl"))       # .learner, .vocab, .recipe, .mean, .std
 
-An export is a pickle: opening it runs whatever code is in it. Only `kit convert --trust-pickle` calls this.
+An export is a pickle: opening it runs the code in it. Only `kit convert --trust-pickle` calls this.
 """
 
 import pickle
@@ -27,7 +27,7 @@ AGAIN = "export it again from fastai 2.8 with learn.export()"
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export says of itself: the learner, its classes as text, the image rules and weights' normalisation."""
+    """A learner from an export, its classes, image rules (`recipe`), normalisation, and names that are `missing`."""
 
     learner: Learner
     vocab: list[str]
@@ -38,8 +38,10 @@ class Exported:
 
 
 def open_export(path: Path) -> tuple[Learner, list[str]]:
-    """Unpickle an export, which runs the code in it; and the names it asks for that are nowhere, like a label function
-    of a notebook: they are replaced by something that only fails when it is called."""
+    """Unpickle an export, which runs the code in it; returns the learner and the names that cannot be imported.
+
+    Such names, like a label function of a notebook, are replaced by `Missing`, which raises only when it is called.
+    """
     missing: list[str] = []
 
     class Lenient(pickle.Unpickler):
@@ -64,21 +66,21 @@ def open_export(path: Path) -> tuple[Learner, list[str]]:
 
 
 class Missing:
-    """In the place of a function or class that the export names and that is nowhere."""
+    """Stands for a function or class of the export that cannot be imported."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         pass
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Raises: what it stood for is not here."""
+        """Raise `BundleError`."""
         raise BundleError(f"{type(self).__name__} of the export is not here", fix="run where it can be imported")
 
 
 def read_export(path: Path, names: Sequence[str] | None = None, arch: str | None = None) -> Exported:
-    """Open an export and find out what a bundle needs to know of it.
+    """Open an export and read from it what a bundle needs.
 
-    names: what its classes are to be called, in their order. arch: its network, where that cannot be seen. Raises
-    `BundleError` for what is not a classifier of images, or is prepared in a way that a bundle does not know.
+    names: new names of its classes, in their order. arch: its network, where that cannot be detected. Raises
+    `BundleError` for anything but a classifier of images with one class each, and for unsupported image transforms.
     """
     learn, missing = open_export(path)
     known = getattr(learn.dls, "vocab", None)
@@ -95,13 +97,13 @@ def read_export(path: Path, names: Sequence[str] | None = None, arch: str | None
     mean, std = _normalisation(learn.dls.valid.after_batch.fs)
     size = _size(learn, resize)
     found = arch or architecture_of(learn.model, len(vocab), size)
-    # A large JPEG is never decoded smaller: fastai does not do so either.
+    # The largest presize, because fastai never decodes a JPEG at reduced size.
     recipe = Recipe(arch=found, weights="none", size=size, resize=str(resize.method), presize=MOST_PIXELS_A_SIDE)
     return Exported(learn, vocab, recipe, mean, std, missing)
 
 
 def _resize(transforms: Sequence[Any], path: Path) -> Resize:
-    """The one Resize of single images."""
+    """The Resize among the item transforms; there must be exactly one."""
     found = [transform for transform in transforms if type(transform) is Resize]
     if len(found) != 1:
         problem = f"{path} resizes single images {len(found)} times; a bundle does it once"
@@ -110,7 +112,7 @@ def _resize(transforms: Sequence[Any], path: Path) -> Resize:
 
 
 def _normalisation(transforms: Sequence[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of the one Normalize of batches; those that change nothing where there is none."""
+    """Mean and std of the Normalize among the batch transforms; 0 and 1 where there is none."""
     for transform in transforms:
         if isinstance(transform, Normalize):
             mean, std = (tuple(map(float, values.flatten().tolist())) for values in (transform.mean, transform.std))
@@ -119,7 +121,7 @@ def _normalisation(transforms: Sequence[Any]) -> tuple[tuple[float, ...], tuple[
 
 
 def _size(learn: Learner, resize: Resize) -> int:
-    """The pixels a side that the network sees: what batches are cut to after presizing, or what Resize made."""
+    """The size of the network's input: of batches after presizing, else of Resize."""
     sides = {int(side) for side in resize.size}
     for transform in learn.dls.valid.after_batch.fs:
         given = getattr(transform, "size", None)
@@ -133,9 +135,9 @@ def _size(learn: Learner, resize: Resize) -> int:
 
 
 def architecture_of(model: nn.Module, classes: int, size: int) -> str:
-    """Which network a learner's model is: the one whose tensors have the same names and shapes.
+    """The architecture of a learner's model: the one whose tensors have the same names and shapes.
 
-    Raises `BundleError` where no such network is known.
+    Raises `BundleError` where there is none.
     """
     named = _timm_name(model)
     for name in [named] if named else TORCHVISION:
@@ -149,7 +151,7 @@ def architecture_of(model: nn.Module, classes: int, size: int) -> str:
 
 
 def _timm_name(model: nn.Module) -> str | None:
-    """timm's networks say what they are; a tag says which weights, which no longer matters."""
+    """The name in the configuration of a timm network, without the tag of its weights; None for other networks."""
     body = getattr(model[0] if isinstance(model, nn.Sequential) else model, "model", None)
     config = getattr(body, "default_cfg", None) or {}
     name = config.get("architecture") if isinstance(config, dict) else getattr(config, "architecture", None)

@@ -1,8 +1,8 @@
-"""Predict with a bundle: images in, predictions out, a bad image is an error in its own row.
+"""Predict with a bundle; an image that cannot be opened gives a prediction with an error.
 
 predictor = kit.bundle.load("runs/pets"); predictor.predict(["cat.jpg"]).table()
 
-Imports numpy and Pillow only; what computes the network is passed in, and pandas is imported by `table()` alone.
+Imports only numpy and Pillow: the engine that computes the network is an argument, and only `table()` needs pandas.
 """
 
 from collections import deque
@@ -43,7 +43,7 @@ class Predictions(list[Prediction]):
 
 
 class Predictor:
-    """A network with all that it needs to turn files into predictions: `config` of its bundle, and an engine."""
+    """Turns image files into predictions by an engine and the `config` of its bundle."""
 
     def __init__(self, config: dict[str, Any], engine: Engine, folder: Path, unknown: OODDetector | None = None):
         self.config, self.engine, self.folder, self.unknown = config, engine, folder, unknown
@@ -54,19 +54,19 @@ class Predictor:
         return f"Predictor({self.config['architecture']['name']}, {len(self.vocab)} classes, from {self.folder})"
 
     def prepare(self, source: Source) -> np.ndarray:
-        """One image as the network is given it: uint8 (size, size, 3). Raises `ImageError`."""
+        """One image as input of the engine: uint8 (size, size, 3). Raises `ImageError`."""
         return prepare_image(source, self.config["image"])
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
-        """Prepared images (n, size, size, 3) to what the network itself says (n, classes): probabilities, not
-        calibrated, or numbers."""
+        """Prepared images (n, size, size, 3) to the outputs of the network (n, classes): uncalibrated probabilities, or
+        numbers."""
         return self.engine(images).outputs.astype(np.float64)
 
     def explain(self, source: Source) -> tuple[Prediction, np.ndarray | None]:
-        """The prediction of one image, and a heat map of each class (classes, h, w), over the square it was cut to.
+        """The prediction of one image, and a heat map of each class (classes, h, w) over its prepared square.
 
-        A map is 0 where a place did not speak for the class; there are none where the network has no feature maps.
-        Raises `ImageError`.
+        A map is 0 where the image is no evidence for the class; None where the network has no feature maps. Raises
+        `ImageError`.
         """
         answers = self.engine(self.prepare(source)[None])
         (prediction,) = self._predictions(answers, [_name(source)])
@@ -75,14 +75,14 @@ class Predictor:
     def predict(self, images: Source | Iterable[Source], batch: int = 32) -> Predictions:
         """Predict one image or several: paths, bytes, open files or Pillow images, `batch` at a time.
 
-        A bad image gives a `Prediction` with its error; the others are not disturbed.
+        An image that cannot be opened gives a `Prediction` with its error.
         """
         one = isinstance(images, str | PathLike | bytes | Image.Image) or hasattr(images, "read")
         several = [images] if one else images
         return Predictions(self.predict_each(several, batch), self.vocab, self.task)
 
     def predict_each(self, images: Iterable[Source], batch: int = 32) -> Iterator[Prediction]:
-        """The same one by one, as they come: for folders that are larger than the memory."""
+        """Predictions one by one, for more images than fit into memory."""
         with without_warnings(), ThreadPoolExecutor(THREADS) as pool:
             try:
                 for sources, prepared in self._ahead(iter(images), batch, pool):
@@ -93,7 +93,7 @@ class Predictor:
     def _ahead(
         self, stream: Iterator[Source], batch: int, pool: ThreadPoolExecutor
     ) -> Iterator[tuple[list[Source], Iterable[np.ndarray | str]]]:
-        """Batches of sources with what becomes of them: the pool prepares one while the one before is computed."""
+        """Batches of sources and prepared images; the pool prepares the next batch while one is computed."""
         waiting: deque[tuple[list[Source], Iterable[np.ndarray | str]]] = deque()
         while sources := list(islice(stream, batch)):
             waiting.append((sources, pool.map(self._attempt, sources)))

@@ -1,4 +1,4 @@
-"""From what people have to fastai DataLoaders: labels, table, splits, check, DataBlock, and the one image loader."""
+"""From labelled images to fastai DataLoaders: labels, table, splits, checks, DataBlock, and the image loader."""
 
 from typing import Any
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from kit.data.image_quality import about_looks, looked_at
+from kit.data.image_quality import has_quality_columns, quality_notes
 from kit.data.label_stats import Finding, about_classes, about_numbers, class_counts, number_facts
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
@@ -83,8 +83,8 @@ def check(table: pd.DataFrame, batch: int | None = None, size: int = 224) -> Che
     findings = [*about_classes(table, classes, task), *about_numbers(table), *_about_folders(table)]
     findings += [*_about_duplicates(table), *_about_files(left_out)]
     findings += _about_size(table, batch, task)
-    if looked_at(table):
-        findings += [Finding("note", text) for text in about_looks(table, size)]
+    if has_quality_columns(table):
+        findings += [Finding("note", text) for text in quality_notes(table, size)]
     return Check(len(table), splits, classes, findings, left_out, numbers)
 
 

@@ -1,9 +1,9 @@
-"""fastai's augmentation of a whole batch, the same numbers, several times quicker on a CPU.
+"""fastai's batch augmentation with the same random numbers, several times faster on a CPU.
 
-Augment(aug_transforms(size=224))           # draws as they do, and differs from them by rounding alone
+Augment(aug_transforms(size=224))           # the same images except for rounding
 
-Flip, rotation, zoom and warp are one homography an image, so that one matrix product gives all coordinates; lighting
-makes no copies on its way. Any other transform is applied as it is.
+Flip, rotation, zoom and warp of an image are combined to one homography, so that one matrix product gives all sampling
+coordinates; brightness and contrast are computed in place. Any other transform is applied as it is.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ NEARLY_0_OR_1 = 1e-7
 
 
 class Augment(Transform):
-    """fastai's batch transforms, in their order, for training batches alone.
+    """fastai's batch transforms, in their order, applied only to training batches.
 
-    Left to themselves they also resample every validation batch, through a map that moves nothing but rounds.
+    (fastai also resamples validation batches, by an identity map, which only adds rounding errors.)
     """
 
     order = 30
@@ -31,15 +31,15 @@ class Augment(Transform):
         self.transforms = sorted(transforms, key=lambda transform: transform.order)
 
     def __call__(self, batch, split_idx=None, **kwargs):
-        """Apply them to a batch (images, labels) of the training set."""
+        """Apply the transforms to a batch (images, labels) of the training set."""
         if split_idx == VALID:
             return batch
         for transform in self.transforms:
-            quick, images = quick_way(transform), batch[0] if isinstance(batch, tuple) else batch
-            if quick is None or type(images) is not TensorImage or not images.is_floating_point():
+            fast, images = fast_version(transform), batch[0] if isinstance(batch, tuple) else batch
+            if fast is None or type(images) is not TensorImage or not images.is_floating_point():
                 batch = transform(batch, split_idx=TRAIN, **kwargs)
                 continue
-            images = TensorImage(quick(transform, images.as_subclass(Tensor)))
+            images = TensorImage(fast(transform, images.as_subclass(Tensor)))
             batch = (images, *batch[1:]) if isinstance(batch, tuple) else images
         return batch
 
@@ -47,48 +47,50 @@ class Augment(Transform):
         return f"Augment({self.transforms})"
 
 
-def quick_way(transform: Transform) -> Callable[[Transform, Tensor], Tensor] | None:
-    """A function of a transform and images (n, 3, h, w) that does what the transform does; None where there is none."""
+def fast_version(transform: Transform) -> Callable[[Transform, Tensor], Tensor] | None:
+    """A function of the transform and images (n, 3, h, w) with the same result; None where there is none."""
     if isinstance(transform, LightingTfm):
-        return lit
+        return change_lighting
     warps = isinstance(transform, AffineCoordTfm) and all(type(one) is _WarpCoord for one in transform.coord_fs)
-    return moved if warps and transform.mode == "bilinear" and transform.align_corners else None
+    return warp if warps and transform.mode == "bilinear" and transform.align_corners else None
 
 
-def moved(transform: AffineCoordTfm, images: Tensor) -> Tensor:
-    """Images (n, 3, h, w) after the flips, rotations, zooms and warps that `transform` draws for them."""
+def warp(transform: AffineCoordTfm, images: Tensor) -> Tensor:
+    """Images (n, 3, h, w) with the random flips, rotations, zooms and warps of `transform`."""
     transform.before_call(images, TRAIN)
     n, height, width = len(images), *(transform.cp_size or images.shape[-2:])
     last = images.new_tensor([0.0, 0.0, 1.0]).expand(n, 1, 3)
     homography = torch.cat([transform.mat, last], dim=1)
-    for warp in transform.coord_fs:
+    for coordinate_map in transform.coord_fs:
         # Eight coefficients of a homography whose ninth is 1.
-        coefficients = torch.cat([find_coeffs(warp.orig_pts, warp.targ_pts), images.new_ones(n, 1, 1)], dim=1)
+        coefficients = torch.cat(
+            [find_coeffs(coordinate_map.orig_pts, coordinate_map.targ_pts), images.new_ones(n, 1, 1)], dim=1
+        )
         homography = coefficients.view(n, 3, 3) @ homography
-    x, y, scale = (homography @ places(height, width, images)).unbind(1)
+    x, y, scale = (homography @ _pixel_grid(height, width, images)).unbind(1)
     scale.reciprocal_()
     coordinates = torch.stack([x.mul_(scale), y.mul_(scale)], dim=2).view(n, height, width, 2)
-    images = smoothed(images, coordinates)
+    images = _antialias(images, coordinates)
     return F.grid_sample(images, coordinates, "bilinear", transform.pad_mode, align_corners=True)
 
 
-def places(height: int, width: int, like: Tensor) -> Tensor:
-    """The homogeneous coordinates (3, height x width) of all pixels, from -1 to 1."""
+def _pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """Homogeneous coordinates (3, height x width) of all pixels, from -1 to 1."""
     down, across = (torch.linspace(-1, 1, count, dtype=like.dtype, device=like.device) for count in (height, width))
     y, x = torch.meshgrid(down, across, indexing="ij")
     return torch.stack([x.flatten(), y.flatten(), torch.ones_like(x).flatten()])
 
 
-def smoothed(images: Tensor, coordinates: Tensor) -> Tensor:
-    """Images averaged to fewer pixels, where sampling at `coordinates` would leave out too many of them."""
-    ratio = images.shape[-2] / coordinates.shape[2] / 2  # height to width, as in fastai: nearly always squares
+def _antialias(images: Tensor, coordinates: Tensor) -> Tensor:
+    """Images downsized by averaging, where sampling at `coordinates` would skip pixels."""
+    ratio = images.shape[-2] / coordinates.shape[2] / 2  # height by width, as in fastai
     if ratio <= 1 or ratio <= 2 / float(coordinates.max() - coordinates.min()):
         return images
     return F.interpolate(images, scale_factor=1 / ratio, mode="area", recompute_scale_factor=True)
 
 
-def lit(transform: LightingTfm, images: Tensor) -> Tensor:
-    """Images in the brightness and contrast that `transform` draws for them."""
+def change_lighting(transform: LightingTfm, images: Tensor) -> Tensor:
+    """Images (n, 3, h, w) with the random brightness and contrast of `transform`."""
     transform.before_call(images, TRAIN)
     logits = torch.logit(images, NEARLY_0_OR_1)
     for change in transform.fs:

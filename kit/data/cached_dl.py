@@ -1,9 +1,9 @@
-"""A DataLoader of fastai's whose images were decoded before training, so that an epoch only cuts and stacks them.
+"""A fastai DataLoader whose images are decoded before training, so that an epoch only crops and stacks them.
 
-cache_images(dls)                 # what dls gives is what it gave; show_batch, test_dl and callbacks work as ever
+cache_images(dls)                 # batches stay the same; show_batch, test_dl and callbacks work as before
 
-Whole batches are made in this process, without workers, pickles and copies between them. Where a loader has transforms
-of its own, or the images fit neither memory nor disk, all stays as it was.
+Batches are made in this process, without workers. Loaders with the user's own transforms, and images that fit neither
+in memory nor on disk, are not cached.
 """
 
 from collections.abc import Sequence
@@ -23,51 +23,52 @@ from kit.data.transforms import OpenImage, Square
 
 
 class CachedDL(TfmdDL):
-    """fastai's TfmdDL; with `images` (one for each item of the dataset, decoded) it makes its batches of them.
+    """fastai's TfmdDL that makes batches from decoded `images` (one for each item of the dataset) where they are set.
 
-    Where the dataset's split is another than `side`, as in test-time augmentation, it opens the files as ever.
+    split: of the dataset for which the images were prepared. With another one, as in test-time augmentation, the files
+    are opened as usual.
     """
 
     images: DecodedImages | None = None
     labels: Tensor | None = None
-    side, size = TRAIN, 0
+    split, size = TRAIN, 0
 
     @property
     def cached(self) -> bool:
-        """Whether the next pass is made of decoded images."""
-        return self.images is not None and getattr(self.dataset, "split_idx", None) == self.side
+        """Whether the next pass uses the decoded images."""
+        return self.images is not None and getattr(self.dataset, "split_idx", None) == self.split
 
     def new(self, dataset=None, cls=None, **changes):
-        """fastai's; a loader of the same items, as evaluation makes one, keeps their decoded images."""
+        """As in fastai; a new loader of the same items, as in evaluation, shares the decoded images."""
         loader = super().new(dataset, cls, **changes)
         if self.images is not None and loader.dataset is self.dataset and only_ours(loader):
-            loader.images, loader.side, loader.size = self.images, self.side, self.size
+            loader.images, loader.split, loader.size = self.images, self.split, self.size
         return loader
 
     def __iter__(self):
-        """Batches; of decoded images in this very process."""
+        """Batches; from decoded images without worker processes."""
         with self.fake_l.no_multiproc() if self.cached else nullcontext():
             yield from super().__iter__()
 
     def create_batches(self, samps):
-        """Batches of the items numbered `samps`: uint8 (n, 3, size, size), with channels last in memory, and labels."""
+        """Batches of the items at `samps`: uint8 (n, 3, size, size), channels-last in memory, and labels."""
         if not self.cached:
             yield from super().create_batches(samps)
             return
         numbers = iter(samps)
-        # A copy: the order of the next epoch stays what it is without decoded images.
-        dice = np.random.default_rng(copy(self.rng).getrandbits(64))
+        # A copy, so that the order of the next epoch is the same as without decoded images.
+        generator = np.random.default_rng(copy(self.rng).getrandbits(64))
         while len(chunk := list(islice(numbers, self.bs))) == self.bs or (chunk and not self.drop_last):
-            yield self._pixels(chunk, dice), self._labels(chunk)
+            yield self._pixels(chunk, generator), self._labels(chunk)
 
-    def _pixels(self, chunk: list[int], dice: np.random.Generator) -> TensorImage:
+    def _pixels(self, chunk: list[int], generator: np.random.Generator) -> TensorImage:
         batch = np.zeros((len(chunk), self.size, self.size, 3), np.uint8)
         for place, number in enumerate(chunk):
-            cut_or_put(self.images[number], batch[place], dice)
+            crop_or_pad(self.images[number], batch[place], generator)
         return TensorImage(torch.from_numpy(batch).permute(0, 3, 1, 2))
 
     def _labels(self, chunk: list[int]) -> Tensor:
-        """Labels as fastai's own transforms make them, each once; all together in one tensor, (items, ...)."""
+        """Labels by fastai's own transforms, computed once for each item and stored in one tensor (items, ...)."""
         label = self.dataset.tls[1]
         if self.labels is None:
             self.labels = torch.stack([label[chunk[0]]] * len(self.dataset))
@@ -78,48 +79,48 @@ class CachedDL(TfmdDL):
         return self.labels[chunk]
 
 
-def cut_or_put(image: np.ndarray, place: np.ndarray, dice: np.random.Generator) -> None:
-    """Copy a part of `image` at random to `place`; where the image is smaller, all of it to somewhere in `place`."""
-    source, target = [], []
-    for have, want in zip(image.shape[:2], place.shape[:2], strict=True):
-        at, long = int(dice.integers(abs(have - want) + 1)), min(have, want)
-        source.append(slice(at, at + long) if have > want else slice(0, long))
-        target.append(slice(at, at + long) if have < want else slice(0, long))
-    place[tuple(target)] = image[tuple(source)]
+def crop_or_pad(image: np.ndarray, target: np.ndarray, generator: np.random.Generator) -> None:
+    """Copy a random crop of `image` to `target`; where the image is smaller, all of it to a random position."""
+    cropped, filled = [], []
+    for have, want in zip(image.shape[:2], target.shape[:2], strict=True):
+        at, long = int(generator.integers(abs(have - want) + 1)), min(have, want)
+        cropped.append(slice(at, at + long) if have > want else slice(0, long))
+        filled.append(slice(at, at + long) if have < want else slice(0, long))
+    target[tuple(filled)] = image[tuple(cropped)]
 
 
 def cache_images(dls: DataLoaders, cache: str = "auto") -> str:
     """Decode the images of `dls` once, where that is possible; returns where they are: "memory", "disk" or "none".
 
-    cache: as in `Recipe.cache`. Loaders with item transforms of the user's own stay as they are.
+    cache: as in `Recipe.cache`. Loaders with the user's own item transforms are not changed.
     """
     if cache == "none":
         return "none"
-    found = [_attach(loader, side, cache) for side, loader in zip((TRAIN, VALID), dls.loaders, strict=False)]
+    found = [_attach(loader, split, cache) for split, loader in zip((TRAIN, VALID), dls.loaders, strict=False)]
     return "none" if "none" in found else "disk" if "disk" in found else "memory"
 
 
-def _attach(loader: TfmdDL, side: int, cache: str) -> str:
+def _attach(loader: TfmdDL, split: int, cache: str) -> str:
     if not only_ours(loader):
         return "none"
     if loader.images is None:
-        items, prepare = loader.dataset.items, preparation(loader, side)
+        items, prepare = loader.dataset.items, preparation(loader, split)
         hashes = items["sha256"].tolist() if "sha256" in items else None
         loader.images = decode_images(items["path"].tolist(), prepare, hashes, cache)
-        loader.side, loader.size = side, prepare.size
+        loader.split, loader.size = split, prepare.size
     return "none" if loader.images is None else "memory" if loader.images.where == "memory" else "disk"
 
 
-def preparation(loader: TfmdDL, side: int) -> Preparation:
-    """How the loader's own transforms prepare the images of a side."""
+def preparation(loader: TfmdDL, split: int) -> Preparation:
+    """The preparation by the loader's own transforms of a split's images."""
     opening, square = loader.dataset.tls[0].tfms.fs[-1], loader.after_item.fs[0]
-    if side == TRAIN:
+    if split == TRAIN:
         return ForTraining(square.presize or square.size, square.how)
     return ForPrediction(square.size, square.how, opening.at_least)
 
 
 def only_ours(loader: TfmdDL) -> bool:
-    """Whether images of a loader are rows of a table that kit's own item transforms open and make square, no others."""
+    """Whether a loader's items are rows of a table, and its item transforms are exactly kit's own."""
     if not isinstance(loader, CachedDL) or len(getattr(loader.dataset, "tls", [])) != 2:
         return False
     opening, steps = loader.dataset.tls[0].tfms.fs, [type(step) for step in loader.after_item.fs]
@@ -129,7 +130,7 @@ def only_ours(loader: TfmdDL) -> bool:
 
 
 def batches_are_plain(loader: TfmdDL, mean: Sequence[float], std: Sequence[float]) -> bool:
-    """Whether batch transforms leave validation images as they are, apart from normalisation with this mean and std."""
+    """Whether batch transforms do not change validation images, apart from normalising by this mean and std."""
     for step in loader.after_batch.fs:
         if isinstance(step, Normalize):
             own = (step.mean.flatten().cpu(), step.std.flatten().cpu())

@@ -35,8 +35,8 @@ MOST_WORKERS = 8
 
 
 class BalancedDL(WeightedDL, CachedDL):
-    """fastai's WeightedDL with weights of its own: training images are drawn with replacement, every class as often
-    as any other. A loader that does not shuffle (validation, prediction) gives each image once, as ever."""
+    """fastai's WeightedDL with balanced weights: training images are drawn with replacement, all classes equally often.
+    A loader that does not shuffle (validation, prediction) returns each image once."""
 
     def __init__(self, dataset=None, bs=None, wgts=None, **kwargs):
         if wgts is None and kwargs.get("shuffle"):
@@ -45,7 +45,7 @@ class BalancedDL(WeightedDL, CachedDL):
 
 
 def balanced(labels: Sequence[str]) -> list[float]:
-    """A weight an image, so that those of each class add up to the same."""
+    """A weight for each image, with the same sum for each class."""
     counts = Counter(labels)
     return [1 / counts[label] for label in labels]
 
@@ -53,10 +53,10 @@ def balanced(labels: Sequence[str]) -> list[float]:
 def blocks(
     recipe: Recipe, *, item_tfms: Sequence | None = None, batch_tfms: Sequence | None = None, **kwargs: Any
 ) -> DataBlock:
-    """A fastai DataBlock for tables of `data.table`: open, make square, augment; splits as the table says.
+    """A fastai DataBlock for tables of `data.table`: opens images, makes them square, augments; splits by the table.
 
-    item_tfms, batch_tfms: fastai's, instead of the recipe's. Further arguments go to `DataBlock`. Normalisation is
-    added by `model.learner`, which knows the weights. `recipe.batch`, `device` and `workers` become the defaults of
+    item_tfms, batch_tfms: fastai's, instead of the recipe's. Further arguments go to `DataBlock`. `model.learner` adds
+    normalisation, which depends on the weights. `recipe.batch`, `device` and `workers` become the defaults of
     `.dataloaders(table)`.
     """
     wanted, training = max(recipe.size, recipe.presize or 0), training_of(recipe.task)
@@ -79,21 +79,21 @@ def blocks(
 
 
 def image_path(item):
-    """The path of a table's row; a bare path is its own, so that `dls.test_dl([path])` works too.
+    """The path of a row of the table, or `item` itself where it is a path, as in `dls.test_dl([path])`.
 
-    (No annotations: fastai reads them to decide where a bare path enters the pipeline.)
+    Not annotated, because fastai uses annotations to decide where in the pipeline an item starts.
     """
     return item if isinstance(item, str | Path) else item["path"]
 
 
 def split_rows(table: pd.DataFrame) -> tuple[list[int], list[int]]:
-    """The row numbers of the table's training and validation images."""
+    """The row numbers of the training and of the validation images."""
     splits = table["split"].tolist()
     return tuple([row for row, split in enumerate(splits) if split == side] for side in ("train", "valid"))
 
 
 def batch_transforms(recipe: Recipe) -> list[Transform]:
-    """fastai's augmentation of whole batches, of training batches only; with presizing it also crops to the size."""
+    """fastai's batch augmentation for training batches; with presizing it also crops to the recipe's size."""
     size = recipe.size if recipe.presize else None
     if recipe.augment:
         return [Augment(aug_transforms(size=size))]
@@ -102,7 +102,7 @@ def batch_transforms(recipe: Recipe) -> list[Transform]:
 
 
 def worker_count(wanted: int | None) -> int:
-    """The processes that load images: as told, or one a core up to eight; none where processes cannot be forked."""
+    """The number of processes that load images: by default one a core, at most eight; 0 on systems without fork."""
     if wanted is not None:
         return wanted
     return min(core_count(), MOST_WORKERS) if os.name == "posix" and not _is_macos() else 0
@@ -113,7 +113,7 @@ def _is_macos() -> bool:
 
 
 def device(name: str) -> torch.device:
-    """The device that `name` means; "auto" takes the GPU where there is one. `RecipeError` where it is not here."""
+    """The device of that name; "auto" is a GPU where there is one. `RecipeError` for a device that is not available."""
     here = ["cpu"]
     here += (
         ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
@@ -145,7 +145,7 @@ def trace_sample(dls: DataLoaders, count: int = 4) -> str:
 
 
 def _steps(pipeline: Pipeline, value: Any, name: str) -> list[str]:
-    """A line for each step of a pipeline: its name, and what it made of the value."""
+    """A line for each transform of a pipeline: its name and a description of its result."""
     lines = []
     for step in pipeline.fs:
         value = step(value)
@@ -164,7 +164,7 @@ def _describe(value: Any) -> str:
 
 
 def show_batch(dls: DataLoaders, path: Path, count: int = 9) -> None:
-    """A picture of the first `count` images of a training batch with their labels, written to `path` (PNG)."""
+    """Write the first `count` images of a training batch with their labels to `path`, as a PNG."""
     from matplotlib import pyplot
 
     dls.train.show_batch(max_n=count)

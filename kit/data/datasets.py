@@ -1,4 +1,4 @@
-"""The data sets that kit knows by name: the drawn sample, which is always here, and Oxford Pets, fetched once.
+"""Named data sets: `sample`, drawn images that are part of kit, and `pets`, Oxford Pets, downloaded once.
 
 kit check pets --label is_cat
 """
@@ -30,7 +30,7 @@ def sample() -> Path:
 
 
 def pets() -> Path:
-    """The folder of the 7,390 photos of Oxford Pets; fetched, checked and unpacked into the cache the first time.
+    """The folder of the 7,390 photos of Oxford Pets; downloaded, checked and unpacked into the cache the first time.
 
     Parkhi, Vedaldi, Zisserman, Jawahar: Cats and Dogs, CVPR 2012; CC BY-SA 4.0. Raises `FetchError` without network.
     """

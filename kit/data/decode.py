@@ -1,9 +1,9 @@
-"""Images decoded once for a whole training: in memory where they are few, in a file on the disk where they are many.
+"""Decode images once for a training: to memory where they are few, to a file on disk where they are many.
 
 images = decode_images(paths, ForTraining(224, "crop"))        # images[3]: uint8 (height, width, 3)
 
-The file lies in kit's cache, under a name made of the images' own hashes and of how they are prepared: a changed image
-makes another name, so that no file is ever stale. It appears when it is whole, and not before.
+The file is in kit's cache. Its name is a hash of the images' hashes and of their preparation, so that a changed image
+gives another file. It is written atomically.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ MOST_MEMORY = 100_000_000
 MOST_DISK = 20_000_000_000
 SPARE_DISK = 2_000_000_000
 TRIED, AHEAD = 16, 64
-END, PAIR = 8, 16  # bytes of the file's last number, and of each image's height and width before it
+END, PAIR = 8, 16  # bytes of the count at the end of the file, and of each image's height and width before it
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class ForTraining:
-    """How training images wait: so large that a square of `size` pixels can be cut out anywhere along the long side."""
+    """Preparation of training images: resized so that a square of `size` pixels can be cropped at random positions."""
 
     size: int
     how: str
@@ -52,7 +52,7 @@ class ForTraining:
 
 @dataclass(frozen=True)
 class ForPrediction:
-    """How all other images wait: as the very square that a bundle predicts."""
+    """Preparation of all other images: the square that a bundle predicts."""
 
     size: int
     how: str
@@ -67,7 +67,7 @@ Preparation = ForTraining | ForPrediction
 
 
 class DecodedImages:
-    """Images by number, each uint8 (height, width, 3). where: "memory", or the path of their file."""
+    """Decoded images by index, each uint8 (height, width, 3). where: "memory", or the path of their file."""
 
     def __init__(self, pixels: np.ndarray, sizes: np.ndarray, where: str):
         self.pixels, self.sizes, self.where = pixels, sizes, where
@@ -84,10 +84,10 @@ class DecodedImages:
 def decode_images(
     paths: Sequence[str], prepare: Preparation, hashes: Sequence[str] | None = None, where: str = "auto"
 ) -> DecodedImages | None:
-    """The images of `paths`, decoded by one thread a core; None where neither memory nor disk would hold them.
+    """The images at `paths`, decoded by one thread a core; None where they fit neither in memory nor on disk.
 
-    hashes: the files' SHA-256, for the name of the file on the disk; by default their paths, sizes and times.
-    where: "memory", "disk", or "auto": up to 100 MB in memory, more on the disk. Raises `ImageError` for a bad image.
+    hashes: the files' SHA-256, for the name of the cache file; by default their paths, sizes and times. where:
+    "memory", "disk", or "auto": up to 100 MB in memory, more on disk. Raises `ImageError` for an unreadable image.
     """
     if not paths:
         return None
@@ -100,18 +100,18 @@ def decode_images(
     if where == "auto" and needed <= MOST_MEMORY:
         return _in_memory(paths, prepare)
     if not make_room(needed):
-        say(f"note: the disk has no room for {len(paths)} decoded images ({needed / 1e9:.1f} GB, or more than "
-            f"{MOST_DISK / 1e9:.0f} GB in all): they are decoded anew in each epoch")  # fmt: skip
+        limits = f"{needed / 1e9:.1f} GB, or more than {MOST_DISK / 1e9:.0f} GB in all"
+        say(f"note: the disk has no room for {len(paths)} decoded images ({limits}): they are decoded in each epoch")
         return None
     try:
         return _on_disk(paths, prepare, file)
     except OSError as error:
-        say(f"note: the disk would not take the decoded images ({error.strerror}): they are decoded anew in each epoch")
+        say(f"note: the disk would not take the decoded images ({error.strerror}): they are decoded in each epoch")
         return None
 
 
 def make_room(needed: float) -> bool:
-    """Whether the cache can take `needed` bytes more, after what was used longest ago was removed from it."""
+    """Whether `needed` more bytes fit into the cache, after removing the least recently used files."""
     folder = cache_folder() / FOLDER
     there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
     files = cache_files()
@@ -121,13 +121,13 @@ def make_room(needed: float) -> bool:
 
 
 def _estimate(paths: Sequence[str], prepare: Preparation) -> float:
-    """About how many bytes all will take, from a few of them."""
+    """An estimate of the bytes of all images, from a sample."""
     some = paths[:: -(-len(paths) // TRIED)]
     return len(paths) * float(np.mean([one.nbytes for one in _each(some, prepare)]))
 
 
 def _each(paths: Sequence[str], prepare: Preparation) -> Iterator[np.ndarray]:
-    """The prepared images in order, a few ahead: Pillow lets go of Python's lock while it decodes."""
+    """The prepared images in order, computed by threads: Pillow releases Python's global lock while decoding."""
     left = iter(paths)
     with ThreadPoolExecutor(core_count()) as pool:
         waiting = [pool.submit(prepare, path) for path in islice(left, AHEAD)]
@@ -145,12 +145,12 @@ def _in_memory(paths: Sequence[str], prepare: Preparation) -> DecodedImages:
     pixels, end = np.empty(int(sizes.prod(1).sum()) * 3, np.uint8), 0
     for number, image in enumerate(images):
         pixels[end : end + image.size] = image.reshape(-1)
-        end, images[number] = end + image.size, None  # so that no more than one image is there twice
+        end, images[number] = end + image.size, None  # so that at most one image exists twice
     return DecodedImages(pixels, sizes, "memory")
 
 
 def _on_disk(paths: Sequence[str], prepare: Preparation, file: Path) -> DecodedImages:
-    """Written image by image, so that no more than a few are in memory; the sizes follow, and last their length."""
+    """Write image by image, so that only a few are in memory, then all heights and widths, then their count."""
     file.parent.mkdir(parents=True, exist_ok=True)
     sizes = []
     with atomic_path(file) as partial, partial.open("wb") as stream:
@@ -163,8 +163,7 @@ def _on_disk(paths: Sequence[str], prepare: Preparation, file: Path) -> DecodedI
 
 
 def open_cache_file(file: Path) -> DecodedImages | None:
-    """The images of a file of the cache, unread: the system reads them when they are asked for. None where it is not
-    there, or not as long as it says."""
+    """The images of a cache file, memory-mapped; None where it is missing or its length does not match its content."""
     if not file.is_file() or file.stat().st_size < END:
         return None
     everything = np.memmap(file, np.uint8, mode="r")
@@ -180,15 +179,15 @@ def open_cache_file(file: Path) -> DecodedImages | None:
 
 
 def cache_file(paths: Sequence[str], prepare: Preparation, hashes: Sequence[str] | None = None) -> Path:
-    """The file that these images would lie in."""
+    """The path of the cache file for these images."""
     if hashes is None:
         facts = [Path(path).stat() for path in paths]
         hashes = [f"{path} {one.st_size} {one.st_mtime_ns}" for path, one in zip(paths, facts, strict=True)]
-    told = [VERSION, Image.__version__, type(prepare).__name__, asdict(prepare), list(hashes)]
-    return cache_folder() / FOLDER / f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]}.images"
+    key = [VERSION, Image.__version__, type(prepare).__name__, asdict(prepare), list(hashes)]
+    return cache_folder() / FOLDER / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.images"
 
 
 def cache_files() -> list[tuple[Path, int]]:
-    """The files of decoded images in the cache with their sizes in bytes, the one used last first."""
+    """The files of decoded images in the cache with their sizes in bytes, most recently used first."""
     files = [(path, path.stat()) for path in (cache_folder() / FOLDER).glob("*.images")]
     return [(path, facts.st_size) for path, facts in sorted(files, key=lambda one: -one[1].st_mtime)]

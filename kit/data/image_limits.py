@@ -1,10 +1,10 @@
-"""Files that are small on the disk, and huge in the memory or on the clock: refused before they are decoded.
+"""Limits for image files that would need too much memory or time: decompression bombs are refused before decoding.
 
 check_file(data, name); image = Image.open(io.BytesIO(data)); check_image(image, data, name)
 
-Pillow limits the pixels alone, at 179 million. What else was found: the texts of a PNG (67 kB became 258 MB), the tile
-of a TIFF, larger than its image (1 kB, 1.5 GB), EXIF values that overlap (9 MB, 1 GB; 1 MB took minutes), and a JPEG
-that is painted over and over again (433 kB, 20 seconds).
+Pillow limits only the number of pixels, to 179 million. Other cases found: PNG text chunks (67 kB became 258 MB), TIFF
+tiles larger than the image (1 kB, 1.5 GB), overlapping EXIF values (9 MB, 1 GB; 1 MB took minutes), and progressive
+JPEGs with many scans (433 kB, 20 seconds).
 """
 
 import re
@@ -24,13 +24,13 @@ MOST_PARTS = 10_000
 MOST_TILE = 4 << 20
 MOST_SCANS = 100
 PNG, GIF, JPEG, TIFF = b"\x89PNG\r\n\x1a\n", b"GIF8", b"\xff\xd8\xff", (b"II", b"MM")
-# Pillow unpacks up to 1 MiB of each text, and deflate makes at most 1032 bytes of one.
+# Pillow decompresses up to 1 MiB of each text; deflate expands a byte to at most 1032.
 UNPACKED_EACH, DEFLATE = 1 << 20, 1032
 TILE_WIDTH, TILE_LENGTH = 322, 323
-# A marker that begins a segment, or the end: not a stuffed byte, a restart or a fill byte.
+# JPEG markers of a segment or of the end; not stuffed bytes, restart markers or fill bytes.
 MARKER, ALONE = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]"), (0x01, 0xD8)
 END, START_OF_SCAN, EXIF, MPF = 0xD9, 0xDA, b"Exif\0\0", b"MPF\0"
-# Bytes of a value of each type of TIFF, and the tags that lead to further values.
+# Bytes of a value of each TIFF type, and the tags that point to further directories.
 SIZES = dict(zip(range(1, 19), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), strict=True))
 LEADING_ON, MOST_DIRECTORIES = (34665, 34853, 40965), 8
 SMALLER = "save it smaller"
@@ -38,7 +38,7 @@ AGAIN = "open it in an image editor and save it again"
 
 
 def check_bytes(size: int, name: str) -> None:
-    """Refuse a file by its size alone: nothing, or too much. Raises `ImageError`, as all of these do."""
+    """Raise `ImageError` for an empty file or one over 200 MB."""
     if size == 0:
         raise ImageError(f"{name}: the file is empty", fix="replace or remove this file")
     if size > MOST_BYTES:
@@ -46,7 +46,7 @@ def check_bytes(size: int, name: str) -> None:
 
 
 def check_file(data: bytes, name: str) -> None:
-    """Refuse a file of which Pillow should not even read the header."""
+    """Raise `ImageError` for a file whose header Pillow should not read."""
     check_bytes(len(data), name)
     if data.startswith(PNG):
         _check_png(data, name)
@@ -59,48 +59,48 @@ def check_file(data: bytes, name: str) -> None:
 
 
 def check_size(image: Image.Image, name: str) -> None:
-    """Refuse more pixels than the memory should hold."""
+    """Raise `ImageError` for an image of more than 100 million pixels."""
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise ImageError(f"{name}: {width} x {height} pixels; at most {MOST_PIXELS:,} are decoded", fix=SMALLER)
 
 
 def check_image(image: Image.Image, data: bytes, name: str) -> None:
-    """Refuse what should not be decoded. image: of `data`, just opened."""
+    """Raise `ImageError` for an image that should not be decoded. image: opened from `data`, not loaded."""
     check_size(image, name)
     if image.format == "TIFF":
         _check_tiles(image, name)
-    elif image.format in ("JPEG", "MPO") and not _is_painted_once(image, data) and has_many_scans(data):
+    elif image.format in ("JPEG", "MPO") and not _has_one_scan(image, data) and has_many_scans(data):
         raise ImageError(f"{name}: a JPEG of more than {MOST_SCANS} scans", fix=AGAIN)
 
 
 def _check_png(data: bytes, name: str) -> None:
-    """Not countless chunks, and no texts that would unpack to much more than a picture needs."""
-    place, text, parts = len(PNG), 0, 0
-    while place + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, place)
+    """Limit the number of chunks, and the size of decompressed text."""
+    offset, text, parts = len(PNG), 0, 0
+    while offset + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, offset)
         parts += kind not in (b"IDAT", b"fdAT")
         if kind in (b"zTXt", b"iTXt"):
             text += min(size * DEFLATE, UNPACKED_EACH)
         _check_parts(parts, name)
         _check_text(text, MOST_TEXT, name)
-        place += size + 12
+        offset += size + 12
 
 
 def _check_gif(data: bytes, name: str) -> None:
-    """No long comments before the first picture: Pillow joins their blocks of 255 bytes one by one."""
+    """Limit comments before the first image: Pillow joins their blocks of 255 bytes one by one."""
     flags = data[10] if len(data) > 10 else 0
-    begun = place = 13 + (3 * (2 << (flags & 7)) if flags & 0x80 else 0)
-    while data[place : place + 1] == b"!":
-        place += 2
-        while place < len(data) and data[place]:
-            place += data[place] + 1
-        place += 1
-        _check_text(place - begun, UNPACKED_EACH, name)
+    begun = offset = 13 + (3 * (2 << (flags & 7)) if flags & 0x80 else 0)
+    while data[offset : offset + 1] == b"!":
+        offset += 2
+        while offset < len(data) and data[offset]:
+            offset += data[offset] + 1
+        offset += 1
+        _check_text(offset - begun, UNPACKED_EACH, name)
 
 
 def _check_jpeg(data: bytes, name: str) -> None:
-    """Not countless segments before the picture, and no EXIF or MPF values that overlap."""
+    """Limit the number of segments before the image, and refuse overlapping EXIF or MPF values."""
     exif = b""
     for parts, (kind, segment) in enumerate(_segments(data)):
         _check_parts(parts, name)
@@ -114,14 +114,14 @@ def _check_jpeg(data: bytes, name: str) -> None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The segments of a JPEG as Pillow finds them: the kind and what they hold."""
-    place = 0
-    while found := MARKER.search(data, place):
-        place, kind = found.end(), data[found.end() - 1]
+    """Marker and content of each segment of a JPEG, found as Pillow finds them."""
+    offset = 0
+    while found := MARKER.search(data, offset):
+        offset, kind = found.end(), data[found.end() - 1]
         handler = JpegImagePlugin.MARKER.get(0xFF00 | kind, ("", "", None))[2]
-        size = int.from_bytes(data[place : place + 2], "big") if handler else 0
-        yield kind, data[place + 2 : place + size]
-        place += size
+        size = int.from_bytes(data[offset : offset + 2], "big") if handler else 0
+        yield kind, data[offset + 2 : offset + size]
+        offset += size
 
 
 def _check_parts(parts: int, name: str) -> None:
@@ -135,39 +135,39 @@ def _check_text(size: int, most: int, name: str) -> None:
 
 
 def check_tags(data: bytes, name: str) -> None:
-    """Refuse values that overlap so much that together they are far more than the file. data: a TIFF, or EXIF."""
+    """Raise `ImageError` where tag values overlap so that together they are much larger than `data`, a TIFF or EXIF."""
     if data.startswith(EXIF * MOST_DIRECTORIES):
         raise ImageError(f"{name}: its EXIF data begin again and again", fix=AGAIN)
     data = data[re.match(rb"(?:Exif\0\0)*", data).end() :]
     order, big = ">" if data[:2] == b"MM" else "<", data[2:3] == b"\x2b"
-    total, places = 0, list(_at(order + ("Q" if big else "I"), data, 8 if big else 4))
-    for place in places:
-        for tag, kind, count, value in _entries(data, order, big, place):
+    total, offsets = 0, list(_at(order + ("Q" if big else "I"), data, 8 if big else 4))
+    for offset in offsets:
+        for tag, kind, count, value in _entries(data, order, big, offset):
             total += min(count * SIZES.get(kind, 0), len(data))
             if total > 4 * len(data) + UNPACKED_EACH:
                 raise ImageError(f"{name}: the values of its tags overlap", fix=AGAIN)
-            if tag in LEADING_ON and len(places) < MOST_DIRECTORIES:
-                places.append(value)
+            if tag in LEADING_ON and len(offsets) < MOST_DIRECTORIES:
+                offsets.append(value)
 
 
-def _entries(data: bytes, order: str, big: bool, place: int) -> Iterator[tuple[int, int, int, int]]:
-    """The tag, the type, the count and the value, or where that lies, of each entry of a directory, until data ends."""
+def _entries(data: bytes, order: str, big: bool, offset: int) -> Iterator[tuple[int, int, int, int]]:
+    """Tag, type, count, and value or its offset, of each entry of a directory, as far as the data go."""
     head, form = (order + "Q", order + "HHQQ") if big else (order + "H", order + "HHII")
-    (count,) = _at(head, data, place) or (0,)
-    first, size = place + struct.calcsize(head), struct.calcsize(form)
+    (count,) = _at(head, data, offset) or (0,)
+    first, size = offset + struct.calcsize(head), struct.calcsize(form)
     for number in range(count):
         if not (entry := _at(form, data, first + number * size)):
             break
         yield entry
 
 
-def _at(form: str, data: bytes, place: int) -> tuple[int, ...]:
-    """What is written at a place, nothing where data ends before."""
-    return struct.unpack_from(form, data, place) if place + struct.calcsize(form) <= len(data) else ()
+def _at(form: str, data: bytes, offset: int) -> tuple[int, ...]:
+    """The values at an offset; () beyond the end of the data."""
+    return struct.unpack_from(form, data, offset) if offset + struct.calcsize(form) <= len(data) else ()
 
 
 def check_exif(info: Mapping[str, Any], name: str) -> None:
-    """The same for what is known of an image once it is decoded: Pillow has not read these values yet."""
+    """`check_tags` for the EXIF data in `info` of a decoded image, which Pillow has not parsed yet."""
     exif = info.get("exif") or b""
     if not exif and isinstance(text := info.get("Raw profile type exif"), str):
         with suppress(ValueError):
@@ -182,20 +182,20 @@ def _check_tiles(image: Image.Image, name: str) -> None:
         raise ImageError(problem, fix=AGAIN)
 
 
-def _is_painted_once(image: Image.Image, data: bytes) -> bool:
-    """Whether the first scan of a JPEG is all of it: it names all components. Pillow has just read its header."""
+def _has_one_scan(image: Image.Image, data: bytes) -> bool:
+    """Whether a JPEG has a single scan: its first scan has all components. image: with only its header read."""
     size = 6 + 2 * image.layers
     header = bytes((0xFF, START_OF_SCAN, 0, size, image.layers))
     return not image.info.get("progressive") and data[: image.fp.tell()][-size - 2 :].startswith(header)
 
 
 def has_many_scans(data: bytes, most: int = MOST_SCANS) -> bool:
-    """Whether a JPEG has more scans than that until it ends; what lies in other segments, or behind, does not count."""
-    place = scans = 0
-    while scans <= most and (found := MARKER.search(data, place)):
-        place, kind = found.end(), data[found.end() - 1]
+    """Whether a JPEG has more than `most` scans before its end marker; bytes inside segments do not count."""
+    offset = scans = 0
+    while scans <= most and (found := MARKER.search(data, offset)):
+        offset, kind = found.end(), data[found.end() - 1]
         if kind == END:
             break
         scans += kind == START_OF_SCAN
-        place += 0 if kind in ALONE else int.from_bytes(data[place : place + 2], "big")
+        offset += 0 if kind in ALONE else int.from_bytes(data[offset : offset + 2], "big")
     return scans > most

@@ -1,4 +1,4 @@
-"""What the images of a table look like: too small, dark, bright, blurred, empty; as findings, and as one picture.
+"""Image quality: images that are too small, dark, bright, blurred or of one colour, as findings and as a picture.
 
 draw_check(survey("photos"), check(survey("photos")), Path("check.png"))
 """
@@ -26,36 +26,36 @@ INK, BAR, HELD, QUIET = "#1d2b28", "#0f766e", "#7fb8b2", "#51645e"
 
 
 @dataclass(frozen=True)
-class Oddity:
-    """A look that makes an image worth a second one: its name in words, and which rows of a survey have it."""
+class QualityProblem:
+    """A quality problem: its name for messages, and a function that finds the rows of a survey that have it."""
 
     name: str
-    has: Callable[[pd.DataFrame, int], pd.Series]
+    found: Callable[[pd.DataFrame, int], pd.Series]
 
 
-ODDITIES = (
-    Oddity("smaller than half of what the network sees", lambda rows, size: _shorter(rows) * 2 < size),
-    Oddity("almost black", lambda rows, size: (rows["light"] < DARK) & (rows["spread"] >= EMPTY)),
-    Oddity("almost white", lambda rows, size: (rows["light"] > BRIGHT) & (rows["spread"] >= EMPTY)),
-    Oddity("of one plain colour", lambda rows, size: rows["spread"] < EMPTY),
-    Oddity("blurred", lambda rows, size: (rows["sharpness"] < BLURRED) & (rows["spread"] >= EMPTY)),
+PROBLEMS = (
+    QualityProblem("smaller than half of what the network sees", lambda rows, size: _shorter(rows) * 2 < size),
+    QualityProblem("almost black", lambda rows, size: (rows["light"] < DARK) & (rows["spread"] >= EMPTY)),
+    QualityProblem("almost white", lambda rows, size: (rows["light"] > BRIGHT) & (rows["spread"] >= EMPTY)),
+    QualityProblem("of one plain colour", lambda rows, size: rows["spread"] < EMPTY),
+    QualityProblem("blurred", lambda rows, size: (rows["sharpness"] < BLURRED) & (rows["spread"] >= EMPTY)),
 )
 COLUMNS = ("width", "height", "light", "spread", "sharpness")
 
 
-def looked_at(table: pd.DataFrame) -> bool:
-    """Whether a table says what its images look like: one of `survey` does."""
+def has_quality_columns(table: pd.DataFrame) -> bool:
+    """Whether a table has the columns of image quality, which `survey` adds."""
     return set(COLUMNS) <= set(table)
 
 
-def odd(table: pd.DataFrame, size: int) -> dict[str, pd.DataFrame]:
-    """The rows of a survey that look odd, by what is odd about them, for a network that sees `size` pixels a side."""
-    found = {oddity.name: table[oddity.has(table, size)] for oddity in ODDITIES}
+def quality_problems(table: pd.DataFrame, size: int) -> dict[str, pd.DataFrame]:
+    """The rows of a survey with each quality problem, for a network whose input has `size` pixels a side."""
+    found = {problem.name: table[problem.found(table, size)] for problem in PROBLEMS}
     return {name: rows for name, rows in found.items() if len(rows)}
 
 
-def about_looks(table: pd.DataFrame, size: int) -> list[str]:
-    """What is worth knowing of the looks of a survey's images, a line each."""
+def quality_notes(table: pd.DataFrame, size: int) -> list[str]:
+    """Lines about the sizes and the quality problems of a survey's images."""
     if not len(table):
         return []
     width, height = int(table["width"].median()), int(table["height"].median())
@@ -64,7 +64,7 @@ def about_looks(table: pd.DataFrame, size: int) -> list[str]:
         f"sizes from {least.width} x {least.height} to {most.width} x {most.height} pixels, "
         f"the middle one {width} x {height}"
     ]
-    for name, rows in odd(table, size).items():
+    for name, rows in quality_problems(table, size).items():
         count = "1 image is" if len(rows) == 1 else f"{len(rows)} images are"
         lines.append(f"{count} {name}: {some_of([Path(path).name for path in rows['path']])}")
     return lines
@@ -75,7 +75,7 @@ def _shorter(rows: pd.DataFrame) -> pd.Series:
 
 
 def draw_check(table: pd.DataFrame, report: "Check", path: Path, size: int = 224) -> None:
-    """A survey and its check as one PNG: how many of each class, and pictures of each thing that was found."""
+    """Write a survey and its check as a PNG: images for each class, and examples of each problem."""
     from matplotlib.figure import Figure
 
     rows = _picture_rows(table, size)
@@ -93,7 +93,7 @@ def draw_check(table: pd.DataFrame, report: "Check", path: Path, size: int = 224
 
 
 def _draw_classes(figure: Any, classes: list[str], report: "Check") -> None:
-    """A bar a class, training images before held-out ones."""
+    """A bar for each class: training images, then held-out ones."""
     axes = figure.subplots()
     train = np.array([report.classes[label].get("train", 0) for label in classes])
     held = np.array([sum(report.classes[label].values()) for label in classes]) - train
@@ -111,7 +111,7 @@ def _draw_classes(figure: Any, classes: list[str], report: "Check") -> None:
 
 
 def _draw_numbers(figure: Any, table: pd.DataFrame, report: "Check") -> None:
-    """A histogram of each number, training images before held-out ones."""
+    """A histogram of each target: training images and held-out ones."""
     values, train = numbers(table), (table["split"] == "train").to_numpy()
     names = list(report.numbers)[:MOST_HISTOGRAMS]
     for place, (axes, name) in enumerate(zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True)):
@@ -122,7 +122,7 @@ def _draw_numbers(figure: Any, table: pd.DataFrame, report: "Check") -> None:
 
 
 def _picture_rows(table: pd.DataFrame, size: int) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Titles, and below each the paths and captions of at most 8 pictures."""
+    """Rows of the picture: a title, and paths and captions of at most 8 images."""
     rows = []
     grouped = table[table["group"].str.startswith(DUPLICATES)]
     for several, title in ((True, "copies with different labels"), (False, "copies")):
@@ -130,7 +130,7 @@ def _picture_rows(table: pd.DataFrame, size: int) -> list[tuple[str, list[tuple[
         if chosen:
             pictures = [(row.path, row.label) for part in chosen for row in part.itertuples()]
             rows.append((f"{title}: {len(chosen)} groups", pictures[:MOST_SHOWN]))
-    for name, part in odd(table, size).items():
+    for name, part in quality_problems(table, size).items():
         order = part.sort_values("sharpness") if name == "blurred" else part
         rows.append((f"{name}: {len(part)}", [(row.path, row.label) for row in order.head(MOST_SHOWN).itertuples()]))
     return rows

@@ -1,4 +1,4 @@
-"""How a file says its label: by its folder, by a pattern in its name, or by any function of its path.
+"""Label rules: the label of a file by its folder, by a pattern in its name, or by a function of its path.
 
 label_rule("is_cat")(Path("Birman_12.jpg"))           # 'cat'
 label_rule("^(.*)_[0-9]+")(Path("beagle_7.jpg"))      # 'beagle'
@@ -27,14 +27,14 @@ def parent_folder(path: str | Path) -> str:
     return Path(path).parent.name
 
 
-# The names that a recipe gives to these rules, and a bundle reads back.
+# The names of these rules in a recipe and in a bundle.
 is_cat.label_name = "is_cat"
 parent_folder.label_name = "folder"
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A label rule: what the one group of a regular expression finds in the file's name (or path, if it has a '/')."""
+    """A label rule: the group of a regular expression, searched in the file name, or in the path if it has a '/'."""
 
     expression: str
 
@@ -57,20 +57,20 @@ class Pattern:
 
     @property
     def label_name(self) -> str:
-        """How the rule is written down: the expression itself."""
+        """The rule in a recipe: the expression."""
         return self.expression
 
 
 def pattern(expression: str) -> Pattern:
-    """The label rule of a regular expression with one group; like fastai's `RegexLabeller`, but told apart by name."""
+    """The label rule of a regular expression with one group; like fastai's `RegexLabeller`, with a name for recipes."""
     return Pattern(expression)
 
 
 def label_rule(label: str | Callable[[Any], Any]) -> LabelRule:
-    """The function from path to label text that a recipe's `label` means.
+    """The function from path to label text for a recipe's `label`.
 
-    label: "folder", "is_cat", "module:function", a pattern with one group, or a function of the path. What a function
-        returns becomes text (True becomes "True"); None is not a label, and an exception means that there is none.
+    label: "folder", "is_cat", "module:function", a pattern with one group, or a function of the path. The result of a
+        function is converted to text (True to "True"). A function that raises or returns None gives a `DataError`.
     """
     if label == "folder" or label is parent_folder:
         return parent_folder

@@ -1,8 +1,8 @@
-"""From what people have to rows of path, label, split and group, unread: from folders, CSV files and DataFrames.
+"""List images with label, split and group from folders, CSV files and DataFrames, without opening them.
 
 rows, left_out = listed("photos", label="^(.+)_[0-9]+")
 
-What is left out, and why, is a list of {"path", "reason"}: nothing disappears without a word.
+Files left out are returned as a list of {"path", "reason"}.
 """
 
 import os
@@ -35,7 +35,7 @@ def listed(
     unlabelled: str = "error",
     targets: Targets = CLASSES,
 ) -> tuple[pd.DataFrame, LeftOut]:
-    """Rows of path, label, split ('' where none is given) and group, and what is left out; see `data.survey`."""
+    """Rows of path, label, split ('' where none is given) and group, and the files left out; see `data.survey`."""
     if isinstance(source, pd.DataFrame):
         return _from_frame(source, Path(), "the DataFrame", unlabelled, targets)
     folder = find_folder(source)
@@ -51,7 +51,7 @@ def listed(
 
 
 def find_folder(source: str | Path) -> Path:
-    """The folder that `source` names: a path, or one of kit's named data sets (fetched if need be)."""
+    """The folder of `source`: a path, or the name of a data set, which is downloaded if needed."""
     folder = Path(source).expanduser().absolute()
     if folder.is_dir():
         return folder
@@ -64,7 +64,7 @@ def find_folder(source: str | Path) -> Path:
 
 
 def empty_folders(folder: Path) -> list[str]:
-    """Folders that hold nothing at all: classes that somebody meant to fill. Relative to `folder`, by name."""
+    """Folders without any file, possibly classes that are still to be filled; relative to `folder`, sorted."""
     found = [Path(where).relative_to(folder) for where, *inside in os.walk(folder) if not any(inside)]
     return sorted(str(path) for path in found if not any(part.startswith(".") for part in path.parts))
 
@@ -91,7 +91,7 @@ def _from_paths(
 
 
 def _labels_of(paths: Sequence[Path], rule: LabelRule, unlabelled: str) -> tuple[dict[Path, str], LeftOut]:
-    """A label for each path; those that have none are counted, and the first five named, or left out."""
+    """A label for each path, and the paths without one; `DataError` with some of them where they are an error."""
     labels, failed = {}, {}
     for path in paths:
         try:
@@ -106,7 +106,8 @@ def _labels_of(paths: Sequence[Path], rule: LabelRule, unlabelled: str) -> tuple
 
 
 def _split_of(path: Path, levels: int) -> str:
-    """The split that the first folder of a relative path names, or ''; a class may be called "test" too."""
+    """The split that the first folder of a relative path names, or ''. levels: the least number of parts of the path,
+    so that a class may be called "test"."""
     return SPLIT_FOLDERS.get(path.parts[0].lower(), "") if len(path.parts) >= levels else ""
 
 
@@ -122,7 +123,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _named(rows: pd.DataFrame, targets: Targets, columns: list[str]) -> pd.DataFrame:
-    """Rows that know their task, and what regression's numbers are called."""
+    """Rows with the task and the names of regression's numbers in `attrs`."""
     rows.attrs |= {"task": targets.task, "names": targets.names(columns)}
     return rows
 
@@ -130,7 +131,7 @@ def _named(rows: pd.DataFrame, targets: Targets, columns: list[str]) -> pd.DataF
 def _from_frame(
     frame: pd.DataFrame, folder: Path, name: str, unlabelled: str, targets: Targets
 ) -> tuple[pd.DataFrame, LeftOut]:
-    """Rows from a table that says the labels; its paths count from `folder`."""
+    """Rows from a table with labels, whose paths are relative to `folder`."""
     path_column = find_column(frame, PATH_COLUMNS, name)
     labels, columns = targets.of_frame(frame, name)
     rows = pd.DataFrame({"path": [str((folder / str(path)).absolute()) for path in frame[path_column]]})
@@ -154,9 +155,9 @@ def _from_frame(
 
 
 def _left_out(rows: pd.DataFrame, total: int, unlabelled: str, words: tuple[str, str, str]) -> LeftOut:
-    """Rows that cannot be used, with their reason, where they may be left out; else `DataError`.
+    """Path and reason of unusable rows where they may be left out; else `DataError`.
 
-    words: what is wrong with them, the fix, and the reason in short.
+    words: the problem and the fix for the error, and the short reason.
     """
     wrong, fix, reason = words
     paths = rows["path"].tolist()

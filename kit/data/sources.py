@@ -1,4 +1,4 @@
-"""From what people have (a folder, a CSV file, a DataFrame, a named data set) to one table of images.
+"""Make the table of images from a folder, a CSV file, a DataFrame or a named data set.
 
 table("pets/images", label=pattern(r"^(.*)_[0-9]+"))     # a DataFrame: path, label, split, group, sha256
 """
@@ -34,9 +34,9 @@ def targets_of(recipe: Recipe) -> Targets:
 
 
 def table(source: str | Path | pd.DataFrame, **how: Any) -> pd.DataFrame:
-    """One row an image: path, label, split ("train", "valid", "test" or "out"), group, sha256.
+    """A row for each image: path, label, split ("train", "valid", "test" or "out"), group, sha256.
 
-    how: what `survey` takes (label, labels, split, valid, seed, follow_links, unlabelled, targets), meaning the same.
+    how: the arguments of `survey` (label, labels, split, valid, seed, follow_links, unlabelled, targets).
     """
     return survey(source, **how)[COLUMNS]
 
@@ -53,18 +53,18 @@ def survey(
     unlabelled: str = "error",
     targets: Targets = CLASSES,
 ) -> pd.DataFrame:
-    """The table of a source, and what each image looks like: path, label, split, group, sha256; width and height in
-    pixels; light and spread, the mean and standard deviation of the grey levels (0 to 255); sharpness (`FileFacts`).
+    """The table of a source with image quality: path, label, split, group, sha256; width and height in pixels; light
+    and spread, mean and standard deviation of the grey levels (0 to 255); sharpness (`FileFacts`).
 
-    source: a folder (searched in depth), a DataFrame with the columns path and label, or the name of a data set.
-    label: how a file says its label (see `label_rule`); labels: a CSV that says it instead, with paths from `source`.
-    Folders named train, valid (or val) and test, and a column `split`, are kept as given. Exact and near duplicates
-    share a group, and no group straddles a split. follow_links: whether links to files outside of the folder count.
-    targets: how labels are read (`Targets`): the text of a label is one class, or several or numbers with ";" between.
-    unlabelled: what to do with a file without a label, or a row without a file: "error", or "skip". Whatever is left
-    out, files that cannot be opened too, `table.attrs` lists ("left_out": {"path", "reason"} each); it also tells the
-    "split" and the "label" rule that were followed, the "task", the "names" of numbers, and folders without an image
-    ("empty"). Raises `DataError` where the labels or the files do not make a data set.
+    source: a folder (with its subfolders), a DataFrame with the columns path and label, or the name of a data set.
+    label: the label rule for files (see `label_rule`). labels: a CSV with the labels instead; its paths are relative to
+    `source`. Splits given by folders named train, valid (or val) and test, or by a column `split`, are kept. Exact and
+    near duplicates get the same group, and no group is divided between splits. follow_links: use links to files outside
+    of the folder. targets: how labels are read (`Targets`); a label is one class, or classes or numbers joined by ";".
+    unlabelled: for files without label and rows without file: "error" or "skip". `table.attrs` has "left_out", all
+    files that are not in the table, also unreadable ones ({"path", "reason"} each); the rules for "split" and "label";
+    the "task"; the "names" of numbers; and "empty", folders without files. Raises `DataError` where labels or files do
+    not make a data set.
     """
     if unlabelled not in UNLABELLED:
         raise DataError(f"unlabelled={unlabelled!r} is not known", fix=f"one of: {', '.join(UNLABELLED)}")
@@ -77,14 +77,14 @@ def survey(
     rows["group"] = join_groups(rows["group"].tolist(), scan.duplicates())
     strata = training_of(targets.task).strata(rows["label"])
     rows["split"] = assign_splits(rows.assign(label=strata), split, valid, seed)
-    rows = _with_looks(rows[COLUMNS], scan)
+    rows = _with_quality(rows[COLUMNS], scan)
     rows.attrs = facts | {"left_out": skipped + broken, "split": "given" if given else split}
     rows.attrs["label"] = FROM_TABLE if labels is not None or isinstance(source, pd.DataFrame) else label_name(label)
     rows.attrs["empty"] = empty_folders(find_folder(source)) if rows.attrs["label"] == "folder" else []
     return rows
 
 
-def _with_looks(rows: pd.DataFrame, scan: Scan) -> pd.DataFrame:
+def _with_quality(rows: pd.DataFrame, scan: Scan) -> pd.DataFrame:
     rows[["width", "height"]] = [(fact.width, fact.height) for fact in scan.good]
     rows[["light", "spread"]] = scan.light
     rows["sharpness"] = [fact.sharpness for fact in scan.good]
@@ -98,12 +98,12 @@ def labelled_images(
     labels: str | Path | None = None,
     targets: Targets = CLASSES,
 ) -> pd.DataFrame:
-    """All images of a source with their labels (path, label, split and group as given), unread and unsplit."""
+    """All images of a source with their labels (path, label, split and group as given), without opening them."""
     return listed(source, label, labels, targets=targets)[0]
 
 
 def _without_broken(rows: pd.DataFrame, facts: list[FileFacts]) -> tuple[pd.DataFrame, list[dict]]:
-    """Leave out the files that cannot be opened; stop where they are so many that something else is wrong."""
+    """Leave out files that cannot be opened; `DataError` where they are more than 20 %."""
     good = [fact.problem is None for fact in facts]
     broken = [
         {"path": path, "reason": fact.problem}

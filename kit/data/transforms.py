@@ -1,4 +1,4 @@
-"""The item transforms of kit's DataBlock: open an image, make it square.
+"""The item transforms of kit's DataBlock: open an image and make it square.
 
 DataBlock(..., item_tfms=Square(224, "crop"))
 """
@@ -12,20 +12,20 @@ from kit.data.images import open_image, square
 
 
 class OpenImage(Transform):
-    """Opens a path as an upright RGB `PILImage` (see `kit.data.images`). at_least: pixels a side needed."""
+    """Opens a path as an upright RGB `PILImage` by `open_image`. at_least: size in pixels that is needed."""
 
     def __init__(self, at_least: int):
         super().__init__()
         self.at_least = at_least
 
     def encodes(self, path: str | Path) -> PILImage:
-        """Open `path`; an image that is open already passes."""
+        """Open `path`; an opened image is returned as it is."""
         return PILImage(open_image(path, self.at_least))
 
 
 class Square(Transform):
-    """Makes images square: a random part of training images (fastai's `Resize`), at `presize` pixels, and the middle of
-    all other images, at `size` pixels, as a bundle does when it predicts."""
+    """Makes images square: training images by fastai's `Resize`, at `presize` pixels with a random crop; others by
+    `square`, at `size` pixels, as for prediction."""
 
     order = 1
 
@@ -35,13 +35,13 @@ class Square(Transform):
         self.resize = Resize(presize or size, method=how, pad_mode="zeros")
 
     def __call__(self, item, split_idx=None, **kwargs):
-        """An item of the dataset: of the training set unless `split_idx` says otherwise."""
+        """Resize an item; it is a training image unless `split_idx` is 1."""
         if split_idx == VALID:
             return super().__call__(item, split_idx=split_idx, **kwargs)
         return self.resize(item, split_idx=TRAIN, **kwargs)
 
     def encodes(self, image: PILImage) -> PILImage:
-        """The middle of the image, or all of it."""
+        """Resize an image that is not for training."""
         return PILImage(square(image, self.size, self.how))
 
     def __repr__(self) -> str:

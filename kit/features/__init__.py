@@ -1,4 +1,4 @@
-"""What a pretrained body makes of images: computed once for each image, and kept in kit's cache."""
+"""Features of images by a pretrained body: computed once for each image and stored in kit's cache."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Training a Learner: phases, precision, history."""
+"""Training a Learner: the head from features, all layers, precision, history, and the learning-rate finder."""
 
 import lazy_loader
 

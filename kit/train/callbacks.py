@@ -1,4 +1,4 @@
-"""From the recipe's fields to fastai's callbacks.
+"""The fastai callbacks that a recipe's fields ask for.
 
 learn.fine_tune(3, cbs=training_callbacks(learn, recipe))
 """
@@ -10,23 +10,23 @@ from kit.model.build import spec_of
 from kit.model.heads import LINEAR
 from kit.recipe import Recipe
 from kit.train.losses import TrainingLoss, training_loss
-from kit.train.progressive import growing
+from kit.train.progressive import progressive_resizing
 from kit.train.stopping import BestWeights, StopEarly
 
 
 class Accumulation(GradientAccumulation):
-    """fastai's GradientAccumulation; what one phase gathered but never took a step with does not leak into the next."""
+    """fastai's GradientAccumulation; gradients left over at the end of a phase are not used in the next."""
 
     def before_fit(self) -> None:
-        """Begin with nothing gathered."""
+        """Reset the gradients."""
         super().before_fit()
         self.model.zero_grad()
 
 
 def training_callbacks(learn: Learner, recipe: Recipe, accumulate: int | None = None) -> list[Callback]:
-    """All callbacks that the recipe's fields ask for; `accumulate` where it is another than the recipe's.
+    """All callbacks for the recipe's fields. accumulate: batches a step, by default the recipe's.
 
-    Raises `RecipeError` where accumulation gathers more batches than there are, so that no step might ever be taken.
+    Raises `RecipeError` where that is more batches than an epoch has, so that no step might ever be taken.
     """
     callbacks, accumulate = batch_callbacks(learn, recipe), accumulate or recipe.accumulate
     if accumulate > len(learn.dls.train):
@@ -36,14 +36,14 @@ def training_callbacks(learn: Learner, recipe: Recipe, accumulate: int | None = 
         callbacks.append(Accumulation(accumulate * learn.dls.train.bs))
     if recipe.progressive:
         frozen = 0 if spec_of(learn).head == LINEAR else recipe.freeze_epochs
-        callbacks.append(growing(learn, recipe.size, frozen + recipe.epochs))
+        callbacks.append(progressive_resizing(learn, recipe.size, frozen + recipe.epochs))
     if recipe.patience:
         callbacks += [StopEarly(patience=recipe.patience), BestWeights()]
     return callbacks
 
 
 def batch_callbacks(learn: Learner, recipe: Recipe) -> list[Callback]:
-    """Those of them that change what a batch is and how its gradient is taken: the rate finder needs them too."""
+    """The callbacks that change batches, loss or gradients; the learning-rate finder uses them too."""
     loss = training_loss(learn, recipe)
     wanted = (
         (loss, lambda: TrainingLoss(loss)),
@@ -51,4 +51,4 @@ def batch_callbacks(learn: Learner, recipe: Recipe) -> list[Callback]:
         (recipe.cutmix, lambda: CutMix(recipe.cutmix)),
         (recipe.clip, lambda: GradientClip(recipe.clip)),
     )
-    return [make() for asked, make in wanted if asked]
+    return [make() for value, make in wanted if value]

@@ -1,4 +1,4 @@
-"""A training whose numbers are no longer finite stops within the step, before they reach the weights.
+"""Stop training at the first loss or gradient that is not finite, before it changes the weights.
 
 fit(..., cbs=[StopAtNonFinite(history, rate=2e-3)])
 """
@@ -14,7 +14,7 @@ from kit.train.history import History
 
 
 class NotFinite(BaseException):
-    """Stops training at once. No `Exception`: fastai would rewrite its text. `error` is what people are told."""
+    """Ends training at once. Not an `Exception`, because fastai would change its text. error: for the user."""
 
     def __init__(self, error: TrainingError):
         super().__init__(str(error))
@@ -22,31 +22,36 @@ class NotFinite(BaseException):
 
 
 class StopAtNonFinite(Callback):
-    """Looks at every loss and batch norm's statistics before the gradient is taken, and at it before the step is.
+    """Checks each loss and the batch-norm statistics before backward, and each gradient before the step.
 
-    The weights stay what they were before the bad step; batch norm's statistics too, which a forward pass changes.
-    Costs reading each gradient once: 0.3 % of a resnet18's step on a CPU.
+    Weights and batch-norm statistics keep their values from before the failing step. The cost is reading each gradient
+    once: 0.3 % of a step of resnet18 on a CPU.
     """
 
-    order = 15  # gradients as the step would use them: accumulated, unscaled (fp16), clipped
+    order = 15  # after accumulation, unscaling (fp16) and clipping of gradients
 
     def __init__(self, history: History, rate: float):
         super().__init__()
         self.history, self.highest_rate = history, rate
 
     def before_batch(self) -> None:
-        """Keep batch norm's statistics."""
+        """Copy the batch-norm statistics, which the forward pass changes."""
         if self.training:
             self.statistics = [buffer.clone() for buffer in self.model.buffers()]
 
     def after_loss(self) -> None:
-        """Stop where the loss is not finite, or what batch norm keeps: an infinite variance divides all to a fine 0."""
+        """Stop where the loss or a batch-norm statistic is not finite.
+
+        An infinite variance turns activations to 0, so that the loss alone would not show the failure.
+        """
         loss = self.learn.loss.detach().mean().float()
         if not self.training:
             return self._check("validation loss", float(loss))
-        kept = [buffer for buffer in self.model.buffers() if buffer.is_floating_point() and buffer.numel()]
-        largest = torch.stack(torch._foreach_norm(kept, float("inf"))).max() if kept else torch.zeros_like(loss)
-        loss, largest = torch.stack([loss, largest.float()]).tolist()  # one wait for a GPU, not two
+        statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point() and buffer.numel()]
+        largest = (
+            torch.stack(torch._foreach_norm(statistics, float("inf"))).max() if statistics else torch.zeros_like(loss)
+        )
+        loss, largest = torch.stack([loss, largest.float()]).tolist()  # one synchronisation with a GPU instead of two
         self._check("loss", loss)
         self._check("largest of batch norm's statistics", largest)
 

@@ -1,6 +1,6 @@
-"""Out of memory: the same training again with half the batch, and twice the batches in a step.
+"""Out of memory: train again with half the batch size and twice the accumulated batches.
 
-trained_in_memory(learn, 1, attempt)         # attempt(1); where memory does not suffice, attempt(2), attempt(4), ...
+train_in_memory(learn, 1, attempt)           # attempt(1); after an out-of-memory error attempt(2), attempt(4), ...
 """
 
 import gc
@@ -11,7 +11,7 @@ from fastai.vision.all import Learner
 
 from kit.console import say
 from kit.errors import TrainingError
-from kit.train.state import Beginning
+from kit.train.state import Snapshot
 
 MOST_HALVINGS = 6
 SMALLEST_BATCH = 2  # batch norm needs two
@@ -19,33 +19,33 @@ TEXTS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that the memory of a GPU, or of the machine, did not suffice."""
+    """Whether `error` is an out-of-memory error of a GPU or of the machine."""
     said = isinstance(error, RuntimeError) and any(text in str(error).lower() for text in TEXTS)
     return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
-def trained_in_memory(learn: Learner, accumulate: int, attempt: Callable[[int], None]) -> int:
-    """Call `attempt(accumulate)` until the memory suffices, at most six times more; returns how often it did not.
+def train_in_memory(learn: Learner, accumulate: int, attempt: Callable[[int], None]) -> int:
+    """Call `attempt(accumulate)`, again after each out-of-memory error, at most seven times; returns how many errors.
 
-    Each time everything is put back to the beginning, the loaders' batch is halved, and `accumulate` grows so that a
-    step sees as many images as before: the run is the one that this smaller batch would have given from the start.
-    (Batch norm sees smaller batches, so it is not quite the run that was asked for.) Raises `TrainingError` in the end.
+    Before each further call the state from before training is restored, the batch size of the loaders is halved, and
+    `accumulate` grows so that a step uses as many images as before. (Batch norm sees smaller batches, so the result is
+    not quite that of the original batch size.) Raises `TrainingError` after the last call.
     """
-    beginning, images, halvings = Beginning(learn), learn.dls.train.bs * accumulate, 0
+    snapshot, images, halvings = Snapshot(learn), learn.dls.train.bs * accumulate, 0
     while not _fits(learn, halvings, accumulate, attempt):
-        # Out here, where the error and the tensors that its traceback held are gone.
+        # Outside of the except block, so that the traceback no longer holds tensors.
         halvings, batch = halvings + 1, learn.dls.train.bs // 2
         accumulate = -(-images // batch)
         say(f"out of memory: from the start again with {batch} images a batch, {accumulate} batches a step")
-        _make_room(learn)
-        beginning.put_back()
+        _free_memory(learn)
+        snapshot.restore()
         for loader in learn.dls.loaders:
             loader.bs = batch
     return halvings
 
 
 def _fits(learn: Learner, halvings: int, accumulate: int, attempt: Callable[[int], None]) -> bool:
-    """Whether memory suffices for the attempt; `TrainingError` where it does not and the batch is halved no more."""
+    """Whether the attempt fits into memory; `TrainingError` where it does not and the batch cannot be halved again."""
     try:
         attempt(accumulate)
     except (RuntimeError, MemoryError) as error:
@@ -58,8 +58,8 @@ def _fits(learn: Learner, halvings: int, accumulate: int, attempt: Callable[[int
     return True
 
 
-def _make_room(learn: Learner) -> None:
-    """Let go of what the attempt left on the device."""
+def _free_memory(learn: Learner) -> None:
+    """Free what the attempt left on the device."""
     learn.model.zero_grad()
     learn.opt = None
     learn._end_cleanup()

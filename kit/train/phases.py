@@ -1,6 +1,6 @@
-"""Fine-tuning as a recipe says: `kit.train.transfer` where the head is linear, fastai's own phases where it is not.
+"""Fine-tuning by a recipe: `kit.train.transfer` for a linear head, fastai's own phases for fastai's head.
 
-history = fine_tune(learn, Recipe(layers="whole", epochs=3))   # what learn.fine_tune(3) does, recorded
+history = fine_tune(learn, Recipe(layers="whole", epochs=3))   # learn.fine_tune(3) with a history
 """
 
 import random
@@ -15,7 +15,7 @@ from fastai.vision.all import Callback, Learner
 
 from kit.console import say
 from kit.data.cached_dl import cache_images
-from kit.machine import heap_kept, repeatable_algorithms
+from kit.machine import deterministic_algorithms, keep_freed_memory
 from kit.model.build import spec_of
 from kit.model.heads import LINEAR
 from kit.recipe import Recipe, check_same_data
@@ -23,7 +23,7 @@ from kit.train.callbacks import training_callbacks
 from kit.train.history import History, quiet
 from kit.train.logs import logging_to
 from kit.train.non_finite import NotFinite, StopAtNonFinite
-from kit.train.out_of_memory import trained_in_memory
+from kit.train.out_of_memory import train_in_memory
 from kit.train.precision import precision_for, training_in
 from kit.train.rates import rates_for
 from kit.train.state import left_usable
@@ -47,26 +47,26 @@ def fine_tune(
     log_folder: Path | None = None,
     **kwargs: Any,
 ) -> History:
-    """Train `learn` as the recipe says, and return the history; the learner comes back in fp32.
+    """Train `learn` by a recipe and return the history; weights are fp32 afterwards.
 
-    recipe: by default the one that `learn` was made with; of another one, only fields of training may differ, else
-    `RecipeError` names those that do not fit. `learn.spec` keeps the one that was used.
-    A linear head (`layers` auto or head): `transfer`, the head from features first, then perhaps all layers. fastai's
-    head and pretrained weights: `Learner.fine_tune`. cbs and further arguments (`pct_start`, `div`, ...) go to fastai's
-    cycles, so that they see nothing of a head that is learned from features.
-    A random start has nothing to freeze: all layers train for all epochs with `fit_one_cycle` at the same rate.
-    history: one of your own, to look into when training ends by Ctrl-C or by `TrainingError` (a loss that is not
-    finite): `learn` then has the weights so far. log_folder: where `recipe.log` writes.
+    recipe: by default the one that `learn` was made with. Another one may differ in fields of training only, else
+    `RecipeError` names the others; it is stored in `learn.spec`.
+    With a linear head (`layers` auto or head) `transfer` trains the head from features and then, if that is better, all
+    layers. With fastai's head and pretrained weights `Learner.fine_tune` is called, with random weights
+    `fit_one_cycle` on all layers for all epochs. cbs and further arguments (`pct_start`, `div`, ...) go to these calls;
+    they do not apply to a head that is trained from features.
+    history: give one to read it after Ctrl-C or `TrainingError` (a loss that is not finite); `learn` then has the
+    weights from before the failing step. log_folder: for the files of `recipe.log`.
     """
     spec, history = spec_of(learn), History() if history is None else history
     recipe = spec.recipe if recipe is None else recipe
     check_same_data(spec.recipe, recipe)
     learn.spec = replace(spec, recipe=recipe)
     logging = logging_to(recipe.log, learn, log_folder, recipe.to_json())
-    with quiet(learn), heap_kept(), repeatable_algorithms(), logging as logs:
+    with quiet(learn), keep_freed_memory(), deterministic_algorithms(), logging as logs:
         attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs)
         try:
-            history.chosen["halvings"] = trained_in_memory(learn, recipe.accumulate, attempt)
+            history.chosen["halvings"] = train_in_memory(learn, recipe.accumulate, attempt)
         except NotFinite as stop:
             history.stopped = stop.error.problem
             raise stop.error from None
@@ -79,9 +79,9 @@ def fine_tune(
 def _attempt(
     learn: Learner, recipe: Recipe, history: History, cbs: list[Callback], options: dict, accumulate: int
 ) -> None:
-    """One training from its beginning to its end, with so many batches a step."""
+    """Train once from the start, with `accumulate` batches a step."""
     history.clear()
-    learn.model.to(learn.dls.device)  # fastai does so when it fits; a look at the network comes before
+    learn.model.to(learn.dls.device)  # fastai moves it only when fitting; `progressive_resizing` runs the model before
     if spec_of(learn).head == LINEAR:
         return transfer(learn, recipe, history, cbs, options, accumulate)
     history.chosen["cache"] = cache_images(learn.dls, recipe.cache)

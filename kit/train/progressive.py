@@ -1,6 +1,6 @@
-"""Progressive resizing: training begins on small images and ends on whole ones. A quarter of the pixels, of the time.
+"""Progressive resizing: training starts with images of half the size and ends with full size, which saves time.
 
-learn.fine_tune(3, cbs=[Growing(size=224, epochs=4)])
+learn.fine_tune(3, cbs=[ProgressiveResizing(size=224, epochs=4)])
 
 Source: Howard, "Training ImageNet in 3 hours for $25", fast.ai 2018; Tan, Le, EfficientNetV2, ICML 2021.
 """
@@ -13,15 +13,15 @@ from torch.nn import functional as F
 from kit.errors import RecipeError, first_line
 from kit.train.precision import FEWEST_PIXELS
 
-SMALLEST = 0.5  # of the side
-GROWN = 0.75  # of all steps: from then on images are whole
+SMALLEST = 0.5  # of the full size, at the first step
+FULL_FROM = 0.75  # of all steps; from then on images have full size
 STEP = 16  # pixels
 
 
-class Growing(Callback):
-    """Makes training batches smaller, from half of `size` on; validation stays whole. epochs: of all phases."""
+class ProgressiveResizing(Callback):
+    """Downsizes training batches, starting with half of `size`; validation has full size. epochs: of all phases."""
 
-    order = 95  # after mixup and cutmix, which see whole images
+    order = 95  # after mixup and cutmix
     run_valid = False
 
     def __init__(self, size: int, epochs: int):
@@ -29,29 +29,29 @@ class Growing(Callback):
         self.size, self.epochs, self.done = size, epochs, 0
 
     def before_batch(self) -> None:
-        """Shrink."""
+        """Downsize the batch."""
         side = side_at((self.done + self.iter / self.n_iter) / self.epochs, self.size)
         if side < self.size:
-            self.learn.xb = tuple(smaller(x, side) for x in self.xb)
+            self.learn.xb = tuple(downsize(x, side) for x in self.xb)
 
     def after_epoch(self) -> None:
-        """Count."""
+        """Count the epochs."""
         self.done += 1
 
 
 def side_at(progress: float, size: int) -> int:
-    """The side in pixels when `progress` (0 to 1) of all steps are done."""
-    share = SMALLEST + (1 - SMALLEST) * progress / GROWN
+    """The image size in pixels a side after the share `progress` (0 to 1) of all steps."""
+    share = SMALLEST + (1 - SMALLEST) * progress / FULL_FROM
     return size if share >= 1 else min(size, max(FEWEST_PIXELS, int(share * size / STEP) * STEP))
 
 
-def smaller(images: Tensor, side: int) -> Tensor:
-    """Images (n, 3, h, w) at `side` pixels; no pixel is left out of the averages."""
+def downsize(images: Tensor, side: int) -> Tensor:
+    """Images (n, 3, h, w) to (n, 3, side, side), with antialiasing."""
     return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
 
-def growing(learn: Learner, size: int, epochs: int) -> Growing:
-    """The callback. Raises `RecipeError` where the network cannot take the smallest images."""
+def progressive_resizing(learn: Learner, size: int, epochs: int) -> ProgressiveResizing:
+    """The callback. Raises `RecipeError` where the network does not accept the smallest images."""
     side, training = side_at(0, size), learn.model.training
     try:
         with torch.no_grad():
@@ -61,4 +61,4 @@ def growing(learn: Learner, size: int, epochs: int) -> Growing:
         raise RecipeError(f"{problem} ({first_line(error)})", fix="leave it out, or choose a ResNet") from error
     finally:
         learn.model.train(training)
-    return Growing(size, epochs)
+    return ProgressiveResizing(size, epochs)

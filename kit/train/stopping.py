@@ -1,4 +1,4 @@
-"""Early stopping that keeps the best weights: fastai's, without files and without printing to standard output.
+"""Early stopping and best weights, as in fastai, but in memory and without printing to standard output.
 
 callbacks = [StopEarly(patience=3), best := BestWeights()]
 """
@@ -14,10 +14,10 @@ from kit.console import say
 
 
 class StopEarly(EarlyStoppingCallback):
-    """fastai's EarlyStoppingCallback, which says so on standard error. Every phase is counted anew."""
+    """fastai's EarlyStoppingCallback with a message on standard error. Each phase counts its own epochs."""
 
     def after_epoch(self) -> None:
-        """Look, and perhaps end this phase."""
+        """End this phase where the validation loss no longer improves."""
         try:
             with redirect_stdout(io.StringIO()):
                 super().after_epoch()
@@ -27,41 +27,41 @@ class StopEarly(EarlyStoppingCallback):
 
 
 class BestWeights(TrackerCallback):
-    """What fastai's SaveModelCallback does, over both phases and in memory: no file, no pickle, nothing printed.
+    """fastai's SaveModelCallback over both phases and in memory: no file, no pickle, nothing printed.
 
-    A phase begins from the best weights of the one before. NaN is never the best.
+    A phase starts from the best weights of the phase before. A loss of NaN is never the best.
     """
 
     order = TrackerCallback.order + 1
 
     def __init__(self):
         super().__init__(monitor="valid_loss", reset_on_fit=False)
-        self.kept: dict[str, Tensor] = {}
+        self.best_weights: dict[str, Tensor] = {}
 
     def after_epoch(self) -> None:
-        """Keep a copy where the validation loss is the lowest so far."""
+        """Copy the weights where the validation loss is the lowest so far."""
         super().after_epoch()
         if self.new_best:
-            self.kept = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best_weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
     def after_fit(self) -> None:
-        """Go back to the best."""
+        """Load the best weights."""
         super().after_fit()
-        self.put_back(self.model)
+        self.load_best(self.model)
 
-    def put_back(self, model: nn.Module) -> None:
-        """The best weights, where there are any yet."""
-        if self.kept:
-            model.load_state_dict(self.kept)
+    def load_best(self, model: nn.Module) -> None:
+        """Load the best weights into `model`, where an epoch has ended."""
+        if self.best_weights:
+            model.load_state_dict(self.best_weights)
 
 
 @contextmanager
 def best_weights_kept(model: nn.Module, callbacks: Iterable[Callback]) -> Iterator[None]:
-    """Where training is broken off, too: fastai calls `after_fit` only at an end of its own."""
+    """Loads the best weights after an interruption too, for which fastai does not call `after_fit`."""
     try:
         yield
     except BaseException:
         for callback in callbacks:
             if isinstance(callback, BestWeights):
-                callback.put_back(model)
+                callback.load_best(model)
         raise

@@ -149,7 +149,7 @@ def test_numbers_that_differ_are_told_in_widths_of_their_range(tmp_path, monkeyp
     monkeypatch.setattr("kit.bundle.onnx.onnx_engine", lambda path, config: None)
     monkeypatch.setattr("kit.bundle.onnx.Predictor", lambda config, engine, folder: None)
     monkeypatch.setattr("kit.bundle.onnx.outputs", lambda predictor, images: np.array([[10.0, 3.0]]))
-    config = {"task": "regression", "range": {"low": [0, 0], "high": [100, 10]}}
+    config = {"task": "regression", "vocab": ["x", "y"], "range": {"low": [0, 0], "high": [100, 10]}}
     with pytest.raises(BundleError, match=r"differently: a number, in widths of its range, by 0\.25\n"):
         prove(tmp_path, config, tmp_path / "model.onnx", ["a.png"], np.array([[10.0, 0.5]]))
 

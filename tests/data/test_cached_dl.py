@@ -13,7 +13,7 @@ from PIL import Image
 
 from kit import data, evaluate, model, train
 from kit.data import decode as store
-from kit.data.cached_dl import cut_or_put
+from kit.data.cached_dl import crop_or_pad
 from kit.data.decode import (
     ForPrediction,
     ForTraining,
@@ -95,14 +95,14 @@ def test_parts_are_cut_anywhere_along_the_long_side_and_small_ones_put_anywhere(
     starts = set()
     for _ in range(200):
         place = np.zeros((4, 4, 3), np.uint8)
-        cut_or_put(image, place, dice)
+        crop_or_pad(image, place, dice)
         starts.add(int((place[0, 0, 0] - 1) // 3))
         assert np.array_equal(place, image[:, int((place[0, 0, 0] - 1) // 3) :][:, :4])
     assert starts == {0, 1, 2, 3, 4, 5}
     rows = set()
     for _ in range(100):
         place = np.zeros((6, 9, 3), np.uint8)
-        cut_or_put(image, place, dice)
+        crop_or_pad(image, place, dice)
         rows.add(int(place.any((1, 2)).argmax()))
         assert np.array_equal(place[place.any((1, 2))], image)
     assert rows == {0, 1, 2}

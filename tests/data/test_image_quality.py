@@ -121,7 +121,7 @@ def test_processes_see_what_threads_see(shapes, tmp_path, monkeypatch):
     by_threads = scan_images(paths)
     monkeypatch.setattr(scan, "MANY", 1)
     monkeypatch.setattr(scan, "core_count", lambda: 2)
-    monkeypatch.setattr(scan, "_look_at", None)  # here; a process has its own
+    monkeypatch.setattr(scan, "_scan_block", None)  # here; a process has its own
     by_processes = scan_images(paths)
     assert by_processes.facts == by_threads.facts
     assert by_processes.facts[3].problem is not None
@@ -143,6 +143,6 @@ def test_many_files_are_looked_at_from_a_script_that_guards_nothing(shapes, tmp_
 def test_a_process_that_ends_is_told_of(shapes, monkeypatch):
     monkeypatch.setattr(scan, "MANY", 1)
     monkeypatch.setattr(scan, "core_count", lambda: 2)
-    monkeypatch.setattr(scan, "_look_alone", lambda block: os._exit(1))
+    monkeypatch.setattr(scan, "_scan_in_process", lambda block: os._exit(1))
     with pytest.raises(DataError, match="a process that looks at the images was ended from outside"):
         scan_images(sorted(shapes.rglob("*.png")))

@@ -14,7 +14,7 @@ from fastai.vision.all import Callback, CrossEntropyLossFlat
 import kit
 from kit import bundle, data, model, train
 from kit.errors import OutputError, TrainingError
-from kit.train import memory
+from kit.train import out_of_memory
 
 
 @pytest.fixture
@@ -213,13 +213,13 @@ def test_40_it_is_tried_six_times_more_and_no_batch_is_smaller_than_two(shapes, 
 
     learn = learner(shapes, recipe)
     with pytest.raises(TrainingError, match="out of memory, with 2 images a batch too"):
-        memory.trained_in_memory(learn, 1, never)
+        out_of_memory.train_in_memory(learn, 1, never)
     assert attempts == [(4, 1), (2, 2)]
     attempts.clear()
     for loader in learn.dls.loaders:
         loader.bs = 1000
     with pytest.raises(TrainingError, match="out of memory, with 15 images a batch too"):
-        memory.trained_in_memory(learn, 1, never)
+        out_of_memory.train_in_memory(learn, 1, never)
     assert attempts == [(1000, 1), (500, 2), (250, 4), (125, 8), (62, 17), (31, 33), (15, 67)]
 
 
@@ -230,7 +230,7 @@ def test_40_another_error_is_no_lack_of_memory(shapes, recipe):
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        memory.trained_in_memory(learn, 1, fail)
+        out_of_memory.train_in_memory(learn, 1, fail)
     assert learn.dls.train.bs == 4
 
 

@@ -94,7 +94,7 @@ def test_without_the_package_the_message_says_how_to_install_it(monkeypatch):
 
 def test_what_is_not_installed_has_no_path():
     assert Package("no-such-package", "net", "0" * 64).path is None
-    assert Package("net", "tag", LITE0.name, "net-00000000.pth", "0" * 64).path is None
+    assert Package(LITE0.name, LITE0.arch, "0" * 64).path is None
 
 
 def test_a_file_of_ones_own_comes_before_the_package(tmp_path, monkeypatch):

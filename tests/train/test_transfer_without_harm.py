@@ -131,7 +131,7 @@ def test_a_real_trial_compares_both_on_the_held_out_training_images(shapes, quic
 
 def test_where_the_head_makes_no_mistake_nothing_could_be_better(shapes, quick, monkeypatch):
     recipe = replace(quick, layers="auto")
-    monkeypatch.setattr(module, "mistakes", lambda *_: 1)
+    monkeypatch.setattr(module, "FEWEST_MISTAKES", 1000)
     layers = train.fine_tune(learner(shapes, recipe), recipe).chosen["layers"]
     assert layers["kept"] == "head"
     assert layers["because"].endswith("held-out training images wrong, which leaves nothing to improve")
@@ -273,13 +273,13 @@ def test_a_second_training_on_the_same_images_converts_the_head_alone(shapes, qu
     converted, own = [], onnx._converted
     monkeypatch.setattr(onnx, "_converted", lambda *given: converted.append(type(given[0]).__name__) or own(*given))
     first = kit.fine_tune(shapes, quick, out=tmp_path / "first")
-    assert converted == ["Sequential", "Answer"]
+    assert converted == ["Sequential", "InferenceHead"]
     kit.fine_tune(shapes, quick, out=tmp_path / "second", seed=7)
-    assert converted == ["Sequential", "Answer", "Answer"]
+    assert converted == ["Sequential", "InferenceHead", "InferenceHead"]
     (kept,) = (tmp_path / "cache").rglob("body-*.onnx")
     kept.write_bytes(kept.read_bytes()[:-1])
     third = kit.fine_tune(shapes, quick, out=tmp_path / "third")
-    assert converted[3:] == ["Sequential", "Answer"]
+    assert converted[3:] == ["Sequential", "InferenceHead"]
     assert (third.bundle / "model.onnx").read_bytes() == (first.bundle / "model.onnx").read_bytes()
 
 
