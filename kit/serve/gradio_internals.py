@@ -126,11 +126,10 @@ class GradioGuard:
         if path in (JOIN, RUN, CANCEL) and scope["method"] == "POST":
             event = self.check(path, await Request(scope, receive).body())
             await self._pass_on(event, scope, receive, send)
-        elif path == ANSWERS and not self._has_session(Request(scope)):
-            await _session_not_found()(scope, receive, send)
         elif path.startswith((ANSWERS, HEARTBEAT)):
+            known = path != ANSWERS or self._has_session(Request(scope))
             with self.streams.slot():
-                await self.app(scope, receive, send)
+                await (self.app if known else _session_not_found())(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -143,7 +142,9 @@ class GradioGuard:
             # What has to wait in the queue cannot be run past it.
             if event.fn_index not in self.inputs or self.functions[event.fn_index].queue is not (path == JOIN):
                 raise RequestError(404, f"there is no such function: {event.fn_index}", fix=HOW)
-            inputs = self.inputs[event.fn_index]
+            inputs, count = self.inputs[event.fn_index], len(self.functions[event.fn_index].inputs)
+            if len(event.data) != count:
+                raise RequestError(422, f"data has {len(event.data)} values; {count} expected", fix=HOW)
             event.data = list(inputs.dump_python(inputs.validate_python(event.data, context=self.cache)))
             return event
         except ValidationError as error:

@@ -128,7 +128,7 @@ def test_a_function_is_called_only_as_the_page_calls_it(guard):
         with pytest.raises(RequestError, match=f"there is no such function: {function}") as caught:
             guard.check(path, event([None], function))
         assert caught.value.status == 404
-    with pytest.raises(RequestError, match="data"):
+    with pytest.raises(RequestError, match="data has 2 values; 1 expected"):
         guard.check(JOIN, event([None, None]))
 
 
