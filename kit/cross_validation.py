@@ -19,16 +19,15 @@ from kit import data, evaluate, model, train
 from kit.console import say
 from kit.data.audit import check
 from kit.errors import DataError, RecipeError, some_of
-from kit.evaluate.pictures import as_html, draw_predictions
+from kit.evaluate.pictures import as_html
 from kit.evaluate.result import Result
-from kit.files import can_be_made, new_folder, write_json, write_text
+from kit.files import can_be_made, new_folder
 from kit.intervals import Estimate
-from kit.model.choice import choose_architecture
+from kit.model.build import choose_architecture
 from kit.pipeline import checked_table, divide
 from kit.recipe import Recipe
-from kit.runs import Run, chosen_json, command, free_name
+from kit.runs import Run, chosen_json, command, free_name, write_results
 from kit.tasks.training import training_of
-from kit.views.report import Report, write_report
 
 FEWEST, MOST = 2, 100
 
@@ -160,30 +159,20 @@ def pooled(runs: list[Run], table: pd.DataFrame) -> tuple[pd.DataFrame, Result]:
 
 def write(found: CrossValidation, runs: list[Run], table: pd.DataFrame) -> None:
     """The run folder: as that of a single training, but without a bundle. table: as it was before the folds."""
-    chosen = chosen_json(runs[0]) | {"folds": len(runs)}
-    write_json(found.folder / "recipe.json", {"recipe": found.recipe.to_json(), "chosen": chosen})
-    result = found.evaluation.figures() | {
-        "seconds": round(found.seconds, 2),
-        "folds": [run.evaluation.figures() for run in runs],
-        "metrics": found.evaluation.to_json(),
-    }
-    write_json(found.folder / "result.json", result)
     history = pd.concat([run.history.table().assign(fold=number) for number, run in enumerate(runs, 1)])
-    tables = {"table": found.table, "history": history, "predictions": found.evaluation.predictions}
-    for name, rows in tables.items():
-        write_text(found.folder / f"{name}.csv", rows.to_csv(index=False, lineterminator="\n"))
-    pictures = found.folder / "pictures"
-    pictures.mkdir()
-    overview = found.evaluation.draw_overview(pictures)
-    worst = found.evaluation.top_losses(8)
-    draw_predictions(found.evaluation, worst, pictures / "top_losses.png", "Highest losses")
-    report = Report(
-        result=found.evaluation,
-        recipe=found.recipe,
-        chosen=chosen,
-        overview=overview,
+    write_results(
+        found.folder,
+        found.evaluation,
+        found.recipe,
+        chosen_json(runs[0]) | {"folds": len(runs)},
+        found.evaluation.figures()
+        | {
+            "seconds": round(found.seconds, 2),
+            "folds": [run.evaluation.figures() for run in runs],
+            "metrics": found.evaluation.to_json(),
+        },
+        {"table": found.table, "history": history, "predictions": found.evaluation.predictions},
         command=command(runs[0].source, runs[0].recipe, len(runs)),
         findings=[one for one in check(table, found.recipe.fixed_batch).findings if not one.of_validation],
         notes=[*found.evaluation.remarks(), found.spread, *found.caveats],
     )
-    write_report(report, found.folder / "report.html")

@@ -16,9 +16,9 @@ from typing import Any
 from kit.errors import BundleError
 from kit.files import sha256, write_json, write_text
 from kit.recipe import MOST_PIXELS_A_SIDE, RESIZES
-from kit.task import TASKS
 from kit.tasks import of
 from kit.tasks.base import is_number
+from kit.tasks.text import TASKS
 
 FORMAT, VERSION = "kit-bundle", 1
 CONFIG, WEIGHTS, ONNX, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from kit.errors import RecipeError, did_you_mean
-from kit.task import CLASSIFICATION, TASKS
 from kit.tasks import of
+from kit.tasks.text import CLASSIFICATION, TASKS
 
 RESIZES = ("crop", "pad", "squish")
 SPLITS = ("stratified", "random", "grouped", "given")

@@ -163,38 +163,53 @@ def chosen_json(run: Run) -> dict[str, Any]:
 
 
 def write_run(run: Run) -> None:
-    """Write all of a run folder but the bundle, which is there already."""
-    from kit.train.history import draw_curves
-
-    write_json(run.folder / "recipe.json", {"recipe": run.recipe.to_json(), "chosen": chosen_json(run)})
-    write_json(run.folder / "result.json", result_json(run))
+    """Write all of a run folder except the bundle, which is there already."""
     sides = [("valid", run.evaluation)] + ([("test", run.test)] if run.test else [])
     predictions = pd.concat([part.predictions.assign(split=side) for side, part in sides], ignore_index=True)
-    tables = {"table": run.table, "history": run.history.table(), "predictions": predictions}
-    for name, table in tables.items():
-        write_text(run.folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
-    pictures = run.folder / "pictures"
-    pictures.mkdir()
-    draw_curves(run.history, pictures / "curves.png")
-    result = run.evaluation
-    overview = result.draw_overview(pictures)
-    draw_predictions(result, result.top_losses(8), pictures / "top_losses.png", "Highest losses")
-    draw_predictions(result, result.telling(), pictures / "predictions.png", "Predictions on validation images")
-    write_report(report_of(run, overview), run.folder / "report.html")
-
-
-def report_of(run: Run, overview: Path) -> Report:
-    """What report.html tells of a run; overview: the picture of its whole result."""
-    return Report(
-        result=run.evaluation,
-        recipe=run.recipe,
-        chosen=chosen_json(run),
-        curves=run.folder / "pictures" / "curves.png",
-        overview=overview,
+    write_results(
+        run.folder,
+        run.evaluation,
+        run.recipe,
+        chosen_json(run),
+        result_json(run),
+        {"table": run.table, "history": run.history.table(), "predictions": predictions},
+        history=run.history,
         command=command(run.source, replace(run.recipe, arch=run.learner.spec.architecture.full_name)),
         findings=check(run.table, run.recipe.fixed_batch).findings,
         notes=[*run.evaluation.remarks(), *run.remarks()],
     )
+
+
+def write_results(
+    folder: Path,
+    result: Result,
+    recipe: Recipe,
+    chosen: dict[str, Any],
+    figures: dict[str, Any],
+    tables: dict[str, pd.DataFrame],
+    history: "History | None" = None,
+    **report: Any,
+) -> None:
+    """Write recipe.json, result.json, tables as CSV files, pictures and report.html into a folder.
+
+    chosen: see `chosen_json`; figures: for result.json; history: of one training, for its curves; report: further
+    fields of `kit.views.Report`.
+    """
+    from kit.train.history import draw_curves
+
+    write_json(folder / "recipe.json", {"recipe": recipe.to_json(), "chosen": chosen})
+    write_json(folder / "result.json", figures)
+    for name, table in tables.items():
+        write_text(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    curves = pictures / "curves.png" if history else None
+    if history:
+        draw_curves(history, curves)
+    overview = result.draw_overview(pictures)
+    draw_predictions(result, result.top_losses(8), pictures / "top_losses.png", "Highest losses")
+    draw_predictions(result, result.telling(), pictures / "predictions.png", "Predictions on validation images")
+    write_report(Report(result, recipe, chosen, overview, curves=curves, **report), folder / "report.html")
 
 
 def command(source: Any, recipe: Recipe, folds: int | None = None) -> str:

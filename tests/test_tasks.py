@@ -19,9 +19,9 @@ from kit.cli.main import application
 from kit.errors import BundleError, DataError, RecipeError
 from kit.evaluate.comparison import compare
 from kit.manifest import CARD, write_config
-from kit.task import numbers_of
+from kit.tasks.text import numbers_of
 from kit.tasks.training import training_of
-from kit.train.losses import training_loss
+from kit.train.callbacks import training_loss
 
 
 def labels_csv(folder: Path, shapes: Path, head: list[str], cells) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 
 from kit.errors import BundleError, first_line
 from kit.manifest import GET_ANOTHER
-from kit.task import CLASSIFICATION
+from kit.tasks.text import CLASSIFICATION
 
 if TYPE_CHECKING:
     import torch

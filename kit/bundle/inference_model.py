@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from kit.model.heads import Range, split_head
-from kit.task import CLASSIFICATION
 from kit.tasks import of
+from kit.tasks.text import CLASSIFICATION
 
 
 class InferenceModel(nn.Module):

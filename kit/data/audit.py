@@ -14,7 +14,7 @@ from kit.data.label_stats import Finding, about_classes, about_numbers, class_co
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
 from kit.intervals import too_few
-from kit.task import CLASSIFICATION, shown
+from kit.tasks.text import CLASSIFICATION, shown
 
 FEW_STEPS = 10
 

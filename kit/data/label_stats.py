@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kit.errors import some_of
-from kit.task import numbers_of
+from kit.tasks.text import numbers_of
 from kit.tasks.training import training_of
 
 IMBALANCE = 10

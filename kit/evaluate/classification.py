@@ -17,8 +17,8 @@ from kit.evaluate.calibration import calibrate, calibration_error
 from kit.evaluate.pictures import draw_confusion
 from kit.evaluate.result import PROBABILITY, Result, plain_json
 from kit.intervals import Estimate, wilson
-from kit.task import CLASSIFICATION, percent
 from kit.tasks import of
+from kit.tasks.text import CLASSIFICATION, percent
 
 SMALLEST = 1e-12
 MOST_CELLS = 5_000

@@ -16,7 +16,7 @@ from kit.evaluate.multilabel import MultiLabelEvaluation
 from kit.evaluate.regression import RegressionEvaluation
 from kit.evaluate.result import Result
 from kit.machine import fp32_convolutions, keep_freed_memory
-from kit.task import CLASSIFICATION
+from kit.tasks.text import CLASSIFICATION
 
 MOST_KEPT = 200  # images whose features stay with a result
 RESULTS: dict[str, type[Result]] = {

@@ -18,8 +18,8 @@ from kit.evaluate.pictures import draw_classes
 from kit.evaluate.result import PROBABILITY, Result, plain_json
 from kit.evaluate.thresholds import fit_thresholds
 from kit.intervals import Estimate, bootstrap_means, wilson
-from kit.task import HALF, MULTILABEL, NONE, classes_of, join_classes
 from kit.tasks import of
+from kit.tasks.text import HALF, MULTILABEL, NONE, classes_of, join_classes
 
 SMALLEST = 1e-12
 

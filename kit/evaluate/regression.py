@@ -17,8 +17,8 @@ from kit.errors import DataError
 from kit.evaluate.pictures import draw_scatter
 from kit.evaluate.result import Result, plain_json
 from kit.intervals import Estimate, bootstrap_means
-from kit.task import REGRESSION, join_numbers, numbers_of, shown
 from kit.tasks import of
+from kit.tasks.text import REGRESSION, join_numbers, numbers_of, shown
 
 TRUE, PREDICTED = "true_", "predicted_"
 

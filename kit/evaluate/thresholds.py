@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kit import scores
-from kit.task import HALF
+from kit.tasks.text import HALF
 
 FEWEST = 10
 

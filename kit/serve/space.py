@@ -30,8 +30,8 @@ from kit.views.view import view_of
 
 PACKAGE = Path(__file__).parent.parent
 FILES = PACKAGE / "serve" / "space_files"
-TASKS = ("__init__", "base", "classification", "multilabel", "regression")
-MODULES = ("data/images.py", "data/image_limits.py", "errors.py", "task.py", *(f"tasks/{name}.py" for name in TASKS))
+TASKS = ("__init__", "base", "classification", "multilabel", "regression", "text")
+MODULES = ("data/images.py", "data/image_limits.py", "errors.py", *(f"tasks/{name}.py" for name in TASKS))
 APP = ("app.py", "network.py", "smoke.py")
 REQUIREMENTS = ("gradio", "onnxruntime", "pillow", "numpy")
 ANSWERS = ("task", "vocab", "temperature", "thresholds", "range")

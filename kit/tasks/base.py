@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from kit.task import MOST_IN_TITLE, NONE, percent, shown
+from kit.tasks.text import MOST_IN_TITLE, NONE, percent, shown
 
 Config = Mapping[str, Any]
 LARGEST = 1e100

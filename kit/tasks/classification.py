@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from kit.task import CLASSIFICATION, percent
 from kit.tasks.base import Config, Prediction, Task, numbers_in
+from kit.tasks.text import CLASSIFICATION, percent
 
 MOST_SHOWN = 5
 

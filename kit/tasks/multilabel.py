@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from kit.task import MULTILABEL, NONE, classes_of, join_classes, percent, shown
 from kit.tasks.base import Config, Prediction, Task, are_numbers, numbers_in
+from kit.tasks.text import MULTILABEL, NONE, classes_of, join_classes, percent, shown
 
 MOST_SHOWN, LEAST_OTHERS, MOST_FOUND = 5, 2, 20
 

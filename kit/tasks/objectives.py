@@ -11,7 +11,7 @@ from fastai.vision.all import AccumMetric, RegressionSetup
 from torch import Tensor, nn
 
 from kit import scores
-from kit.task import HALF, classes_of, numbers_of
+from kit.tasks.text import HALF, classes_of, numbers_of
 
 
 # fastai calls these with a row of the table. They have no annotations, by which fastai would convert what they return.

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kit.errors import some_of
-from kit.task import REGRESSION, numbers_of, percent, shown
 from kit.tasks.base import ROOM, Config, Prediction, Scale, Task, are_numbers, numbers_in
+from kit.tasks.text import REGRESSION, numbers_of, percent, shown
 
 MOST_SCALES, MOST_NAMED = 6, 12
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from kit import scores
 from kit.errors import DataError, some_of
-from kit.task import (
+from kit.tasks.solvers import Ridge, Sigmoids, Softmax, Solver
+from kit.tasks.text import (
     CLASSIFICATION,
     MULTILABEL,
     REGRESSION,
@@ -25,7 +26,6 @@ from kit.task import (
     join_numbers,
     numbers_of,
 )
-from kit.tasks.solvers import Ridge, Sigmoids, Softmax, Solver
 
 YES, NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no"}
 ALONE = "value"  # the name of the one number that a label rule finds
@@ -66,8 +66,8 @@ class TaskTraining(ABC):
 
     @abstractmethod
     def strata(self, labels: Sequence[str], fewest: int = 1) -> list[str]:
-        """What a stratified split spreads evenly: a name for each label. Names of fewer than `fewest` images may become
-        one."""
+        """The stratum of each label: what a stratified split spreads evenly. Those of fewer than `fewest` images may be
+        joined."""
 
     def findings(self, labels: Sequence[str], sizes: dict[str, int]) -> list[tuple[str, str]]:
         """(severity, text) of what is odd about the labels; sizes: how many images each class has."""
@@ -78,7 +78,7 @@ class TaskTraining(ABC):
         """The labels for `solver`: class numbers (n,), 0 or 1 (n, classes), or numbers (n, targets)."""
 
     def ends(self, labels: Sequence[str], limits: tuple[float, float] | None) -> tuple[list[float], list[float]] | None:
-        """The lowest and highest answer for each number, the user's `limits` where given; None where there are classes."""
+        """The lowest and highest answer for each number, `limits` where given; None where there are classes."""
         return None
 
     def mistakes(self, outputs: np.ndarray, targets: np.ndarray) -> int | None:

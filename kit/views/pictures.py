@@ -14,8 +14,8 @@ from PIL import Image
 
 from kit.data.images import open_image, square
 from kit.errors import ImageError
-from kit.task import percent
 from kit.tasks.base import is_number
+from kit.tasks.text import percent
 from kit.views.view import View
 
 HEAT, QUALITY = 120, 80

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from kit.errors import some_of
 from kit.manifest import CONVERTED
-from kit.task import percent
 from kit.tasks import Task, of
 from kit.tasks.base import FIGURES, Figure, Scale, numbers_in
+from kit.tasks.text import percent
 
 MOST_CLASSES, MOST_PAIRS, MOST_NAMED = 25, 8, 12
 CUT = {

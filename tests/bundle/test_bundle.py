@@ -21,7 +21,7 @@ from kit.evaluate.calibration import Calibration
 from kit.evaluate.classification import Evaluation
 from kit.files import sha256
 from kit.manifest import EXAMPLES, MISTAKES, find_bundle, photos, read_config
-from kit.task import percent
+from kit.tasks.text import percent
 
 
 @pytest.fixture

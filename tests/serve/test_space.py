@@ -26,7 +26,7 @@ from kit.errors import BundleError, KitError, OutputError
 from kit.serve import space, write_space
 
 ALLOWED = {"gradio", "gradio_client", "onnxruntime", "PIL", "numpy", "pillow_heif"}
-OWN = {"app", "network", "images", "image_limits", "errors", "smoke", "task", "tasks"}
+OWN = {"app", "network", "images", "image_limits", "errors", "smoke", "tasks"}
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,13 @@ from kit.errors import ImageError
 from kit.serve import rest, space, webpage
 from kit.serve.concurrency import Capacity
 from kit.serve.responses import State
-from kit.task import shown
 from kit.tasks import Prediction, of
 from kit.tasks.base import SCORE
+from kit.tasks.text import shown
 from kit.views.page import about_html
 from kit.views.view import view_of
 
-MODULES = ("network", "images", "image_limits", "errors", "smoke", "task", "tasks")
+MODULES = ("network", "images", "image_limits", "errors", "smoke", "tasks")
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from kit.recipe import Recipe
-from kit.task import TASKS
 from kit.tasks import Prediction, Task, of
+from kit.tasks.text import TASKS
 
 OUTPUTS = {"a": 0.25, "b": 0.75}
 CONFIG = {

@@ -12,8 +12,8 @@ from PIL import Image
 from kit import bundle
 from kit.evaluate.classification import Evaluation
 from kit.manifest import MISTAKES
-from kit.task import percent
 from kit.tasks import Prediction, of
+from kit.tasks.text import percent
 from kit.views.page import about_html, prediction_html, predictions_html
 from kit.views.pictures import HEAT, heat_picture
 from kit.views.render import render_template

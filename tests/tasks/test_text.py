@@ -2,7 +2,7 @@
 
 import pytest
 
-from kit.task import percent
+from kit.tasks.text import percent
 
 
 @pytest.mark.parametrize(

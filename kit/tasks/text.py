@@ -1,6 +1,7 @@
-"""What is learned of an image: one class, any number of classes, or numbers; and how tables and people are told.
+"""Labels and numbers as text. In a table the label of an image is one text: "cat"; of several classes "cat;dog", in
+alphabetical order, and "" for none of them; of numbers "41.5;0.2".
 
-In a table the label is one text: "cat", "cat;dog" (in alphabetical order; "" for none of the classes), or "41.5;0.2".
+classes_of("cat;dog"), percent(0.0278)            # (["cat", "dog"], "2.8 %")
 """
 
 from collections.abc import Iterable
