@@ -17,12 +17,10 @@ PATTERNS = {
     r"driver on your system is too old|driver version is insufficient": wrong(
         "driver",
         "NVIDIA {fix.driver_version} (CUDA up to {facts.nvidia.cuda}) is too old for torch's CUDA {facts.torch.cuda}",
-        "{fix.driver}{fix.or_build}",
+        "{fix.driver_or_build}",
     ),
     r"Driver/library version mismatch|[Ee]rror 803|unsupported display driver / cuda driver combination": wrong(
-        "driver",
-        "the driver's library and its kernel module are of two versions: it was updated and not restarted since",
-        "{fix.reboot}",
+        "driver", "it was updated, and the computer was not restarted since", "{fix.reboot}"
     ),
     r"[Ee]rror 804|forward compatibility was attempted": wrong(
         "driver",
@@ -31,35 +29,31 @@ PATTERNS = {
     ),
     r"[Ee]rror 802|system not yet initialized": wrong(
         "driver",
-        "GPUs joined by NVSwitch wait for the fabric manager",
-        "sudo systemctl restart nvidia-fabricmanager   (its version must be the driver's, {fix.driver_version})",
+        "GPUs that are connected by NVSwitch need the fabric manager, in the driver's version {fix.driver_version}",
+        "sudo systemctl restart nvidia-fabricmanager",
     ),
     r"CUDA unknown error|[Ee]rror 999": wrong(
         "driver",
-        "the driver lost the GPU, as happens when a computer slept",
+        "the driver lost the GPU, as happens after the computer slept",
         "sudo rmmod nvidia_uvm && sudo modprobe nvidia_uvm   (else: {fix.reboot})",
     ),
     r"couldn't communicate with the NVIDIA driver": wrong(
         "driver",
-        "its kernel module is not loaded, as happens when the kernel was updated",
+        "its kernel module is not loaded, as happens after the kernel was updated",
         "sudo modprobe nvidia   (if that fails: {fix.driver})",
     ),
     r"blocked by the operating system": wrong(
         "driver", "Windows keeps WSL from the GPU", "in Windows: wsl --update; wsl --shutdown; then start WSL again"
     ),
     r"NVML shared library|libnvidia-ml": wrong(
-        "driver", "nvidia-smi is here, but the driver's own libraries are not", "{fix.show_gpu}"
+        "driver", "nvidia-smi is installed, but the driver's libraries are not", "{fix.show_gpu}"
     ),
     r"No devices were found": wrong(
-        "driver",
-        "it runs, but finds no GPU that it can use; the system's log says why",
-        "sudo dmesg | grep -i nvrm   (mostly: {fix.driver})",
+        "driver", "it finds no GPU that it can use", "sudo dmesg | grep -i nvrm   (says why; mostly: {fix.driver})"
     ),
-    r"no answer in \d+ s": wrong("driver", "nvidia-smi hangs: the driver does not answer", "{fix.reboot}"),
+    r"no answer in \S+ s": wrong("driver", "nvidia-smi hangs: the driver does not answer", "{fix.reboot}"),
     r"GPU is lost|fallen off the bus|Unable to determine the device handle|uncorrectable ECC": wrong(
-        "GPU",
-        "it failed, or lost its connection",
-        "{fix.reboot}   (when it happens again, the GPU, its cable or its power supply needs replacing)",
+        "GPU", "it failed, or lost its connection", "{fix.reboot}   (if it happens again: check its cable and power)"
     ),
     r"busy or unavailable": wrong(
         "GPU", "another program holds it exclusively", "sudo nvidia-smi --compute-mode=DEFAULT   (or end that program)"
@@ -78,58 +72,43 @@ PATTERNS = {
     r"cuDNN version (?:incompatibility|mismatch): PyTorch was compiled\s+against (.+?) but ": wrong(
         "cuDNN", "torch was compiled for cuDNN {0} and found another first", "{fix.cudnn}"
     ),
-    r"Unable to load any of \{(\w+)|Cannot load symbol (cudnn\w+)|"
-    r"Could not (?:load|locate) (?:library )?(\S*cudnn\S*)|(CUDNN_STATUS_SUBLIBRARY\w*)": wrong(
-        "cuDNN", "parts of two cuDNNs met, or one is missing ({0})", "{fix.cudnn}"
-    ),
     r"(CU(?:DNN|BLAS)_STATUS_(?:NOT_INITIALIZED|ALLOC_FAILED|INTERNAL_ERROR))": wrong(
         "cuDNN",
         "it does not start ({0}): the GPU's memory is full, or a cuDNN of another version was found first",
         "nvidia-smi   (end what fills the memory; else: {fix.cudnn})",
     ),
+    r"Unable to load any of \{(\w+)|Cannot load symbol (cudnn\w+)|(CUDNN_STATUS_SUBLIBRARY\w*)|"
+    r"Could not (?:load|locate) (?:library )?(\S*cudnn\S*)|"
     r"(libcudnn[\w.]*|cudnn\w*\.dll)[^\n]*(?:cannot open|not found)": wrong(
         "cuDNN",
-        "{0} is missing or cannot be opened; torch brings its own, no cuDNN from NVIDIA or conda is needed",
+        "{0} is missing or of another version; torch brings its own, no cuDNN from NVIDIA or conda is needed",
         "{fix.cudnn}",
     ),
     # What imports say
     r"operator torchvision::nms does not|Couldn't load custom C\+\+ ops|'torchvision'.* no attribute 'nms'": wrong(
-        "torchvision",
-        "its compiled operators are not for this torch: of another version, or one is a CUDA build and the other not",
-        "{fix.same_torch}",
-    ),
-    r"undefined symbol: _*nvJitLink|libnvJitLink[^\n]*undefined symbol": wrong(
-        "CUDA", "libcusparse found the nvJitLink of another CUDA first", "{fix.libraries}"
+        "torchvision", "it was compiled for another version or build of torch", "{fix.same_torch}"
     ),
     r"undefined symbol: iJIT_NotifyEvent": wrong(
-        "torch", "conda's MKL of 2024.1 or later lacks what this torch looks for", 'conda install "mkl<2024.1"'
+        "torch", "conda's MKL of 2024.1 or later does not fit this torch", 'conda install "mkl<2024.1"'
     ),
     r"(undefined symbol: \S+)": wrong("torch", "{0}: a library of another version was loaded", "{fix.libraries}"),
     r"(lib(?:cu|nv|nccl)[\w.]*)[^\n]*cannot open|Could not find '(\w+\.dll)'|Error loading \"\S*?(cu\w+\.dll)": wrong(
-        "CUDA",
-        "{0} is missing; torch brings CUDA with it, no toolkit from NVIDIA is needed, so it is only half installed",
-        "{fix.package}",
+        "CUDA", "{0} is missing; torch brings CUDA with it, no toolkit from NVIDIA is needed", "{fix.library}"
     ),
-    r"version `((?:GLIBCXX|CXXABI)_[\d.]+)' not found": wrong(
+    r"version `((?:GLIBCXX|CXXABI|GLIBC)_[\d.]+)' not found": wrong(
         "system",
-        "the C++ library is too old for torch: {0} is not in it",
-        "conda install -c conda-forge libstdcxx-ng   (without conda: a newer Linux, such as Ubuntu 22.04)",
+        "it is too old for torch: its C or C++ library has no {0}",
+        "use a Linux of 2019 or later, or: docker run -it ubuntu:22.04   "
+        "(where GLIBCXX is missing in conda: conda install -c conda-forge libstdcxx-ng)",
     ),
-    r"version `(GLIBC_[\d.]+)' not found": wrong(
-        "system",
-        "this Linux is too old for torch: its C library has no {0}",
-        "use a Linux of 2019 or later, such as Ubuntu 22.04, or a container of it: docker run -it ubuntu:22.04",
-    ),
-    r"(\S+): (?:invalid ELF header|file too short|wrong ELF class)|WinError 193": wrong(
-        "torch", "a library's file is damaged or of another kind of machine: {0}", "{fix.libraries}"
+    r"(\S+): (?:invalid ELF header|file too short|wrong ELF class)|WinError 193|(incompatible architecture)": wrong(
+        "torch", "a library is damaged, or made for another processor than Python ({0})", "{fix.libraries}"
     ),
     r"\[?WinError (?:126|127|1114)\]?|DLL load failed": wrong(
-        "torch",
-        "a DLL that torch needs does not load; mostly Microsoft's Visual C++ runtime is missing or old",
-        "winget install Microsoft.VCRedist.2015+.x64",
+        "torch", "a DLL does not load, mostly of Visual C++'s runtime", "winget install Microsoft.VCRedist.2015+.x64"
     ),
     r"_ARRAY_API not found|compiled using NumPy 1|numpy\.dtype size changed|numpy\.core\.multiarray failed": wrong(
-        "numpy", "a package was compiled for another NumPy than the one here", "{fix.numpy}"
+        "numpy", "a package was compiled for another NumPy than the installed one", "{fix.numpy}"
     ),
     r"(\S+): cannot allocate memory in static TLS block": wrong(
         "torch", "{0} is loaded too late to get its place in memory", "export LD_PRELOAD={0}"
@@ -139,31 +118,20 @@ PATTERNS = {
         "a file {0}.py is imported in place of the package {0}",
         "rename it, and remove __pycache__ beside it",
     ),
-    r"incompatible architecture": wrong(
-        "torch",
-        "a library for another processor: Python and torch must both be for arm64, or both for x86_64",
-        "{fix.reinstall_torch}",
-    ),
     r"oneMKL FATAL ERROR: Cannot load": wrong(
-        "torch",
-        "MKL does not find its parts: another MKL is found first, or the current folder is gone",
-        "cd ~   (if that is not it: {fix.libraries})",
+        "torch", "MKL does not find its parts, or the current folder was removed", "cd ~   (else: {fix.libraries})"
     ),
     r"OMP: Error #15": wrong(
         "OpenMP", "two copies of Intel's OpenMP in one process, conda's and pip's", "{fix.new_environment}"
     ),
     r"Cannot allocate memory|\bMemoryError|WinError 1455|paging file is too small": wrong(
-        "memory",
-        "there is too little memory to load torch",
-        "end other programs, or give this machine (its container, its page file) at least 8 GB",
+        "memory", "too little to load torch", "end other programs, or give this machine or its container 8 GB"
     ),
     r"failed to map segment from shared object": wrong(
-        "torch",
-        "torch's disk does not allow programs (noexec)",
-        "{fix.new_environment}   (in a folder on another disk)",
+        "torch", "its disk does not allow programs (noexec)", "{fix.new_environment}   (in a folder on another disk)"
     ),
     r"(cannot import name '\w+' from '[\w.]+')|(module '[\w.]+' has no attribute '\w+')": wrong(
-        "packages", "{0}: packages of versions that do not fit", "{fix.upgrade}"
+        "packages", "{0}: packages of versions that do not fit each other", "{fix.upgrade}"
     ),
 }
 

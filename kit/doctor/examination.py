@@ -20,10 +20,10 @@ SUBJECTS = (about_python, about_packages, about_imports, about_gpu, about_machin
 
 
 def gather(network: bool = False, seconds: float = IMPORT_SECONDS) -> SimpleNamespace:
-    """Everything that `examine` judges. network: ask the hosts that downloads come from, else nothing leaves here.
+    """All facts that `examine` judges; one that cannot be found is missing, and `unseen` says why.
 
-    seconds: how long torch and fastai may take to import, in another process. Facts that cannot be found, on a machine
-    that is broken, are missing, and `unseen` says why.
+    network: connect to the hosts that downloads come from; else no connection is made. seconds: how long torch and
+    fastai may take to import, in another process.
     """
     process = ask()
     looks: dict[str, Callable[[], Any]] = {

@@ -37,38 +37,38 @@ def last_line(text: str) -> str:
     return (text.strip().splitlines() or ["no reason given"])[-1].strip()[:300]
 
 
-def counts(findings: Sequence[Finding]) -> dict[str, int]:
-    """How many findings of each verdict there are."""
+def _counts(findings: Sequence[Finding]) -> dict[str, int]:
     return {verdict: sum(finding.verdict == verdict for finding in findings) for verdict in STYLES}
 
 
-def _rows(findings: Sequence[Finding]) -> list[tuple[str, Finding]]:
-    """Verdict and name of each finding, aligned, before it."""
+def _heads(findings: Sequence[Finding]) -> list[str]:
+    """Verdict and name of each finding, in columns."""
     width = max((len(finding.name) for finding in findings), default=0)
-    return [(f"{one.verdict:<5}  {one.name:<{width}}  ", one) for one in findings]
+    return [f"{one.verdict:<5}  {one.name:<{width}}  " for one in findings]
 
 
 def lines(findings: Sequence[Finding]) -> list[str]:
-    """A line for each finding with its fix behind it, and a last line that counts them."""
-    rows = [head + one.what + (f"; fix: {one.fix}" if one.fix else "") for head, one in _rows(findings)]
-    return [*rows, ", ".join(f"{count} {verdict}" for verdict, count in counts(findings).items())]
+    """A line for each finding, which ends with its fix, and a last line that counts them."""
+    rows = zip(_heads(findings), findings, strict=True)
+    total = ", ".join(f"{count} {verdict}" for verdict, count in _counts(findings).items())
+    return [*(head + one.what + (f"; fix: {one.fix}" if one.fix else "") for head, one in rows), total]
 
 
 def show(findings: Sequence[Finding]) -> None:
-    """The same in colour, wrapped under its own column; a fix is on a line of its own, whole, to be copied."""
+    """Print the same in colour, wrapped in its own column; a fix has its own line and is not wrapped, to be copied."""
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
-    for head, one in _rows(findings):
+    console = Console(highlight=False, soft_wrap=True)
+    for head, one in zip(_heads(findings), findings, strict=True):
         indent = " " * len(head)
         text = textwrap.fill(head + one.what, console.width, subsequent_indent=indent, break_on_hyphens=False)
-        console.print(Text.assemble((text[:5], STYLES[one.verdict]), text[5:]), soft_wrap=True)
+        console.print(Text.assemble((text[:5], STYLES[one.verdict]), text[5:]))
         if one.fix:
-            console.print(Text.assemble(indent, ("fix: ", "bold"), one.fix), soft_wrap=True)
-    console.print(lines(findings)[-1], soft_wrap=True)
+            console.print(Text.assemble(indent, ("fix: ", "bold"), one.fix))
+    console.print(lines(findings)[-1])
 
 
 def to_json(facts: SimpleNamespace, findings: Sequence[Finding]) -> str:
     """Findings, their counts and the facts behind them."""
-    return json.dumps({**counts(findings), "findings": findings, "facts": facts}, default=vars, ensure_ascii=False)
+    return json.dumps({**_counts(findings), "findings": findings, "facts": facts}, default=vars, ensure_ascii=False)

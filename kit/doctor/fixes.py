@@ -6,8 +6,6 @@ Fixes(facts).install("numpy>=2.0")               # 'python -m pip install "numpy
 import re
 from types import SimpleNamespace
 
-from packaging.requirements import Requirement
-
 # The oldest driver for each CUDA (NVIDIA: CUDA Compatibility, minor version compatibility, table 1).
 OLDEST_DRIVER = {10: 440, 11: 450, 12: 525, 13: 580}
 # pytorch.org's builds: the oldest driver, and the oldest and newest compute capability. cu126 is the last for GPUs
@@ -17,13 +15,13 @@ INDEX = "https://download.pytorch.org/whl"
 DRIVERS = "https://www.nvidia.com/drivers"
 
 
-def quoted(text: str) -> str:
+def _quoted(text: str) -> str:
     """A path or a requirement as one word of a command."""
     return f'"{text}"' if any(character in text for character in " <>=!~&;()'[]$") else text
 
 
-def major(version: str | None) -> int:
-    """580 of "580.95.05": a driver's branch, or CUDA's major version; 0 where it is not known."""
+def _major(version: str | None) -> int:
+    """580 of "580.95.05"; 0 where the version is not known."""
     first = (version or "").partition(".")[0]
     return int(first) if first.isdigit() else 0
 
@@ -35,46 +33,38 @@ class Fixes:
     """
 
     def __init__(self, facts: SimpleNamespace, library: str = ""):
-        self.facts, self.system, self.library = facts, facts.system, library
+        self.facts, self.system = facts, facts.system
         self.packages = {package.name: package for package in reversed(facts.packages)}  # an import takes the first
         self.torch = self.packages.get("torch")
         self.windows = self.system.name == "Windows"  # commands are then for PowerShell
         self.then = "; " if self.windows else " && "  # PowerShell 5 has no &&
-        executable = quoted(facts.python.executable)
+        executable = _quoted(facts.python.executable)
         self.python = f"& {executable}" if self.windows and executable.startswith('"') else executable
         self.architectures = " ".join(facts.torch.architectures)
         self.driver_version = facts.nvidia.driver or facts.nvidia.module
+        self.driver = self.driver_from(OLDEST_DRIVER.get(_major(facts.torch.cuda), 580))
 
         self.upgrade = self.install("--upgrade", "torch", "torchvision", "timm", "fastai", "fastcore", "gradio")
         self.numpy = self.install("--upgrade", "numpy", "pandas", "scipy", "scikit-learn", "torch", "torchvision")
-        self.reinstall_torch = self.reinstall("torch", "torchvision")
         tag = self.torch.version.partition("+")[2] if self.torch else ""
         self.same_torch = self.torch_build(tag if tag.startswith(("cu1", "cpu")) else "")
         self.old_torch = self.torch_build("cu126")
         self.libraries = self.own_libraries if self.system.libraries else self.same_torch
-        # The cuDNN that torch's metadata name; "" where it is part of torch.
-        wishes = [Requirement(text) for text in (self.torch.requires if self.torch else ()) if "nvidia-cudnn" in text]
-        wishes = [f"{one.name}{one.specifier}" for one in wishes if one.marker is None or one.marker.evaluate()]
-        self.wanted_cudnn = wishes[0] if wishes else ""
-        self.cudnn = self.reinstall("--no-deps", self.wanted_cudnn) if wishes else self.same_torch
+        self.library = self._package_of(library)
+        self.cudnn = self._package_of("cudnn")
         if self.system.libraries:
             self.cudnn = f"{self.own_libraries}; if that is not it: {self.cudnn}"
-        self.driver = self.driver_from(OLDEST_DRIVER.get(major(facts.torch.cuda), 580))
-        self.show_gpu = self.driver
-        if self.system.container:
-            start = "docker run --gpus all --shm-size 2g ..."
-            self.show_gpu = f"start the container with its GPUs: {start}   (the host needs nvidia-container-toolkit)"
 
     def pip(self, action: str) -> str:
         """pip for this interpreter ("install X", "uninstall -y X"); without pip: uv, or pip after installing pip."""
         if self.facts.python.pip == "uv":
-            return f"uv pip {action.replace(' -y', '')} --python {quoted(self.facts.python.executable)}"
+            return f"uv pip {action.replace(' -y', '')} --python {_quoted(self.facts.python.executable)}"
         first = "" if self.facts.python.pip else f"{self.python} -m ensurepip{self.then}"
         return f"{first}{self.python} -m pip {action}"
 
     def install(self, *requirements: str) -> str:
         """Install packages in these versions."""
-        return self.pip(" ".join(["install", *map(quoted, requirements)]))
+        return self.pip(" ".join(["install", *map(_quoted, requirements)]))
 
     def reinstall(self, *requirements: str) -> str:
         """Install packages again, over damaged ones."""
@@ -85,21 +75,28 @@ class Fixes:
         index = f" --index-url {INDEX}/{tag}" if tag else ""
         return self.pip("uninstall -y torch torchvision") + self.then + self.pip(f"install torch torchvision{index}")
 
+    def _package_of(self, library: str) -> str:
+        """Install the package of NVIDIA's that has a library again; torch itself where there is no such package."""
+        stem = re.sub(r"^lib|[\d_.-].*", "", library).lower().replace("cudart", "cuda-runtime")
+        owners = [one for name, one in self.packages.items() if name.startswith("nvidia-") and stem and stem in name]
+        owner = min(owners, key=lambda one: len(one.name), default=None)
+        return self.reinstall("--no-deps", f"{owner.name}=={owner.version}") if owner else self.same_torch
+
     @property
     def fitting_build(self) -> str:
         """pytorch.org's newest build that this driver and all its GPUs take; "" where the driver must be newer."""
         gpus = [*self.facts.nvidia.gpus, *self.facts.torch.devices]
-        driver = major(self.facts.nvidia.driver) or 999
+        driver = _major(self.facts.nvidia.driver) or 999
         for tag, (oldest, low, high) in BUILDS.items():
             if driver >= oldest and all(low <= gpu.capability <= high for gpu in gpus if gpu.capability):
                 return tag
         return ""
 
     @property
-    def or_build(self) -> str:
-        """What keeps a driver that is too old for torch, where a build of torch takes it."""
+    def driver_or_build(self) -> str:
+        """A newer driver; or, where there is one, a build of torch that this driver supports."""
         build = self.fitting_build
-        return f"   (or keep the driver: {self.torch_build(build)})" if build else ""
+        return self.driver + (f"   (or keep the driver: {self.torch_build(build)})" if build else "")
 
     @property
     def torch_for_gpu(self) -> str:
@@ -112,11 +109,12 @@ class Fixes:
 
     @property
     def new_environment(self) -> str:
-        """An environment of its own, with kit and nothing else in it."""
-        kit = f"-e {quoted(self.system.source)}" if self.system.source else "PATH_OF_KITS_WHEEL"
+        """A new environment with kit and nothing else in it."""
+        kit = f"-e {_quoted(self.system.source)}" if self.system.source else "PATH_OF_KITS_WHEEL"
+        folder, python = "~/kit-env", "~/kit-env/bin/python"
         if self.windows:
-            return f"{self.python} -m venv $HOME\\kit-env; & $HOME\\kit-env\\Scripts\\python -m pip install {kit}"
-        return f"{self.python} -m venv ~/kit-env && ~/kit-env/bin/python -m pip install {kit}"
+            folder, python = "$HOME\\kit-env", "& $HOME\\kit-env\\Scripts\\python"
+        return f"{self.python} -m venv {folder}{self.then}{python} -m pip install {kit}"
 
     def unset(self, variable: str) -> str:
         """Remove an environment variable, here and where it is set for good."""
@@ -126,7 +124,7 @@ class Fixes:
 
     def set(self, variable: str, value: str) -> str:
         """Set an environment variable."""
-        return f'$env:{variable} = "{value}"' if self.windows else f"export {variable}={quoted(value)}"
+        return f'$env:{variable} = "{value}"' if self.windows else f"export {variable}={_quoted(value)}"
 
     @property
     def own_libraries(self) -> str:
@@ -134,16 +132,7 @@ class Fixes:
         if not self.windows:
             return self.unset("LD_LIBRARY_PATH")
         folders = sorted({path.rpartition("\\")[0] for path in self.system.libraries})
-        kept = " and ".join(f"$_ -ne '{folder}'" for folder in folders) or "$_ -notlike '*CUDA*'"
-        return f"$env:PATH = ($env:PATH -split ';' | Where-Object {{ {kept} }}) -join ';'"
-
-    @property
-    def package(self) -> str:
-        """Bring back the package that a library of CUDA's is from; pip alone would believe that it is there."""
-        stem = re.sub(r"^lib|[\d_.-].*", "", self.library).lower().replace("cudart", "cuda-runtime")
-        owners = [one for name, one in self.packages.items() if name.startswith("nvidia-") and stem in name]
-        owner = min(owners, key=lambda one: len(one.name), default=None) if stem else None
-        return self.reinstall("--no-deps", f"{owner.name}=={owner.version}") if owner else self.reinstall_torch
+        return f"remove {' and '.join(folders) or 'folders of CUDA'} from PATH, then open a new terminal"
 
     def driver_from(self, oldest: int) -> str:
         """Install a driver that is new enough; WSL takes Windows' driver, a container its host's."""
@@ -159,6 +148,12 @@ class Fixes:
         return f"{newer} ({DRIVERS}), then restart"
 
     @property
+    def show_gpu(self) -> str:
+        """Make the GPU visible: a container must be started with it; elsewhere the driver is installed again."""
+        start = "start the container with its GPUs: docker run --gpus all --shm-size 2g ..."
+        return f"{start}   (the host needs nvidia-container-toolkit)" if self.system.container else self.driver
+
+    @property
     def reboot(self) -> str:
         """Load the driver again."""
         if self.system.wsl:
@@ -169,10 +164,9 @@ class Fixes:
 
     @property
     def free_memory(self) -> str:
-        """End what fills a GPU's memory; what fills most comes first."""
-        processes = sorted(self.facts.nvidia.processes, key=lambda process: -process.memory)
-        if not processes:
+        """End the programs that hold a GPU's memory."""
+        numbers = [process.pid for process in self.facts.nvidia.processes]
+        if not numbers:
             return "nvidia-smi   (see which programs those are, and end them; or wait)"
-        numbers = " ".join(str(process.pid) for process in processes)
-        kill = f"taskkill /PID {processes[0].pid}" if self.windows else f"kill {numbers}"
+        kill = f"Stop-Process {', '.join(map(str, numbers))}" if self.windows else f"kill {' '.join(map(str, numbers))}"
         return f"{kill}   (if these programs are yours; or wait)"

@@ -1,7 +1,7 @@
 """Driver, CUDA, cuDNN and GPU: is there one, does torch reach it, and do their versions fit?
 
-Three things are called CUDA, and are kept apart here: what the driver supports at most, what torch was compiled with
-and brings along, and a toolkit that may be installed besides and that torch does not use.
+Three things are called CUDA: the newest version that the driver supports, the version that torch was compiled for and
+brings with it, and a toolkit that may be installed as well and that torch does not use.
 """
 
 import csv
@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-
-from packaging.version import Version
 
 from kit.doctor.error_patterns import recognised
 from kit.doctor.findings import GB, Finding, fine, last_line, note, size, wrong
@@ -56,7 +54,7 @@ def nvidia(root: Path = Path("/")) -> SimpleNamespace:
 
 
 def _run(program: str, *arguments: str) -> tuple[str, str]:
-    """What nvidia-smi prints, and how it failed, "" where it did not; one that hangs is left after SMI_SECONDS."""
+    """What nvidia-smi prints, and how it failed ("" if it did not); it is stopped after SMI_SECONDS."""
     command = [program, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=SMI_SECONDS)
@@ -64,8 +62,9 @@ def _run(program: str, *arguments: str) -> tuple[str, str]:
         return "", f"no answer in {SMI_SECONDS} s"
     except OSError as error:
         return "", str(error)
-    said = (done.stdout + done.stderr).strip()
-    return done.stdout, (said or f"exit code {done.returncode}") if done.returncode or "No devices" in said else ""
+    output = (done.stdout + done.stderr).strip()
+    failed = done.returncode or "No devices" in output
+    return done.stdout, (output or f"exit code {done.returncode}") if failed else ""
 
 
 def _query(program: str, subject: str, fields: str) -> list[list[str]]:
@@ -81,13 +80,14 @@ def _number(text: str) -> float:
 
 
 def about_gpu(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
-    """Everything about the GPU, or that there is none. A driver that fails on a machine without a GPU is no fault."""
+    """Everything about the GPU, or that there is none."""
     nvidia, torch, system = facts.nvidia, facts.torch, facts.system
-    idle = system.name == "Linux" and not system.wsl and nvidia.error
-    if not (torch.devices or nvidia.boards or ((nvidia.smi or nvidia.module) and not idle)):
+    # On a Linux without a GPU, a driver that fails is only a leftover.
+    leftover = system.name == "Linux" and not system.wsl and nvidia.error
+    if not (torch.devices or nvidia.boards or ((nvidia.smi or nvidia.module) and not leftover)):
         if nvidia.amd and not torch.hip:
-            what = "an AMD GPU; this torch is not built for it (ROCm), and kit was never tried on one"
-            yield note("GPU", what, "choose ROCm on https://pytorch.org/get-started/locally, if you want to try")
+            what = "an AMD GPU; this torch is not built for it (ROCm), and kit was not tested on one"
+            yield note("GPU", what, "to try it, choose ROCm on https://pytorch.org/get-started/locally")
         else:
             command = "nothing is broken; for shorter runs: --arch resnet18 --size 128, or a machine with a GPU"
             yield note("GPU", "none: training uses the processor, which is slower", command)
@@ -99,13 +99,19 @@ def about_gpu(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
             return
     if torch.devices or torch.failed == "gpu":
         yield from _devices(facts, fix)
-    elif "torch" in torch.done:
-        yield from _unreached(facts, fix)
-    yield from _libraries(facts, fix)
+    elif torch.cuda_error or ("torch" in torch.done and not (torch.cuda or torch.hip)):
+        yield _unreached(facts, fix)
+    # CUDA and cuDNN that are installed besides torch's are harmless, unless they are found first.
+    if found := system.libraries:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        what = f"leads to {found[0]}{more}: parts of them may be loaded in place of torch's own"
+        yield note("libraries", f"{'PATH' if fix.windows else 'LD_LIBRARY_PATH'} {what}", fix.own_libraries)
+    if system.toolkits:
+        yield fine("toolkit", f"{', '.join(system.toolkits)}: not used; torch brings its own CUDA {torch.cuda or ''}")
 
 
 def _driver(facts: SimpleNamespace, fix: Fixes) -> Finding:
-    """The driver without torch. Boards on the bus that no driver serves are the commonest case."""
+    """The driver, as far as it is known without torch."""
     nvidia = facts.nvidia
     if nvidia.error:
         unknown = wrong("driver", f"nvidia-smi fails: {last_line(nvidia.error)}", fix.reboot)
@@ -114,35 +120,37 @@ def _driver(facts: SimpleNamespace, fix: Fixes) -> Finding:
         return note("GPU", "this machine has one, but the container was started without it", fix.show_gpu)
     if not nvidia.smi and not nvidia.module:
         return wrong("driver", "there is an NVIDIA GPU and no driver", fix.driver)
-    text = f"NVIDIA {nvidia.driver or nvidia.module}"
-    return fine("driver", f"{text}, supports CUDA up to {nvidia.cuda}" if nvidia.cuda else text)
+    supports = f", supports CUDA up to {nvidia.cuda}" if nvidia.cuda else ""
+    return fine("driver", f"NVIDIA {fix.driver_version}{supports}")
 
 
-def _unreached(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
+def _unreached(facts: SimpleNamespace, fix: Fixes) -> Finding:
     """Why torch does not see a GPU that has a driver."""
     torch, hidden = facts.torch, facts.system.variables.get("CUDA_VISIBLE_DEVICES")
-    text = torch.cuda_error or ("No CUDA GPUs are available" if "gpu" in torch.done else "")
     if not torch.cuda and not torch.hip:
         what = f"torch {torch.version} is built for the processor only: the GPU is not used"
-        yield wrong("torch", what, fix.torch_for_gpu)
-    elif hidden is not None and hidden.strip() in ("", "-1", "none", "NoDevFiles"):
+        return wrong("torch", what, fix.torch_for_gpu)
+    if hidden is not None and hidden.strip() in ("", "-1"):
         what = f"hidden by CUDA_VISIBLE_DEVICES={hidden!r}: training uses the processor"
-        yield note("GPU", what, fix.unset("CUDA_VISIBLE_DEVICES"))
-    elif hidden is not None:
+        return note("GPU", what, fix.unset("CUDA_VISIBLE_DEVICES"))
+    if hidden is not None:
         count = max(len(facts.nvidia.gpus), facts.nvidia.boards)
-        what = f"CUDA_VISIBLE_DEVICES={hidden} names none that is here (there are {count}, counted from 0)"
-        yield wrong("GPU", what, fix.unset("CUDA_VISIBLE_DEVICES"))
-    elif text:
-        yield recognised(text, facts) or wrong("CUDA", last_line(text), fix.reboot)
+        what = f"CUDA_VISIBLE_DEVICES={hidden} names no GPU of this machine (it has {count}, counted from 0)"
+        return wrong("GPU", what, fix.unset("CUDA_VISIBLE_DEVICES"))
+    return recognised(torch.cuda_error, facts) or wrong("CUDA", last_line(torch.cuda_error), fix.reboot)
 
 
 def _devices(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
-    """Each GPU that torch sees: did a convolution run on it, and how much of its memory do other programs hold?"""
+    """cuDNN, and each GPU that torch sees: did a convolution run on it?"""
     torch = facts.torch
     if torch.failed == "gpu":
         crash = wrong("GPU", f"the convolution on it failed: {last_line(torch.error)}", fix.cudnn)
         yield recognised(torch.error, facts) or crash
-    yield from _cudnn(facts, fix)
+    if torch.cudnn_error:  # torch itself compares the cuDNN that it found with the one that it was compiled for
+        yield recognised(torch.cudnn_error, facts) or wrong("cuDNN", last_line(torch.cudnn_error), fix.cudnn)
+    elif torch.cudnn:
+        major, rest = divmod(torch.cudnn, 10_000 if torch.cudnn >= 90_000 else 1000)  # 8902 is 8.9.2, 91002 9.10.2
+        yield fine("cuDNN", f"{major}.{rest // 100}.{rest % 100}, which fits this torch")
     for device in torch.devices:
         title = f"{device.title} ({device.name})"
         if device.capability:
@@ -166,38 +174,6 @@ def _memory(facts: SimpleNamespace, fix: Fixes, device: SimpleNamespace) -> Iter
     holders = [one for one in facts.nvidia.processes if one.gpu.endswith(device.uuid)]
     names = ", ".join(f"{one.name} ({one.pid}) {size(one.memory)}" for one in holders) or "programs not shown"
     what = f"{device.title} has {size(device.free)} of {size(device.total)} free; held by {names}"
-    roomy = [one.name for one in facts.torch.devices if one.free > max(device.free, LITTLE_MEMORY)]
-    command = f"--device {roomy[0]}   (it has room), or: {fix.free_memory}" if roomy else fix.free_memory
+    others = [one.name for one in facts.torch.devices if one.free > max(device.free, LITTLE_MEMORY)]
+    command = f"--device {others[0]}   (it has room), or: {fix.free_memory}" if others else fix.free_memory
     yield (wrong if device.free < LITTLE_MEMORY else note)("GPU memory", what, command)
-
-
-def _cudnn(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
-    """The cuDNN that was loaded against the one that torch's metadata name."""
-    torch = facts.torch
-    if torch.cudnn_error:
-        yield recognised(torch.cudnn_error, facts) or wrong("cuDNN", last_line(torch.cudnn_error), fix.cudnn)
-    elif torch.cudnn:
-        # 8902 is 8.9.2, 91002 is 9.10.2.
-        major, rest = divmod(torch.cudnn, 10_000 if torch.cudnn >= 90_000 else 1000)
-        loaded, wanted = (major, *divmod(rest, 100)), fix.wanted_cudnn
-        dotted = ".".join(map(str, loaded))
-        release = Version(wanted.partition("==")[2]).release[:3] if "==" in wanted else loaded
-        if loaded == release:
-            yield fine("cuDNN", f"{dotted}, torch's own")
-        else:
-            worse = loaded < release or loaded[0] != release[0]
-            what = f"{dotted} was loaded, and torch comes with {'.'.join(map(str, release))}"
-            yield (wrong if worse else note)("cuDNN", what, fix.cudnn)
-
-
-def _libraries(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
-    """CUDA and cuDNN that are installed besides torch's: harmless, unless they are found first."""
-    found, toolkits = facts.system.libraries, facts.system.toolkits
-    if found:
-        where = "PATH" if fix.windows else "LD_LIBRARY_PATH"
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        what = f"{where} leads to {found[0]}{more}: parts of them may be loaded in place of torch's own"
-        yield note("libraries", what, fix.own_libraries)
-    if toolkits:
-        own = f"{', '.join(toolkits)}: not used; torch brings its own CUDA {facts.torch.cuda or ''}"
-        yield fine("toolkit", own.rstrip())

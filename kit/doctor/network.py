@@ -1,6 +1,6 @@
 """Proxies, and, only when asked, whether the hosts answer that downloads come from.
 
-hosts(seconds=5); about_network(facts)
+hosts(seconds=5); about_network(facts, Fixes(facts))
 """
 
 import os
@@ -28,7 +28,7 @@ def _host(address: str) -> str:
 
 
 def addresses() -> dict[str, str]:
-    """What kit may download from, and what is to be had there."""
+    """The addresses that kit may download from, and what it gets there."""
     index = os.environ.get("PIP_INDEX_URL")
     return {
         "https://download.pytorch.org/": "torchvision's weights",
@@ -51,9 +51,8 @@ def reach(address: str, use: str, seconds: float) -> SimpleNamespace:
         with build_opener().open(Request(address, method="HEAD"), timeout=seconds) as response:
             answer = str(response.status)
     except HTTPError as failure:
-        answer = f"{failure.code} {failure.reason}"
-        if failure.code == 407:
-            answer, error = "", answer
+        text = f"{failure.code} {failure.reason}"
+        answer, error = ("", text) if failure.code == 407 else (text, "")
     except (OSError, ValueError) as failure:
         cause = failure.reason if isinstance(failure, URLError) else failure
         error = str(cause) or type(cause).__name__
@@ -67,10 +66,10 @@ def about_network(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
     outward = {scheme: host for scheme, host in facts.proxies.items() if scheme in ("http", "https", "all")}
     if outward:
         yield fine("proxy", ", ".join(f"{scheme} by {host}" for scheme, host in sorted(outward.items())))
-        direct = facts.proxies.get("no", "")
-        if outward.keys() != {"https"} and not any(word in direct for word in ("localhost", "127.0.0.1", "*")):
-            what = "requests to this machine itself go to the proxy too: programs here cannot ask kit serve"
-            yield note("proxy", what, fix.set("NO_PROXY", "localhost,127.0.0.1"))
+    direct = facts.proxies.get("no", "")
+    if outward.keys() - {"https"} and not any(word in direct for word in ("localhost", "127.0.0.1", "*")):
+        what = "requests to this machine itself go to the proxy too: programs here cannot ask kit serve"
+        yield note("proxy", what, fix.set("NO_PROXY", "localhost,127.0.0.1"))
     if facts.system.variables.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
         yield note("network", "HF_HUB_OFFLINE is set: nothing comes from the Hub", fix.unset("HF_HUB_OFFLINE"))
     if facts.hosts is None:

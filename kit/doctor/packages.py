@@ -1,4 +1,4 @@
-"""Python and the installed packages: do they fit each other? Their own metadata say what each wants of the others.
+"""Python and the installed packages: do they fit each other, by what their own metadata require?
 
 about_python(facts, Fixes(facts)); about_packages(facts, Fixes(facts))
 """
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from functools import reduce
 from importlib.metadata import distributions
 from importlib.util import find_spec
-from itertools import islice
 from operator import and_
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,9 +26,12 @@ from kit.doctor.fixes import Fixes
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 KIT = "transfer-learning-kit"
 MAIN = ("torch", "torchvision", "timm", "fastai", "gradio")
+# Packages that install the same files.
 RIVALS = (("onnxruntime", "onnxruntime-gpu"), ("onnxruntime", "onnxruntime-directml"), ("pillow", "pillow-simd"))
 WHY = {"torch": "; below 2.10 its loader could be made to run code"}
-FEW = 5
+MOST = 5
+
+Need = tuple[SimpleNamespace, Requirement]  # a package, and what it requires of another
 
 
 def python(prefix: Path = Path(sys.prefix), virtual: bool = sys.prefix != sys.base_prefix) -> SimpleNamespace:
@@ -51,16 +53,16 @@ def python(prefix: Path = Path(sys.prefix), virtual: bool = sys.prefix != sys.ba
 def installed(path: list[str] | None = None, project: Path = PROJECT) -> list[SimpleNamespace]:
     """Every installed package in the order of the path, from its metadata: nothing is imported that may be broken.
 
-    Where kit runs from its repository, `project` says what it wants: an editable installation's metadata may be older.
+    Where kit runs from its repository, `project` says what it requires: an editable installation may be older.
     """
     found = []
     for one in distributions() if path is None else distributions(path=path):
         name = canonicalize_name((one.metadata or {}).get("Name") or "")
-        wants = one.requires or []
+        requires = one.requires or []
         if name == KIT and project.is_file():
-            wants = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+            requires = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
         folder = str(Path(one.locate_file("")).resolve())
-        package = SimpleNamespace(name=name, version=one.version, folder=folder, requires=wants)
+        package = SimpleNamespace(name=name, version=one.version, folder=folder, requires=requires)
         if name and package.version and package not in found:  # leftovers of a broken uninstall have no name
             found.append(package)
     return found
@@ -85,43 +87,43 @@ def about_python(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
 
 def about_packages(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
     """Everything about the packages, worst first; one line where all fit."""
-    packages = fix.packages
+    packages, needs = fix.packages, needed(fix.packages)
     if KIT not in packages:
-        what = "not installed, so what it wants of other packages is not known here"
+        what = "not installed, so what it requires of other packages is not known here"
         yield note("kit", what, fix.install("-e", facts.system.source or "PATH_OF_KITS_WHEEL"))
-    wishes = needed(packages)
-    ours = packages.keys() & {KIT, *MAIN, *wishes}
-    found = [*_unmet(fix, wishes), *_duplicates(facts, fix, ours), *_wrong_files(facts, fix)]
+    ours = packages.keys() & {KIT, *MAIN, *needs}
+    found = [*_unmet(fix, needs), *_duplicates(facts, fix, ours), *_wrong_files(facts, fix)]
     yield from found
-    yield from islice(_others(fix, ours, {finding.name for finding in found}), FEW)
-    yield from _conda(facts, fix)
+    # Packages that kit does not need may still fail with kit's, and their next update may break kit.
+    others = [package for name, package in packages.items() if name not in ours]
+    for package in others:
+        wanted = [(package, one) for one in _requirements(package) if one.name in ours - {each.name for each in found}]
+        if broken := _broken(fix, wanted)[:MOST]:
+            what = f"{_said(broken)}; updating {package.name} could break kit"
+            yield note(package.name, what, f"keep kit in an environment of its own: {fix.new_environment}")
     text = ", ".join(f"{name} {packages[name].version}" for name in MAIN if name in packages)
     if not any(finding.verdict == "wrong" for finding in found):
         text += f"; all {len(ours)} packages that kit needs fit each other"
     yield fine("packages", text or "none")
 
 
-Wish = tuple[SimpleNamespace, Requirement]  # a package, and what it wants of another
+def needed(packages: dict[str, SimpleNamespace]) -> dict[str, list[Need]]:
+    """What kit, and each package that it needs, directly or not, requires on this machine, by the required package.
 
-
-def needed(packages: dict[str, SimpleNamespace]) -> dict[str, list[Wish]]:
-    """What kit, and each package that it needs, directly or not, wants here, by the name of the wanted package.
-
-    What a package wants under an extra counts where another one asks for that extra.
+    What a package requires under an extra counts where another one asks for that extra.
     """
-    wishes = defaultdict(list)
+    needs = defaultdict(list)
     waiting = [(name, "") for name in (KIT, *MAIN)]
     for name, extra in waiting:  # it grows meanwhile
         for one in _requirements(packages[name], extra) if name in packages else ():
-            if (packages[name], one) not in wishes[one.name]:
-                wishes[one.name].append((packages[name], one))
+            if (packages[name], one) not in needs[one.name]:
+                needs[one.name].append((packages[name], one))
             asked = [(one.name, each) for each in ("", *sorted(one.extras))]
             waiting += [each for each in asked if each not in waiting]
-    return wishes
+    return needs
 
 
 def _requirements(package: SimpleNamespace, extra: str = "") -> Iterator[Requirement]:
-    """What a package wants on this machine, for one of its extras or for none."""
     for text in package.requires:
         try:
             requirement = Requirement(text)
@@ -132,32 +134,33 @@ def _requirements(package: SimpleNamespace, extra: str = "") -> Iterator[Require
             yield requirement
 
 
-def _broken(fix: Fixes, wishes: list[Wish]) -> tuple[list[Wish], str]:
-    """Those wishes that are not met, and a sentence about the first of them."""
-    broken = []
-    for package, one in wishes:
+def _broken(fix: Fixes, needs: list[Need]) -> list[Need]:
+    """Those requirements that no installed package meets."""
+
+    def met(one: Requirement) -> bool:
         target = fix.packages.get(one.name)
-        if not target or not one.specifier.contains(target.version, prereleases=True):
-            broken.append((package, one))
-    said = [f"{package.name} {package.version} wants {one.name}{one.specifier}" for package, one in broken[:FEW]]
-    return broken, ", ".join(said)
+        return bool(target) and one.specifier.contains(target.version, prereleases=True)
+
+    return [(package, one) for package, one in needs if not met(one)]
 
 
-def _unmet(fix: Fixes, wishes: dict[str, list[Wish]]) -> Iterator[Finding]:
-    """Every package that is missing, or is not what another wants."""
-    for name, every in wishes.items():
-        broken, said = _broken(fix, every)
+def _said(broken: list[Need]) -> str:
+    return ", ".join(f"{package.name} {package.version} requires {one.name}{one.specifier}" for package, one in broken)
+
+
+def _unmet(fix: Fixes, needs: dict[str, list[Need]]) -> Iterator[Finding]:
+    """Every package that is missing, or is not what another requires."""
+    for name, every in needs.items():
+        broken = _broken(fix, every)
         if not broken:
             continue
         target, wanted = fix.packages.get(name), reduce(and_, (one.specifier for _, one in every))
         command = fix.same_torch if name in ("torch", "torchvision") else fix.install(f"{name}{wanted}")
-        if target is None:
-            yield wrong(name, f"missing; {said}", command)
-        elif name == "torch" and {package.name for package, _ in broken} <= {"torchvision", "torchaudio"}:
-            what = f"{said}; here is torch {target.version}. The two are made for each other"
-            yield wrong("torchvision", what, command)
-        else:
-            yield wrong(name, f"{target.version}; {said}{WHY.get(name, '')}", command)
+        here = f"{target.version} is installed" if target else "is missing"
+        # torch and torchvision are made for each other: whichever is too old, both are installed again.
+        only_vision = target and name == "torch" and {package.name for package, _ in broken} == {"torchvision"}
+        what = f"{name} {here}; {_said(broken[:MOST])}{WHY.get(name, '')}"
+        yield wrong("torchvision" if only_vision else name, what, command)
 
 
 def _duplicates(facts: SimpleNamespace, fix: Fixes, ours: set[str]) -> Iterator[Finding]:
@@ -180,36 +183,15 @@ def _duplicates(facts: SimpleNamespace, fix: Fixes, ours: set[str]) -> Iterator[
 
 
 def _wrong_files(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
-    """Packages that overwrite each other, and an import that takes a file that is not of the installed package."""
+    """Packages that overwrite each other's files, and an import of torch that takes another file than pip's."""
     for one, other in RIVALS:
         if one in fix.packages and other in fix.packages:
             what = f"{one} and {other} write the same files: what is imported is a mixture"
             yield wrong(one, what, f"{fix.pip(f'uninstall -y {one} {other}')}, then: {fix.install(one)}")
-    torch, file = fix.torch, facts.torch.file
+    torch, file, conda = fix.torch, facts.torch.file, facts.system.conda_torch
     if torch and file and "git" not in torch.version and not Path(file).is_relative_to(torch.folder):
         command = fix.unset("PYTHONPATH") if "PYTHONPATH" in facts.system.variables else f"rename or remove {file}"
         yield wrong("torch", f"import torch takes {file}, not torch {torch.version} in {torch.folder}", command)
-
-
-def _others(fix: Fixes, ours: set[str], told: set[str]) -> Iterator[Finding]:
-    """Packages that kit does not need, and that kit's packages break: they fail, and their next update breaks kit."""
-    for package in (one for name, one in fix.packages.items() if name not in ours):
-        broken, said = _broken(fix, [(package, one) for one in _requirements(package) if one.name in ours - told])
-        if broken:
-            what = f"{said}; here is {fix.packages[broken[0][1].name].version}. Updating {package.name} could break kit"
-            yield note(package.name, what, f"keep kit in an environment of its own: {fix.new_environment}")
-
-
-def _conda(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
-    """conda's torch, CUDA and cuDNN beside pip's torch, and what people switch off when conda fails."""
-    conda, version = facts.system.conda, fix.torch.version.partition("+")[0] if fix.torch else ""
-    names = [name for name in conda if name not in ("pytorch", "torchvision")]
-    if version and conda.get("pytorch", version) != version:
-        what = f"conda's pytorch {conda['pytorch']} and pip's torch {version} write into one folder"
+    if torch and conda not in ("", torch.version.partition("+")[0]):
+        what = f"conda's pytorch {conda} and pip's torch {torch.version} write into one folder"
         yield wrong("conda", what, fix.new_environment)
-    elif version and names and "pytorch" not in conda:
-        what = f"{', '.join(f'{name} {conda[name]}' for name in names)}: torch does not use them, it brings its own"
-        yield note("conda", what, f"conda remove {' '.join(names)}")
-    if facts.system.conda_unverified:
-        what = "~/.condarc says ssl_verify: no, so conda does not check whom it downloads from"
-        yield note("conda", what, "conda config --remove-key ssl_verify")

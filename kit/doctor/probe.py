@@ -1,10 +1,10 @@
-"""A program of its own: import torch, torchvision, fastai and kit, one after the other, try the GPUs, and tell.
+"""A program that imports torch, torchvision, fastai and kit, one after the other, tries the GPUs, and prints facts.
 
 python -P kit/doctor/probe.py
 
-A broken installation ends such an import with an error, a crash, or never; the process that asked lives on and reads
-how far this one came. Each line that begins with MARK has all facts so far; "failed" is the stage that has not ended.
-At the top nothing is imported but the standard library.
+A broken installation ends an import with an error, a crash, or never. That happens to this process only; the one that
+started it reads how far this one came. Each line that begins with MARK has all facts so far; "failed" is the stage that
+has not ended. Only the standard library is imported at the top.
 """
 
 import json
@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 MARK = "kit-doctor: "
+TEXTS = ("error", "version", "file", "cudnn_error", "cuda_error", "numpy_error", "device", "precision")
 FACTS: dict[str, Any] = {
-    **{"done": [], "failed": "torch", "seconds": {}, "architectures": [], "devices": [], "precision": {}},
-    **{"threads": 0, "workers": 0, "cuda": None, "hip": None, "cudnn": None},
-    **dict.fromkeys(["error", "version", "file", "cudnn_error", "cuda_error", "numpy_error", "device"], ""),
+    **dict.fromkeys(TEXTS, ""),
+    **dict.fromkeys(("cuda", "hip", "cudnn")),
+    **{"done": [], "failed": "torch", "seconds": {}, "architectures": [], "devices": [], "threads": 0, "workers": 0},
 }
 
 
 def tell(**facts: Any) -> None:
-    """Add facts, and print all of them for the process that asked."""
+    """Add facts, and print all: what was printed before a crash is kept."""
     FACTS.update(facts)
     print(MARK + json.dumps(FACTS), flush=True)
 
@@ -53,47 +54,43 @@ def import_torchvision() -> None:
 
 
 def import_fastai() -> None:
-    """fastai, and what kit would choose: the device, the arithmetic there and on the processor, loading processes."""
+    """fastai, and what kit would choose: the device, the precision there, loading processes."""
     import fastai.vision.all  # noqa: F401
-    import torch
 
     sys.path.append(str(Path(__file__).parents[2]))
     from kit.data.datablock import device, worker_count
     from kit.train.precision import choose_precision, device_facts
 
-    chosen = {}
-    for place in {device("auto"), torch.device("cpu")}:
-        precision = choose_precision("auto", place, device_facts(place))
-        chosen[str(place)] = f"{precision.name} ({precision.reason})"
-    tell(device=str(device("auto")), precision=chosen, workers=worker_count(None))
+    place = device("auto")
+    chosen = choose_precision("auto", place, device_facts(place))
+    tell(device=str(place), precision=f"{chosen.name} ({chosen.reason})", workers=worker_count(None))
 
 
 def try_gpus() -> None:
-    """Each GPU: its name and memory, and whether a convolution with cuDNN runs on it, forward and backward."""
+    """Each GPU that torch sees."""
     import torch
 
     names = [f"cuda:{index}" for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
     names += ["mps"] if torch.backends.mps.is_available() else []
-    devices = [try_gpu(name) for name in names]
-    tell(devices=devices)
+    tell(devices=[try_gpu(name) for name in names])
 
 
 def try_gpu(name: str) -> dict[str, Any]:
-    """One GPU; memory in bytes; error: what the convolution on it said, "" where it worked."""
+    """A GPU's name and memory (bytes), and the error of a convolution on it, "" where it worked."""
     import torch
 
-    facts = {"name": name, "title": "Apple GPU", "uuid": "", "capability": 0, "total": 0, "free": 0}
+    facts = {"name": name, "title": "Apple GPU", "uuid": "", "capability": 0, "total": 0, "free": 0, "error": ""}
     if name != "mps":
         properties = torch.cuda.get_device_properties(name)
-        capability = float(f"{properties.major}.{properties.minor}")
-        facts |= {"title": properties.name, "capability": capability, "total": properties.total_memory}
+        facts |= {"title": properties.name, "total": properties.total_memory}
+        facts["capability"] = float(f"{properties.major}.{properties.minor}")
         facts["uuid"] = str(getattr(properties, "uuid", ""))  # ROCm's have none
         facts["error"] = error_of(lambda: facts.update(free=torch.cuda.mem_get_info(name)[0]))
-    return facts | {"error": facts.get("error") or error_of(lambda: convolve(name))}
+    return facts | {"error": facts["error"] or error_of(lambda: convolve(name))}
 
 
 def convolve(device: str) -> None:
-    """The smallest thing that needs the driver, CUDA and cuDNN together."""
+    """Run a convolution forward and backward, which needs the driver, CUDA and cuDNN."""
     import torch
 
     layer = torch.nn.Conv2d(3, 8, 3).to(device)

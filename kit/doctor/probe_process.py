@@ -1,4 +1,4 @@
-"""Asking another process what torch says, with a time limit, and reading its answer however it ended.
+"""Run `kit.doctor.probe` in another process with a time limit, and read its facts however it ended.
 
 torch = answer(ask(), seconds=120)
 """
@@ -22,19 +22,15 @@ ILLEGAL, KILLED = (-4, 132, 0xC000001D), (-9, 137)
 
 
 def ask() -> subprocess.Popen:
-    """Start the process; it goes on while other facts are gathered. -P: the current folder does not count."""
+    """Start the process; it runs while other facts are gathered. -P: the current folder is not on its path."""
+    command, pipe = [sys.executable, "-P", probe.__file__], subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-P", probe.__file__],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, encoding="utf-8", errors="replace"
     )
 
 
 def answer(process: subprocess.Popen, seconds: float) -> SimpleNamespace:
-    """What the process said; it is stopped when it takes longer than `seconds`."""
+    """The facts that the process found; it is stopped when it takes longer than `seconds`."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -47,8 +43,7 @@ def answer(process: subprocess.Popen, seconds: float) -> SimpleNamespace:
 def read(out: str, err: str, code: int | None) -> SimpleNamespace:
     """The facts in the last line that the process marked; code: its exit code, None where it was stopped."""
     marked = [line.removeprefix(probe.MARK) for line in out.splitlines() if line.startswith(probe.MARK)]
-    text = marked[-1] if marked else json.dumps(probe.FACTS)
-    facts = SimpleNamespace(**json.loads(text), exit=code)
+    facts = SimpleNamespace(**(json.loads(marked[-1]) if marked else probe.FACTS), exit=code)
     facts.devices = [SimpleNamespace(**device) for device in facts.devices]
     if facts.failed:
         facts.error = (facts.error or err)[-LAST_CHARACTERS:].strip()
@@ -69,8 +64,8 @@ def about_imports(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
             yield note("imports", what, f"put the environment on this machine's own disk: {fix.new_environment}")
     if torch.numpy_error and "numpy" in fix.packages:
         yield wrong("numpy", f"torch cannot hand arrays to it ({last_line(torch.numpy_error)})", fix.numpy)
-    if chosen := torch.precision.get(torch.device):
-        yield fine("precision", f"{chosen}, on {torch.device}")
+    if torch.precision:
+        yield fine("precision", f"{torch.precision}, on {torch.device}")
 
 
 def _failed(facts: SimpleNamespace, fix: Fixes) -> Finding | None:
@@ -84,22 +79,21 @@ def _failed(facts: SimpleNamespace, fix: Fixes) -> Finding | None:
     if known := recognised(torch.error, facts):
         return known
     if torch.exit in ILLEGAL:
-        command = "use a processor of 2013 or later; in a virtual machine, hand the host's processor through"
+        command = "use a processor of 2013 or later; in a virtual machine, pass the host's processor through"
         return wrong(name, "the processor lacks instructions that it was compiled for (AVX2)", command)
     if torch.exit in KILLED:
         command = "end other programs, or give this machine or its container at least 8 GB"
-        return wrong(name, "the system ended the import, most likely for want of memory", command)
+        return wrong(name, "the system ended the import, most likely because memory was short", command)
     if torch.exit < 0 or torch.exit > 128:
         what = f"the import crashed (exit code {torch.exit}): a file is damaged, or libraries do not fit each other"
-        return wrong(name, what, fix.own_libraries if facts.system.libraries else fix.reinstall_torch)
-    command = (
-        f"{fix.reinstall(f'{name}=={fix.packages[name].version}')}   (if that does not help: {fix.new_environment})"
-    )
-    return wrong(name, f"import {name} fails: {last_line(torch.error)}", command)
+        return wrong(name, what, fix.libraries)
+    again = fix.reinstall(f"{name}=={fix.packages[name].version}")
+    what = f"import {name} fails: {last_line(torch.error)}"
+    return wrong(name, what, f"{again}   (if that does not help: {fix.new_environment})")
 
 
 def _absent(name: str, importing: str, fix: Fixes) -> Finding | None:
-    """A module that is not there: a part of a package, or a package that no other names as a requirement."""
+    """A module that is missing: a part of a package, or a package that no other requires."""
     if name in fix.packages:
         version = fix.packages[name].version
         return wrong(name, f"a part of {name} {version} is gone", fix.reinstall("--no-deps", f"{name}=={version}"))

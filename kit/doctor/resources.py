@@ -1,6 +1,6 @@
 """The operating system and what it gives: cores, memory, limits, disk, and the files that kit depends on.
 
-about_machine(facts); about_files(facts)
+about_machine(facts, Fixes(facts)); about_files(facts, Fixes(facts))
 """
 
 import os
@@ -10,7 +10,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,17 +17,14 @@ from kit.doctor.findings import GB, Finding, fine, note, size, wrong
 from kit.doctor.fixes import Fixes
 from kit.files import cache_folder, packaged, sha256
 from kit.machine import core_count
-from kit.model.weight_packages import LITE0
+from kit.model.weight_paths import LITE0
 from kit.recipe import Recipe
 
 REPOSITORY = Path(__file__).parents[2]
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "PYTHONPATH")
 CUDA_LIBRARY = re.compile(r"(lib)?(cu(dnn|dart|blas|sparse|solver)|nvJitLink|nccl|nvrtc)\w*\.(so[.\d]*|dll)", re.I)
-CONDA_PACKAGE = re.compile(
-    r"(pytorch|pytorch-cuda|torchvision|cudatoolkit|cuda-cudart|cudnn|(?:keras|tensorflow)-gpu)-([^-]+)-[^-]+"
-)
 MODULES = ("torch", "torchvision", "fastai", "timm", "gradio", "numpy", "kit")
-MOST_FILES = 20_000
+LITE0_PACKAGE = f"{LITE0.name}==0.1.0"  # the version in pyproject.toml
 PREFETCH, FLOAT_BYTES = 2, 4
 LITTLE_DISK, NO_DISK = 5 * GB, GB
 LITTLE_MEMORY, NO_MEMORY = 4 * GB, 2 * GB
@@ -49,7 +45,7 @@ def system(root: Path = Path("/"), prefix: Path = Path(sys.prefix)) -> SimpleNam
     containers = (root / ".dockerenv", root / "run/.containerenv")
     search = os.environ.get("PATH" if os.name == "nt" else "LD_LIBRARY_PATH", "")
     libraries = [path for part in dict.fromkeys(search.split(os.pathsep)) if part for path in Path(part).glob("*")]
-    conda = [CONDA_PACKAGE.fullmatch(path.stem) for path in sorted((prefix / "conda-meta").glob("*.json"))]
+    conda_torch = [path.stem.split("-")[1] for path in (prefix / "conda-meta").glob("pytorch-[0-9]*.json")]
     return SimpleNamespace(
         name=platform.system(),
         machine=platform.machine(),
@@ -60,8 +56,7 @@ def system(root: Path = Path("/"), prefix: Path = Path(sys.prefix)) -> SimpleNam
         # CUDA's and cuDNN's own files in the folders that are searched before torch's.
         libraries=sorted(str(path) for path in libraries if CUDA_LIBRARY.fullmatch(path.name)),
         toolkits=sorted(str(folder) for folder in (root / "usr/local").glob("cuda-*")),
-        conda={package[1]: package[2] for package in conda if package},
-        conda_unverified=bool(re.search(r"(?im)^ssl_verify:\s*(no|false)\b", read_text(Path.home() / ".condarc"))),
+        conda_torch=conda_torch[0] if conda_torch else "",
         # Files that a program in this folder would import in place of a package.
         shadows=[str(Path.cwd() / f"{module}.py") for module in MODULES if Path(f"{module}.py").is_file()],
         source=str(REPOSITORY) if (REPOSITORY / "pyproject.toml").is_file() else "",
@@ -104,7 +99,7 @@ def _control_group(root: Path, name: str) -> Iterator[str]:
 
 
 def places() -> list[SimpleNamespace]:
-    """The folders that kit, torch and Hugging Face write to, and of caches the size; sizes in bytes.
+    """The folders that kit, torch and Hugging Face write to, with their free bytes.
 
     One that is not there yet is judged by the parent in which it would be made.
     """
@@ -120,19 +115,10 @@ def places() -> list[SimpleNamespace]:
     for (name, variable), folder in folders.items():
         path = folder.expanduser().absolute()
         parent = next(one for one in (path, *path.parents) if one.exists())
-        place = SimpleNamespace(name=name, path=str(path), variable=variable, size=None, counted=True)
-        if name.endswith("cache"):
-            place.size, place.counted = folder_size(path)
-        place.writable = parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
-        place.free = shutil.disk_usage(parent).free
-        found.append(place)
+        writable = parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
+        free = shutil.disk_usage(parent).free
+        found.append(SimpleNamespace(name=name, path=str(path), variable=variable, writable=writable, free=free))
     return found
-
-
-def folder_size(path: Path, most: int = MOST_FILES) -> tuple[int, bool]:
-    """The bytes of the files in a folder, links not followed, and whether all were counted or only the first `most`."""
-    files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
-    return sum(file.lstat().st_size for file in islice(files, most) if file.exists()), next(files, None) is None
 
 
 def shipped() -> dict[str, str]:
@@ -188,21 +174,20 @@ def about_machine(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
 def about_files(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
     """The folders that kit writes to, and the files that it depends on."""
     for place in facts.places:
-        taken = "" if place.size is None else f", {'' if place.counted else 'more than '}{size(place.size)}"
         elsewhere = fix.set(place.variable, "A_FOLDER_OF_YOURS") if place.variable else "cd A_FOLDER_OF_YOURS"
         if not place.writable:
             yield wrong(place.name, f"{place.path} cannot be written", elsewhere)
         elif place.free < LITTLE_DISK:
-            verdict, what = "wrong" if place.free < NO_DISK else "note", f"its disk has only {size(place.free)} free"
-            yield Finding(verdict, place.name, f"{place.path}{taken}; {what}", f"make room, or elsewhere: {elsewhere}")
+            what = f"{place.path}: its disk has only {size(place.free)} free"
+            yield (wrong if place.free < NO_DISK else note)(place.name, what, f"make room, or elsewhere: {elsewhere}")
         else:
-            yield fine(place.name, f"{place.path}{taken}; {size(place.free)} free")
+            yield fine(place.name, f"{place.path}; {size(place.free)} free")
     for name, state in facts.shipped.items():
         if state == "whole":
             continue
-        what = f"{name} is missing" if state == "missing" else f"{name} is not what it was (its SHA-256 differs)"
+        what = f"{name} is missing" if state == "missing" else f"{name} was changed (its SHA-256 differs)"
         if name == LITE0.file:
-            yield wrong("weights", f"{what}; --arch auto starts from it", fix.reinstall("--no-deps", LITE0.name))
+            yield wrong("weights", f"{what}; --arch auto starts from it", fix.reinstall("--no-deps", LITE0_PACKAGE))
         else:
             git = "git checkout -- data   (in kit's repository)"
             yield wrong("kit's files", what, git if facts.system.source else fix.reinstall("PATH_OF_KITS_WHEEL"))

@@ -32,7 +32,7 @@ def test_a_torch_that_cannot_be_imported_is_a_line_with_its_fix_and_exit_code_1(
     assert done.returncode == 1
     assert done.stderr == ""
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("wrong  cuDNN")]
-    assert "libcudnn.so.9 is missing or cannot be opened; torch brings its own" in line
+    assert "libcudnn.so.9 is missing or of another version; torch brings its own" in line
     assert re.search(r"; fix: \S+ (-m )?pip install", line)
     assert re.fullmatch(r"[1-9]\d* wrong, \d+ note, \d+ fine", done.stdout.splitlines()[-1])
 
