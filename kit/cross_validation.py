@@ -21,9 +21,8 @@ from kit.data.audit import check
 from kit.errors import DataError, RecipeError, some_of
 from kit.evaluate.pictures import as_html
 from kit.evaluate.result import Result
-from kit.files import can_be_made, new_folder
+from kit.files import check_creatable, new_folder
 from kit.intervals import Estimate
-from kit.model.build import choose_architecture
 from kit.pipeline import checked_table, divide
 from kit.recipe import Recipe
 from kit.runs import Run, chosen_json, command, free_name, write_results
@@ -95,9 +94,11 @@ def cross_validate(
     changes, learner_options = divide(options)
     recipe = replace(recipe or Recipe(), **changes)
     check_folds(folds)
-    folder = can_be_made(Path(out) if out else free_name(source, recipe))
+    folder = check_creatable(Path(out) if out else free_name(source, recipe))
     table = checked_table(source, recipe)
     tables = fold_tables(table, folds, recipe)
+    from kit.model.build import choose_architecture  # imports torch: after the checks above
+
     new_folder(folder)
     block = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms)
     chosen = replace(recipe, arch=choose_architecture(recipe.arch, recipe.weights).full_name)

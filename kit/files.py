@@ -108,7 +108,7 @@ def new_folder(path: Path) -> Path:
     return path
 
 
-def can_be_made(path: Path) -> Path:
+def check_creatable(path: Path) -> Path:
     """Return `path` after checking that `new_folder(path)` succeeds; created folders are removed again."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     new_folder(path)

@@ -15,7 +15,7 @@ import pandas as pd
 from kit import bundle, data, evaluate, model, train
 from kit.console import say
 from kit.errors import DataError, RecipeError, TrainingError, did_you_mean
-from kit.files import can_be_made, new_folder
+from kit.files import check_creatable, new_folder
 from kit.recipe import Recipe
 from kit.runs import Run, free_name, write_run
 
@@ -49,7 +49,7 @@ def fine_tune(
     started = time.perf_counter()
     changes, learner_options = divide(options)
     recipe = replace(recipe or Recipe(), **changes)
-    folder = can_be_made(Path(out) if out else free_name(source, recipe))
+    folder = check_creatable(Path(out) if out else free_name(source, recipe))
     train.check_log(recipe.log)
     table = checked_table(source, recipe)  # before torch and fastai are loaded, which takes seconds
     new_folder(folder)

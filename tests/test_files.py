@@ -8,7 +8,7 @@ from mmap import ALLOCATIONGRANULARITY
 import pytest
 
 from kit.errors import OutputError
-from kit.files import atomic_path, can_be_made, new_folder, packaged, sha256, write_json
+from kit.files import atomic_path, check_creatable, new_folder, packaged, sha256, write_json
 
 
 def test_a_file_is_replaced_only_when_all_is_written(tmp_path):
@@ -56,10 +56,10 @@ def test_a_folder_to_write_must_be_new_and_writable(tmp_path):
 
 
 def test_trying_whether_a_folder_can_be_made_leaves_nothing(tmp_path):
-    assert can_be_made(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert check_creatable(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "empty").mkdir()
-    can_be_made(tmp_path / "empty")
+    check_creatable(tmp_path / "empty")
     assert (tmp_path / "empty").is_dir()
 
 

@@ -1,4 +1,4 @@
-"""kit doctor: what this machine can do, and how to fix what it cannot."""
+"""kit doctor: check this machine, and print how to fix problems."""
 
 import sys
 from typing import Annotated
@@ -7,12 +7,12 @@ import typer
 
 from kit.console import say, terminal
 
-Network = Annotated[bool, typer.Option("--network", help="also ask the hosts that downloads come from")]
+Network = Annotated[bool, typer.Option("--network", help="also connect to the hosts of downloads")]
 Json = Annotated[bool, typer.Option("--json", help="print findings and facts as JSON")]
 
 
 def doctor(network: Network = False, as_json: Json = False) -> None:
-    """Look at Python, packages, driver, CUDA, cuDNN, GPU, memory, disk, kit's files; exits with 1 if one is wrong."""
+    """Check Python, packages, driver, CUDA, cuDNN, GPU, memory, disk, kit's files; exit code 1 if one is wrong."""
     from kit.doctor.examination import examine, gather
     from kit.doctor.findings import lines, show, to_json
 

@@ -1,4 +1,4 @@
-"""kit evaluate BUNDLE FOLDER: measure a bundle anew on labelled images."""
+"""kit evaluate BUNDLE FOLDER: evaluate a bundle on other labelled images."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kit.cli.options import Bundle, Device, Engine
+from kit.cli.options import Bundle, Device, Engine, Folder, Labels
 from kit.console import progress, say
 from kit.errors import DataError
 from kit.files import sha256
@@ -16,13 +16,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from kit.bundle.predictor import Predictor
-    from kit.data.targets import Targets
+    from kit.data.labels import Targets
 
-Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
-Label = Annotated[str | None, typer.Option(help="how a file says its label; by default as in the bundle's training")]
-Labels = Annotated[str | None, typer.Option(help="a CSV file with the columns path and label")]
+Label = Annotated[str | None, typer.Option(help="how labels are found; default: as in the bundle's training")]
 Columns = Annotated[str | None, typer.Option("--targets", help="columns of --labels, as for kit fine-tune --targets")]
-Delimiter = Annotated[str | None, typer.Option(help="what stands between several classes; by default as in training")]
+Delimiter = Annotated[str | None, typer.Option(help="the separator of several classes; default: as in training")]
 Out = Annotated[Path | None, typer.Option(help="write the predictions here (CSV)")]
 Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
 
@@ -39,7 +37,7 @@ def evaluate(
     engine: Engine = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure BUNDLE on all labelled images of FOLDER: its figure with an interval, and each class or number."""
+    """Evaluate BUNDLE on all labelled images of FOLDER: its metrics with intervals, for each class or number too."""
     from kit.bundle.read import load
     from kit.data.sources import labelled_images
     from kit.evaluate.evaluation import result_of_predictions
@@ -66,7 +64,7 @@ def evaluate(
 
 
 def labels_read_as(config: dict[str, Any], targets: str | None, delimiter: str | None) -> "Targets":
-    """How labels are read: as in the bundle's training, but for what is told otherwise."""
+    """How labels are read: as in the bundle's training, except for the options that are given."""
     from kit.data.sources import targets_of
     from kit.recipe import Recipe
 
@@ -76,7 +74,7 @@ def labels_read_as(config: dict[str, Any], targets: str | None, delimiter: str |
 
 
 def check(labels: list[str], predictor: "Predictor") -> None:
-    """Raise `DataError` for classes that the bundle does not know."""
+    """Raise `DataError` for labels of classes that the bundle does not have."""
     from kit.evaluate.classification import check_labels
     from kit.tasks.training import training_of
 
@@ -84,19 +82,19 @@ def check(labels: list[str], predictor: "Predictor") -> None:
 
 
 def label_of_bundle(label: str) -> str:
-    """The label rule that a bundle names, unless it is code or a table: a bundle is data, and nothing in it is run."""
+    """The bundle's label rule. Raises `DataError` for a function or a table: code named by a bundle is never run."""
     from kit.data.labels import is_function_name
 
     if is_function_name(label):
         problem = f"this bundle was trained with the label function {label}, and kit runs no code that a bundle names"
-        raise DataError(problem, fix=f"say --label {label} yourself if you trust it, or another rule, or --labels FILE")
+        raise DataError(problem, fix=f"give --label {label} if you trust it, another rule, or --labels FILE")
     if label == FROM_TABLE:
         raise DataError("this bundle was trained on a table of labels", fix="give one for these images: --labels FILE")
     return label
 
 
 def without_trained(rows: "pd.DataFrame", folder: Path) -> "pd.DataFrame":
-    """The rows without the images that the bundle was trained on, by their SHA-256; says how many those are."""
+    """The rows without the images (by SHA-256) that the bundle was trained on; prints how many were left out."""
     path = folder / TRAINED_ON
     trained = set(path.read_text(encoding="ascii").split()) if path.is_file() else set()
     seen = [sha256(Path(name)) in trained for name in rows["path"]]

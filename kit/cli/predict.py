@@ -1,4 +1,4 @@
-"""kit predict BUNDLE IMAGES...: predict files, folders and globs; a bad image is a row with its error."""
+"""kit predict BUNDLE IMAGES...: predict files, folders and globs; a bad image gives a row with its error."""
 
 import csv
 import glob
@@ -19,17 +19,17 @@ from kit.tasks import Prediction, Task, of
 if TYPE_CHECKING:
     from kit.bundle.predictor import Predictor
 
-Images = Annotated[list[str], typer.Argument(help="image files, folders, and globs like 'photos/*.jpg'")]
+Images = Annotated[list[str], typer.Argument(help="image files, folders, and patterns like 'photos/*.jpg'")]
 Out = Annotated[
-    Path | None, typer.Option(help="write CSV here: path, prediction, a column a class or number, unlike, error")
+    Path | None, typer.Option(help="write CSV here: path, prediction, a column for each class or number, unlike, error")
 ]
-Top = Annotated[int, typer.Option(min=1, help="how many classes to print for each image")]
-Batch = Annotated[int, typer.Option(min=1, help="images at a time")]
+Top = Annotated[int, typer.Option(min=1, help="the number of classes to print for each image")]
+Batch = Annotated[int, typer.Option(min=1, help="batch size")]
 Precision = Annotated[
-    str, typer.Option(help="fp32, or bf16: quicker for many images where the processor has it, less exact, by torch")
+    str,
+    typer.Option(help="fp32, or bf16 (by torch): less exact, faster for many images where the CPU has bf16"),
 ]
-# From here on the longer start of the quicker engine pays.
-FEW = 16
+FEW = 16  # for more images, the engine that starts slower but computes faster is worth it
 COMPARED = 8
 
 
@@ -43,7 +43,7 @@ def predict(
     engine: Engine = "auto",
     precision: Precision = "fp32",
 ) -> None:
-    """Predict IMAGES with BUNDLE; without --out, one line an image is printed."""
+    """Predict IMAGES with BUNDLE; without --out, print one line for each image."""
     from kit.bundle.read import load
 
     paths = list(find_images(images))
@@ -64,7 +64,7 @@ def predict(
 
 
 def difference(predictor: "Predictor", exact: "Predictor", paths: list[str], precision: str) -> str:
-    """By how much a predictor of another precision differs from an exact one on a few images, in words."""
+    """A sentence with the largest difference between two predictors, of `precision` and of fp32, on a few images."""
     pairs = zip(predictor.predict(paths), exact.predict(paths), strict=True)
     good = [(one, other) for one, other in pairs if one.error is None]
     answers = [(one.numbers or one.probabilities, other.numbers or other.probabilities) for one, other in good]
@@ -78,11 +78,11 @@ def difference(predictor: "Predictor", exact: "Predictor", paths: list[str], pre
 
 
 def find_images(names: list[str]) -> Iterator[str]:
-    """Files as they are, folders searched in depth for images, globs expanded; a glob without a match is an error."""
+    """Paths of images: files as given, all images below folders, matches of patterns. Raises `DataError` for none."""
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            from kit.data.images import list_images  # here, so that its imports wait until the bundle is being checked
+            from kit.data.images import list_images  # imported late, because most calls name files
 
             found = list_images(path)[0]
             if not found:
@@ -99,7 +99,7 @@ def find_images(names: list[str]) -> Iterator[str]:
 
 @contextmanager
 def _writer(out: Path | None, predictor: "Predictor", top: int) -> Iterator[Callable[[Prediction], None]]:
-    """A function to call with each prediction: it prints a line, or writes a row of the CSV file `out`."""
+    """A function that takes each prediction and prints a line, or writes a row of the CSV file `out`."""
     task, vocab = of(predictor.task), predictor.vocab
     if out is None:
         yield lambda one: print(_line(one, task, top), flush=True)
