@@ -89,7 +89,7 @@ def ended(run: Run, stop: KeyboardInterrupt | TrainingError | None) -> Run:
         return run
     say("\n".join(["", *run.lines(), f"to go on from here: kit fine-tune {run.source} --weights {run.folder}"]))
     if isinstance(stop, TrainingError):
-        raise TrainingError(stop.problem, fix=f"{stop.fix}; what was learned before it lies in {run.folder}")
+        raise TrainingError(stop.problem, fix=f"{stop.fix}; the weights from before it are in {run.folder}")
     raise stop
 
 

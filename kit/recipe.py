@@ -20,7 +20,7 @@ BALANCES = ("none", "balanced")
 LAYERS = ("auto", "head", "whole")
 CACHES = ("auto", "memory", "disk", "none")
 LOGS = ("none", "tensorboard", "wandb")
-MOST_PIXELS_A_SIDE = 4096
+MAX_SIZE = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,8 +202,8 @@ _RANGES = {
     "freeze_epochs": (0, 100_000),
     "rate": (1e-12, 100.0),
     "lr_mult": (1, 1e6),
-    "size": (16, MOST_PIXELS_A_SIDE),
-    "presize": (16, MOST_PIXELS_A_SIDE),
+    "size": (16, MAX_SIZE),
+    "presize": (16, MAX_SIZE),
     "mixup": (0, 100),
     "cutmix": (0, 100),
     "label_smoothing": (0, 0.9),
@@ -257,17 +257,17 @@ def _check_together(recipe: Recipe) -> None:
     for name in _OF_ALL_LAYERS if recipe.layers == "head" else ():
         if _changed(recipe, name):
             problem = (
-                f"{name}={getattr(recipe, name)!r} means nothing with layers='head', which is learned from features"
+                f"{name}={getattr(recipe, name)!r} has no effect with layers='head', which is trained from features"
             )
             raise RecipeError(problem, fix="leave it out, or say layers=auto or layers=whole")
     if recipe.mixup and recipe.cutmix:
         problem = f"mixup={recipe.mixup:g} and cutmix={recipe.cutmix:g} would both blend every batch"
         raise RecipeError(problem, fix="choose one of them")
     if recipe.class_weights == recipe.sampler == "balanced":
-        problem = "class_weights=balanced and sampler=balanced would make up for the same imbalance twice"
+        problem = "class_weights=balanced and sampler=balanced would correct the same imbalance twice"
         raise RecipeError(problem, fix="choose one of them")
     if recipe.tta and not recipe.augment:
-        problem = f"tta={recipe.tta} wants augmented views, and augment=False makes none"
+        problem = f"tta={recipe.tta} needs augmented views, and augment=False makes none"
         raise RecipeError(problem, fix="leave out one of the two")
 
 
@@ -280,7 +280,7 @@ def _check_task(recipe: Recipe) -> None:
     """`RecipeError` for fields that have no meaning for the task, and for invalid names and ranges."""
     for name in {name: None for task in TASKS for name in of(task).recipe_fields}:
         if name not in of(recipe.task).recipe_fields and _changed(recipe, name):
-            problem = f"{name}={getattr(recipe, name)!r} means nothing for the task {recipe.task}"
+            problem = f"{name}={getattr(recipe, name)!r} has no effect for the task {recipe.task}"
             tasks = [task for task in TASKS if name in of(task).recipe_fields]
             raise RecipeError(problem, fix=f"leave it out, or say task={' or '.join(tasks)}")
     names = recipe.target_names()

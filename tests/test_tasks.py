@@ -278,7 +278,7 @@ MEANS_NOTHING = [
 @pytest.mark.parametrize(("options", "fix"), MEANS_NOTHING, ids=str)
 def test_what_means_nothing_for_a_task_is_refused(options, fix):
     name, value = list(options.items())[-1]
-    with pytest.raises(RecipeError, match=f"{name}={value!r} means nothing for the task ") as error:
+    with pytest.raises(RecipeError, match=f"{name}={value!r} has no effect for the task ") as error:
         kit.Recipe(**options)
     assert error.value.fix == f"leave it out, or say {fix}"
 

@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 
 from kit.evaluate.evaluation import MOST_KEPT, evenly
+from kit.evaluate.ood import OODDetector, fit, too_few
 from kit.evaluate.result import Result
-from kit.evaluate.unknown import OODDetector, fit, too_few
 from kit.files import sha256
 from kit.model.build import ModelSpec, features_of, spec_of
 from kit.model.heads import LINEAR
 from kit.tasks.training import training_of
 from kit.train.precision import precision_for
 
-MOST_TRAIN = 400
-FEWEST_ALIKE = 5
+MAX_TRAIN = 400
+MIN_STRATUM = 5
 
 
 def answer_rules(spec: ModelSpec, result: Result) -> dict[str, Any]:
@@ -36,11 +36,11 @@ def fit_ood_detector(learn: Any, result: Result) -> tuple[OODDetector | None, di
     items = learn.dls.train_ds.items
     if not isinstance(items, pd.DataFrame) or not {"path", "label"} <= set(items):
         return None, {"reason": "the DataLoaders hold no table of paths and labels"}
-    train = items.iloc[evenly(len(items), MOST_TRAIN)]
+    train = items.iloc[evenly(len(items), MAX_TRAIN)]
     valid = result.predictions["path"].iloc[evenly(result.n, MOST_KEPT)].tolist()
     if reason := too_few(len(train), len(valid)):
         return None, {"reason": reason}
-    labels = np.array(training_of(result.task).strata(train["label"].tolist(), FEWEST_ALIKE))
+    labels = np.array(training_of(result.task).strata(train["label"].tolist(), MIN_STRATUM))
     # Training images only give a mean and a covariance, so bf16 is exact enough for them. Validation images set the
     # threshold, with which a bundle compares features in fp32.
     spec = spec_of(learn)

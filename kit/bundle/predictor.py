@@ -20,7 +20,7 @@ from kit.bundle.engines import Answers, Engine
 from kit.data.images import Source, prepare_image, source_name, without_warnings
 from kit.errors import ImageError
 from kit.evaluate.calibration import calibrated
-from kit.evaluate.unknown import OODDetector
+from kit.evaluate.ood import OODDetector
 from kit.tasks import Prediction, of
 
 THREADS = 4

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kit.bundle.predictor import Predictor
-    from kit.evaluate.unknown import OODDetector
+    from kit.evaluate.ood import OODDetector
 
 ENGINES = ("auto", "onnx", "torch")
 PRECISIONS = ("fp32", "bf16")
@@ -83,7 +83,7 @@ def load_unknown(folder: Path) -> "OODDetector":
     from safetensors import SafetensorError
     from safetensors.numpy import load as load_arrays
 
-    from kit.evaluate.unknown import OODDetector
+    from kit.evaluate.ood import OODDetector
 
     try:
         arrays = load_arrays((folder / UNKNOWN).read_bytes())
@@ -166,7 +166,7 @@ def learner(path: str | Path, dls: Any, **kwargs: Any) -> Any:
         problem = (
             f"the data has the classes {', '.join(vocab[:10])}; the bundle knows {', '.join(config['vocab'][:10])}"
         )
-        raise BundleError(problem, fix="for other classes, start anew from its body: --weights BUNDLE")
+        raise BundleError(problem, fix="for other classes, start from its body: --weights BUNDLE")
     recipe = Recipe.from_json(config["recipe"] | {"arch": config["architecture"]["name"], "weights": str(folder)})
     learn = build_learner(dls, recipe, head=config["architecture"]["head"], **kwargs)
     learn.model.load_state_dict(load_network(folder, config).state_dict())

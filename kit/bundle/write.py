@@ -31,8 +31,8 @@ from kit.data.images import open_image, prepare_image
 from kit.errors import BundleError
 from kit.evaluate.calibration import calibrated
 from kit.evaluate.evaluation import evenly
+from kit.evaluate.ood import OODDetector
 from kit.evaluate.result import Result
-from kit.evaluate.unknown import OODDetector
 from kit.files import atomic_path, new_folder, sha256, write_text
 from kit.manifest import (
     CARD,
@@ -55,7 +55,7 @@ from kit.views.view import view_of
 PACKAGES = ("fastai", "torch", "torchvision", "timm", "pillow", "numpy", "safetensors", "onnx", "onnxruntime")
 PROOF_IMAGES = 16
 PHOTO_SIZE = 480
-MOST_PHOTOS = 6
+MAX_PHOTOS = 6
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _write_files(
     if detector is not None:
         (folder / UNKNOWN).write_bytes(save_arrays(detector.arrays()))
     if examples:
-        _write_photos(result.examples(MOST_PHOTOS), folder / EXAMPLES)
+        _write_photos(result.examples(MAX_PHOTOS), folder / EXAMPLES)
         config = config | {"mistakes": _write_mistakes(result, config, folder)}
     write_text(folder / CARD, render_template("card.md", view=view_of(config), photos=examples))
     write_text(folder / TRAINED_ON, "".join(f"{digest}\n" for digest in data.hashes))
@@ -200,7 +200,7 @@ def package_versions() -> dict[str, str]:
 
 def _write_mistakes(result: Result, config: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     """Write a few wrong predictions as photos; returns label and prediction of each, for config.json."""
-    rows = result.mistakes(MOST_PHOTOS)
+    rows = result.mistakes(MAX_PHOTOS)
     names = _write_photos(rows, folder / MISTAKES)
     pairs = zip(names, rows["label"], rows["prediction"], strict=True)
     mistakes = [{"file": name, "label": label, "prediction": prediction} for name, label, prediction in pairs]
@@ -246,4 +246,4 @@ def _add_onnx(folder: Path, result: Result) -> None:
     try:
         export(folder, result.predictions["path"].iloc[rows].tolist(), result.outputs[rows])
     except BundleError as error:
-        say(f"note: the bundle goes without {ONNX}: {error.problem}")
+        say(f"note: the bundle has no {ONNX}: {error.problem}")

@@ -24,8 +24,8 @@ def cache(clear: Clear = False) -> None:
     from kit.features import store
 
     caches = (
-        ("decoded images", decode.cache_files(), decode.MOST_DISK),
-        ("features of images", store.stores(), store.MOST_BYTES),
+        ("decoded images", decode.cache_files(), decode.MAX_DISK),
+        ("features of images", store.stores(), store.MAX_BYTES),
     )
     print(f"{cache_folder()}:")
     for what, entries, most in caches:

@@ -150,7 +150,7 @@ def _about_size(table: pd.DataFrame, batch: int | None, task: str) -> list[Findi
         text = f"only {steps} an epoch with batches of {batch}: try --batch {max(2, min(16, train // FEW_STEPS))}"
         findings.append(Finding("warning", f"{text}, and more --epochs"))
     if not held:
-        findings.append(Finding("error", "no validation image: nothing would measure the error"))
+        findings.append(Finding("error", "no validation image: the error cannot be measured"))
     elif small := too_few(held, task):
         findings.append(Finding("warning", small, of_validation=True))
     return findings

@@ -17,9 +17,8 @@ import torch
 from fastai.vision.all import DataLoaders, IntToFloatTensor, Normalize, TensorImage, TfmdDL, ToTensor
 from torch import Tensor
 
-from kit.data.augment import TRAIN, VALID, Augment
 from kit.data.decode import DecodedImages, ForPrediction, ForTraining, Preparation, decode_images
-from kit.data.transforms import OpenImage, Square
+from kit.data.transforms import TRAIN, VALID, Augment, OpenImage, Square
 
 
 class CachedDL(TfmdDL):

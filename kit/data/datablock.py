@@ -23,15 +23,14 @@ from fastai.vision.all import (
 )
 from PIL.Image import Image
 
-from kit.data.augment import Augment
 from kit.data.cached_dl import CachedDL
-from kit.data.transforms import OpenImage, Square
+from kit.data.transforms import Augment, OpenImage, Square
 from kit.errors import RecipeError
 from kit.machine import core_count
 from kit.recipe import Recipe
 from kit.tasks.training import training_of
 
-MOST_WORKERS = 8
+MAX_WORKERS = 8
 
 
 class BalancedDL(WeightedDL, CachedDL):
@@ -105,7 +104,7 @@ def worker_count(wanted: int | None) -> int:
     """The number of processes that load images: by default one a core, at most eight; 0 on systems without fork."""
     if wanted is not None:
         return wanted
-    return min(core_count(), MOST_WORKERS) if os.name == "posix" and not _is_macos() else 0
+    return min(core_count(), MAX_WORKERS) if os.name == "posix" and not _is_macos() else 0
 
 
 def _is_macos() -> bool:

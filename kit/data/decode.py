@@ -10,11 +10,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,8 +27,8 @@ from kit.files import atomic_path, cache_folder
 from kit.machine import core_count
 
 FOLDER = "decoded"
-MOST_MEMORY = 100_000_000
-MOST_DISK = 20_000_000_000
+MAX_MEMORY = 100_000_000
+MAX_DISK = 20_000_000_000
 SPARE_DISK = 2_000_000_000
 TRIED, AHEAD = 16, 64
 END, PAIR = 8, 16  # bytes of the count at the end of the file, and of each image's height and width before it
@@ -97,10 +99,10 @@ def decode_images(
     if where == "memory":
         return _in_memory(paths, prepare)
     needed = _estimate(paths, prepare)
-    if where == "auto" and needed <= MOST_MEMORY:
+    if where == "auto" and needed <= MAX_MEMORY:
         return _in_memory(paths, prepare)
     if not make_room(needed):
-        limits = f"{needed / 1e9:.1f} GB, or more than {MOST_DISK / 1e9:.0f} GB in all"
+        limits = f"{needed / 1e9:.1f} GB, or more than {MAX_DISK / 1e9:.0f} GB in all"
         say(f"note: the disk has no room for {len(paths)} decoded images ({limits}): they are decoded in each epoch")
         return None
     try:
@@ -115,32 +117,35 @@ def make_room(needed: float) -> bool:
     folder = cache_folder() / FOLDER
     there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
     files = cache_files()
-    while files and needed + sum(size for _, size in files) > MOST_DISK:
+    while files and needed + sum(size for _, size in files) > MAX_DISK:
         files.pop()[0].unlink(missing_ok=True)
-    return needed <= min(MOST_DISK, shutil.disk_usage(there).free - SPARE_DISK)
+    return needed <= min(MAX_DISK, shutil.disk_usage(there).free - SPARE_DISK)
 
 
 def _estimate(paths: Sequence[str], prepare: Preparation) -> float:
     """An estimate of the bytes of all images, from a sample."""
     some = paths[:: -(-len(paths) // TRIED)]
-    return len(paths) * float(np.mean([one.nbytes for one in _each(some, prepare)]))
+    return len(paths) * float(np.mean([one.nbytes for one in map_ahead(prepare, some)]))
 
 
-def _each(paths: Sequence[str], prepare: Preparation) -> Iterator[np.ndarray]:
-    """The prepared images in order, computed by threads: Pillow releases Python's global lock while decoding."""
-    left = iter(paths)
+def map_ahead(prepare: Callable[[Any], np.ndarray], items: Iterable) -> Iterator[np.ndarray]:
+    """The prepared images of `items` in order, computed by threads up to 64 images ahead.
+
+    Threads suffice, because Pillow releases Python's global lock while decoding.
+    """
+    left = iter(items)
     with ThreadPoolExecutor(core_count()) as pool:
-        waiting = [pool.submit(prepare, path) for path in islice(left, AHEAD)]
+        waiting = deque(pool.submit(prepare, item) for item in islice(left, AHEAD))
         try:
             while waiting:
-                yield waiting.pop(0).result()
-                waiting += [pool.submit(prepare, path) for path in islice(left, 1)]
+                yield waiting.popleft().result()
+                waiting += [pool.submit(prepare, item) for item in islice(left, 1)]
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _in_memory(paths: Sequence[str], prepare: Preparation) -> DecodedImages:
-    images: list[np.ndarray | None] = list(_each(paths, prepare))
+    images: list[np.ndarray | None] = list(map_ahead(prepare, paths))
     sizes = np.array([one.shape[:2] for one in images], dtype=np.int64)
     pixels, end = np.empty(int(sizes.prod(1).sum()) * 3, np.uint8), 0
     for number, image in enumerate(images):
@@ -154,7 +159,7 @@ def _on_disk(paths: Sequence[str], prepare: Preparation, file: Path) -> DecodedI
     file.parent.mkdir(parents=True, exist_ok=True)
     sizes = []
     with atomic_path(file) as partial, partial.open("wb") as stream:
-        for image in progress(_each(paths, prepare), "decode", total=len(paths)):
+        for image in progress(map_ahead(prepare, paths), "decode", total=len(paths)):
             stream.write(image.tobytes())
             sizes.append(image.shape[:2])
         stream.write(np.array(sizes, np.int64).tobytes())

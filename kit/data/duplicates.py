@@ -102,7 +102,8 @@ def groups(pictures: np.ndarray, hashed: np.ndarray, digests: Sequence[str]) -> 
         counts = f"{len(pictures)} pictures, {len(hashed)} hashes and {len(digests)} digests"
         raise ValueError(f"{counts}; expected one of each per picture")
     sets = np.arange(len(digests))
-    for keys in (list(digests), [_digest(picture) for picture in pictures]):
+    pixels = [f"{number} {_digest(picture)}" for number, picture in zip(hashed.tolist(), pictures, strict=True)]
+    for keys in (list(digests), pixels):
         _, first, same = np.unique(keys, return_index=True, return_inverse=True)
         sets = join_sets(sets, np.arange(len(keys)), first[same])
     members: dict[int, list[int]] = {}

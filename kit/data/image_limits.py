@@ -17,12 +17,12 @@ from PIL import Image, JpegImagePlugin
 
 from kit.errors import ImageError
 
-MOST_PIXELS = 100_000_000
-MOST_BYTES = 200_000_000
-MOST_TEXT = 8 << 20
-MOST_PARTS = 10_000
-MOST_TILE = 4 << 20
-MOST_SCANS = 100
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 200_000_000
+MAX_TEXT = 8 << 20
+MAX_PARTS = 10_000
+MAX_TILE = 4 << 20
+MAX_SCANS = 100
 PNG, GIF, JPEG, TIFF = b"\x89PNG\r\n\x1a\n", b"GIF8", b"\xff\xd8\xff", (b"II", b"MM")
 # Pillow decompresses up to 1 MiB of each text; deflate expands a byte to at most 1032.
 UNPACKED_EACH, DEFLATE = 1 << 20, 1032
@@ -32,7 +32,7 @@ MARKER, ALONE = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]"), (0x01, 0xD8)
 END, START_OF_SCAN, EXIF, MPF = 0xD9, 0xDA, b"Exif\0\0", b"MPF\0"
 # Bytes of a value of each TIFF type, and the tags that point to further directories.
 SIZES = dict(zip(range(1, 19), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), strict=True))
-LEADING_ON, MOST_DIRECTORIES = (34665, 34853, 40965), 8
+LEADING_ON, MAX_DIRECTORIES = (34665, 34853, 40965), 8
 SMALLER = "save it smaller"
 AGAIN = "open it in an image editor and save it again"
 
@@ -41,8 +41,8 @@ def check_bytes(size: int, name: str) -> None:
     """Raise `ImageError` for an empty file or one over 200 MB."""
     if size == 0:
         raise ImageError(f"{name}: the file is empty", fix="replace or remove this file")
-    if size > MOST_BYTES:
-        raise ImageError(f"{name}: {size:,} bytes; at most {MOST_BYTES:,} are read", fix=SMALLER)
+    if size > MAX_BYTES:
+        raise ImageError(f"{name}: {size:,} bytes; at most {MAX_BYTES:,} are read", fix=SMALLER)
 
 
 def check_file(data: bytes, name: str) -> None:
@@ -61,8 +61,8 @@ def check_file(data: bytes, name: str) -> None:
 def check_size(image: Image.Image, name: str) -> None:
     """Raise `ImageError` for an image of more than 100 million pixels."""
     width, height = image.size
-    if width * height > MOST_PIXELS:
-        raise ImageError(f"{name}: {width} x {height} pixels; at most {MOST_PIXELS:,} are decoded", fix=SMALLER)
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name}: {width} x {height} pixels; at most {MAX_PIXELS:,} are decoded", fix=SMALLER)
 
 
 def check_image(image: Image.Image, data: bytes, name: str) -> None:
@@ -71,7 +71,7 @@ def check_image(image: Image.Image, data: bytes, name: str) -> None:
     if image.format == "TIFF":
         _check_tiles(image, name)
     elif image.format in ("JPEG", "MPO") and not _has_one_scan(image, data) and has_many_scans(data):
-        raise ImageError(f"{name}: a JPEG of more than {MOST_SCANS} scans", fix=AGAIN)
+        raise ImageError(f"{name}: a JPEG of more than {MAX_SCANS} scans", fix=AGAIN)
 
 
 def _check_png(data: bytes, name: str) -> None:
@@ -83,7 +83,7 @@ def _check_png(data: bytes, name: str) -> None:
         if kind in (b"zTXt", b"iTXt"):
             text += min(size * DEFLATE, UNPACKED_EACH)
         _check_parts(parts, name)
-        _check_text(text, MOST_TEXT, name)
+        _check_text(text, MAX_TEXT, name)
         offset += size + 12
 
 
@@ -125,8 +125,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _check_parts(parts: int, name: str) -> None:
-    if parts > MOST_PARTS:
-        raise ImageError(f"{name}: more than {MOST_PARTS:,} parts", fix=AGAIN)
+    if parts > MAX_PARTS:
+        raise ImageError(f"{name}: more than {MAX_PARTS:,} parts", fix=AGAIN)
 
 
 def _check_text(size: int, most: int, name: str) -> None:
@@ -136,7 +136,7 @@ def _check_text(size: int, most: int, name: str) -> None:
 
 def check_tags(data: bytes, name: str) -> None:
     """Raise `ImageError` where tag values overlap so that together they are much larger than `data`, a TIFF or EXIF."""
-    if data.startswith(EXIF * MOST_DIRECTORIES):
+    if data.startswith(EXIF * MAX_DIRECTORIES):
         raise ImageError(f"{name}: its EXIF data begin again and again", fix=AGAIN)
     data = data[re.match(rb"(?:Exif\0\0)*", data).end() :]
     order, big = ">" if data[:2] == b"MM" else "<", data[2:3] == b"\x2b"
@@ -146,7 +146,7 @@ def check_tags(data: bytes, name: str) -> None:
             total += min(count * SIZES.get(kind, 0), len(data))
             if total > 4 * len(data) + UNPACKED_EACH:
                 raise ImageError(f"{name}: the values of its tags overlap", fix=AGAIN)
-            if tag in LEADING_ON and len(offsets) < MOST_DIRECTORIES:
+            if tag in LEADING_ON and len(offsets) < MAX_DIRECTORIES:
                 offsets.append(value)
 
 
@@ -177,7 +177,7 @@ def check_exif(info: Mapping[str, Any], name: str) -> None:
 
 def _check_tiles(image: Image.Image, name: str) -> None:
     wide, long = (image.tag_v2.get(tag, 0) for tag in (TILE_WIDTH, TILE_LENGTH))
-    if wide * long > max(MOST_TILE, image.width * image.height):
+    if wide * long > max(MAX_TILE, image.width * image.height):
         problem = f"{name}: tiles of {wide} x {long} pixels for {image.width} x {image.height}"
         raise ImageError(problem, fix=AGAIN)
 
@@ -189,7 +189,7 @@ def _has_one_scan(image: Image.Image, data: bytes) -> bool:
     return not image.info.get("progressive") and data[: image.fp.tell()][-size - 2 :].startswith(header)
 
 
-def has_many_scans(data: bytes, most: int = MOST_SCANS) -> bool:
+def has_many_scans(data: bytes, most: int = MAX_SCANS) -> bool:
     """Whether a JPEG has more than `most` scans before its end marker; bytes inside segments do not count."""
     offset = scans = 0
     while scans <= most and (found := MARKER.search(data, offset)):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from kit.data.audit import Check
 
 DARK, BRIGHT, EMPTY, BLURRED = 25, 235, 1, 0.15
-THUMBNAIL, MOST_SHOWN, MOST_CLASSES = 128, 8, 12
-MOST_HISTOGRAMS = 4
+THUMBNAIL, MAX_SHOWN, MAX_CLASSES = 128, 8, 12
+MAX_HISTOGRAMS = 4
 INK, BAR, HELD, QUIET = "#1d2b28", "#0f766e", "#7fb8b2", "#51645e"
 
 
@@ -61,8 +61,7 @@ def quality_notes(table: pd.DataFrame, size: int) -> list[str]:
     width, height = int(table["width"].median()), int(table["height"].median())
     least, most = table.loc[_shorter(table).idxmin()], table.loc[_shorter(table).idxmax()]
     lines = [
-        f"sizes from {least.width} x {least.height} to {most.width} x {most.height} pixels, "
-        f"the middle one {width} x {height}"
+        f"sizes from {least.width} x {least.height} to {most.width} x {most.height} pixels, median {width} x {height}"
     ]
     for name, rows in quality_problems(table, size).items():
         count = "1 image is" if len(rows) == 1 else f"{len(rows)} images are"
@@ -79,7 +78,7 @@ def draw_check(table: pd.DataFrame, report: "Check", path: Path, size: int = 224
     from matplotlib.figure import Figure
 
     rows = _picture_rows(table, size)
-    classes = sorted(report.classes, key=lambda label: -sum(report.classes[label].values()))[:MOST_CLASSES]
+    classes = sorted(report.classes, key=lambda label: -sum(report.classes[label].values()))[:MAX_CLASSES]
     tall = 2.8 if report.numbers else 1.1 + 0.28 * len(classes)
     figure = Figure(figsize=(11, tall + 1.75 * len(rows)), layout="constrained")
     parts = figure.subfigures(1 + len(rows), 1, height_ratios=[tall, *[1.75] * len(rows)], squeeze=False)[:, 0]
@@ -113,7 +112,7 @@ def _draw_classes(figure: Any, classes: list[str], report: "Check") -> None:
 def _draw_numbers(figure: Any, table: pd.DataFrame, report: "Check") -> None:
     """A histogram of each target: training images and held-out ones."""
     values, train = numbers(table), (table["split"] == "train").to_numpy()
-    names = list(report.numbers)[:MOST_HISTOGRAMS]
+    names = list(report.numbers)[:MAX_HISTOGRAMS]
     for place, (axes, name) in enumerate(zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True)):
         axes.hist([values[train, place], values[~train, place]], bins=20, stacked=True, color=[BAR, HELD])
         axes.set_xlabel(_short(name))
@@ -129,17 +128,17 @@ def _picture_rows(table: pd.DataFrame, size: int) -> list[tuple[str, list[tuple[
         chosen = [part for _, part in grouped.groupby("group") if (part["label"].nunique() > 1) == several]
         if chosen:
             pictures = [(row.path, row.label) for part in chosen for row in part.itertuples()]
-            rows.append((f"{title}: {len(chosen)} groups", pictures[:MOST_SHOWN]))
+            rows.append((f"{title}: {len(chosen)} groups", pictures[:MAX_SHOWN]))
     for name, part in quality_problems(table, size).items():
         order = part.sort_values("sharpness") if name == "blurred" else part
-        rows.append((f"{name}: {len(part)}", [(row.path, row.label) for row in order.head(MOST_SHOWN).itertuples()]))
+        rows.append((f"{name}: {len(part)}", [(row.path, row.label) for row in order.head(MAX_SHOWN).itertuples()]))
     return rows
 
 
 def _draw_pictures(figure: Any, title: str, pictures: list[tuple[str, str]]) -> None:
     figure.suptitle(title, color=INK, fontsize=11, x=0.01, ha="left")
     for axes, given in zip(
-        figure.subplots(1, MOST_SHOWN, squeeze=False)[0], [*pictures, *[None] * MOST_SHOWN], strict=False
+        figure.subplots(1, MAX_SHOWN, squeeze=False)[0], [*pictures, *[None] * MAX_SHOWN], strict=False
     ):
         axes.axis("off")
         if given:

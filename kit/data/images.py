@@ -31,7 +31,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from kit.data.image_limits import MOST_PIXELS, check_bytes, check_exif, check_file, check_image, check_size
+from kit.data.image_limits import MAX_PIXELS, check_bytes, check_exif, check_file, check_image, check_size
 from kit.errors import ImageError
 
 # Importing a plugin is what registers its format.
@@ -185,7 +185,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not an image of the formats {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):
-        return f"more pixels than the {MOST_PIXELS:,} that are decoded"
+        return f"more pixels than the {MAX_PIXELS:,} that are decoded"
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     text = str(error) or type(error).__name__

@@ -56,12 +56,12 @@ def about_classes(table: pd.DataFrame, classes: dict[str, dict[str, int]], task:
     """What is odd about the classes."""
     findings, training = [], training_of(task)
     if len(classes) < training.fewest_classes:
-        findings.append(Finding("error", f"one class only ({', '.join(classes)}): there is nothing to tell apart"))
+        findings.append(Finding("error", f"one class only ({', '.join(classes)}): there is nothing to distinguish"))
     for label, splits in classes.items():
         if not splits.get("train"):
             findings.append(Finding("error", f"class {label!r} has no training image"))
         elif not splits.get("valid"):
-            text = f"class {label!r} has no validation image: its errors go unseen"
+            text = f"class {label!r} has no validation image: its errors are not measured"
             findings.append(Finding("warning", text, of_validation=True))
     sizes = {label: sum(splits.values()) for label, splits in classes.items()}
     if sizes and max(sizes.values()) > IMBALANCE * min(sizes.values()):
@@ -94,6 +94,6 @@ def about_numbers(table: pd.DataFrame) -> list[Finding]:
             findings.append(Finding("warning", f"{name}: far from all others: {some_of(some)}"))
         beyond = (held[:, place] < train[:, place].min()) | (held[:, place] > train[:, place].max())
         if beyond.any():
-            images = "1 validation image lies" if beyond.sum() == 1 else f"{beyond.sum()} validation images lie"
-            findings.append(Finding("note", f"{name}: {images} beyond the numbers of training"))
+            images = "1 validation image is" if beyond.sum() == 1 else f"{beyond.sum()} validation images are"
+            findings.append(Finding("note", f"{name}: {images} outside the range of the training numbers"))
     return findings

@@ -73,7 +73,7 @@ def scan_images(paths: Sequence[str | Path]) -> Scan:
     hashed, light = np.empty(len(paths), np.uint64), np.empty((len(paths), 2))
     blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
     scan = _by_processes if len(paths) >= MANY and core_count() > 1 else _by_threads
-    for part in progress(scan(blocks), "look at the images", total=len(blocks)):
+    for part in progress(scan(blocks), "scan images", total=len(blocks)):
         facts += part.facts
         here = slice(end, end + len(part.pictures))
         pictures[here], hashed[here], light[here], end = part.pictures, part.hashes, part.light, here.stop
@@ -99,8 +99,8 @@ def _by_processes(blocks: list[Sequence[str | Path]]) -> Iterator[Scan]:
                 delayed(_scan_in_process)(block) for block in blocks
             )
     except TerminatedWorkerError as error:
-        problem = "a process that looks at the images was ended from outside, or by one of the files"
-        raise DataError(problem, fix="look at a part of the folder at a time; is there memory left?") from error
+        problem = "a process that reads the images was killed, perhaps by one of the files or for lack of memory"
+        raise DataError(problem, fix="check a part of the folder at a time, and the free memory") from error
 
 
 def _store(count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ The body runs in evaluation mode and by default in fp32, so that a head on the f
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from kit.console import progress
+from kit.data.decode import map_ahead
 from kit.data.images import prepare_image
 from kit.errors import ImageError
 from kit.features.store import Store
@@ -72,7 +74,7 @@ def _check_unchanged(files: Sequence[tuple[str, str]]) -> None:
     with ThreadPoolExecutor(core_count()) as pool:
         for (path, _), change in zip(files, pool.map(_change, files), strict=True):
             if change:
-                raise ImageError(f"{path} {change}", fix="run it again, so that all images are looked at anew")
+                raise ImageError(f"{path} {change}", fix="run it again, so that all images are scanned again")
 
 
 def _change(file: tuple[str, str]) -> str | None:
@@ -81,8 +83,8 @@ def _change(file: tuple[str, str]) -> str | None:
     try:
         found = sha256(Path(path))
     except OSError as error:
-        return f"cannot be read any more ({error.strerror})"
-    return None if found == expected else "is not the file that was looked at (another SHA-256)"
+        return f"can no longer be read ({error.strerror})"
+    return None if found == expected else "changed since it was scanned (another SHA-256)"
 
 
 def _computed(
@@ -109,12 +111,9 @@ def _computed(
 
 def _batches(numbers: Sequence[int], prepare: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
     """Batches uint8 (n, size, size, 3); threads prepare the next one in the meantime."""
-    chunks = [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
-    with ThreadPoolExecutor(core_count()) as pool:
-        ahead = pool.map(prepare, chunks[0] if chunks else [])
-        for after in [*chunks[1:], []] if chunks else []:
-            ready, ahead = ahead, pool.map(prepare, after)
-            yield np.stack(list(ready))
+    images = map_ahead(prepare, numbers)
+    while batch := list(islice(images, BATCH)):
+        yield np.stack(batch)
 
 
 def store_of(body: nn.Module, rules: Mapping[str, Any]) -> Store:

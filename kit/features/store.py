@@ -24,7 +24,7 @@ from kit.files import atomic_path, cache_folder
 
 FOLDER = "features"
 SUFFIX = ".safetensors"
-MOST_BYTES = 5_000_000_000
+MAX_BYTES = 5_000_000_000
 HASH_BYTES = 32
 _IN_MEMORY: dict[Path, dict[str, np.ndarray]] = {}  # features that could not be written, by the store's folder
 
@@ -117,7 +117,7 @@ def make_room(needed: int, keep: Path) -> None:
     """Remove the least recently used stores, except `keep`, until `needed` more bytes fit into 5 GB."""
     there = stores()
     total = sum(size for _, size in there)
-    while there and total + needed > MOST_BYTES:
+    while there and total + needed > MAX_BYTES:
         folder, size = there.pop()
         if folder != keep:
             shutil.rmtree(folder, ignore_errors=True)

@@ -73,14 +73,14 @@ def _timm_names() -> frozenset[str]:
 
 
 def _check_tag(name: str) -> None:
-    """Raise `ArchitectureError` where timm knows no weights of the tag in NETWORK.TAG."""
+    """Raise `ArchitectureError` where timm has no weights of the tag in NETWORK.TAG."""
     network, _, tag = name.partition(".")
     known = _tags(network) if tag else ()
     if tag and tag not in known:
         hint = did_you_mean(tag, known)
         names = some_of([f"{network}.{one}" for one in known])
         fix = f"one of {names}" if names else f"--arch {network}, without a tag"
-        raise ArchitectureError(f"timm knows no weights {tag!r} of {network}.{hint}", fix=fix)
+        raise ArchitectureError(f"timm has no weights {tag!r} of {network}.{hint}", fix=fix)
 
 
 def _tags(network: str) -> list[str]:

@@ -1,6 +1,7 @@
-"""From DataLoaders and a recipe to a fastai Learner: body, pretrained weights, new head, normalisation, splitter.
+"""From DataLoaders and a recipe to a fastai Learner: network, pretrained weights, new head, normalisation, splitter.
 
 learn = learner(dls, Recipe(arch="resnet34", weights="none"))       # a plain fastai Learner; see also learn.spec
+choose_architecture("auto", "imagenet").name     # resnet18, or tf_efficientnet_lite0 offline
 """
 
 from collections.abc import Callable, Sequence
@@ -12,15 +13,59 @@ import pandas as pd
 import torch
 from fastai.vision.all import Adam, DataLoaders, Learner, Normalize, TfmdDL
 
+from kit.console import say
 from kit.data.cached_dl import batches_are_plain, only_ours
-from kit.errors import ArchitectureError, DataError, RecipeError
+from kit.errors import ArchitectureError, DataError, FetchError, OutputError, RecipeError
 from kit.features.compute import compute_features
-from kit.model.architectures import Architecture, build_network, cut_body, splitter
-from kit.model.choice import choose_architecture
+from kit.manifest import find_bundle, read_config
+from kit.model import hub
+from kit.model.architectures import AUTO, Architecture, build_network, cut_body, find_architecture, splitter
 from kit.model.heads import FASTAI, LINEAR, Range, featurizer, range_of, with_head
-from kit.model.weights import WeightsSource, load_weights
+from kit.model.weight_paths import LITE0, find_path
+from kit.model.weights import WeightsSource, load_weights, torchvision_file
 from kit.recipe import Recipe
 from kit.tasks.training import training_of
+
+DEFAULT = "resnet18"
+
+
+def choose_architecture(arch: str, weights: str) -> Architecture:
+    """The architecture of a recipe's `arch` and `weights`.
+
+    "auto" with "imagenet" is resnet18 where its ImageNet weights are on this machine or can be downloaded, else
+    EfficientNet-Lite0, whose weights an installed package has; a printed line says which, and why. With a bundle, a run
+    or a hub ID it is the network that their config names; else resnet18. Raises `KitError` for an unreadable config.
+    """
+    if arch != AUTO:
+        return find_architecture(arch)
+    if weights == "imagenet":
+        return _with_imagenet()
+    return find_architecture(_named_by(weights) or DEFAULT)
+
+
+def _with_imagenet() -> Architecture:
+    usual = find_architecture(DEFAULT)
+    try:
+        path = torchvision_file(usual)
+    except (FetchError, OutputError) as error:
+        if LITE0.path is None:
+            return usual  # load_weights then falls back to the bundled weights and prints a note
+        reason = " ".join(error.problem.split())
+        say(f"network: {LITE0.arch}, whose ImageNet weights are installed; {DEFAULT}'s are not available: {reason}")
+        return find_architecture(LITE0.arch)
+    say(f"network: {DEFAULT}, because its ImageNet weights are here: {path}")
+    return usual
+
+
+def _named_by(weights: str) -> str | None:
+    """The network that the config of a bundle or of a hub repository names; None for other weights."""
+    if weights in ("bundled", "none"):
+        return None
+    if weights.startswith(hub.PREFIXES):
+        found = hub.read(weights)
+        return found.config["architecture"]["name"] if found.is_bundle else hub.timm_config(found).architecture
+    path = find_path(weights)
+    return read_config(find_bundle(path))["architecture"]["name"] if path.is_dir() else None
 
 
 @dataclass(frozen=True)
@@ -119,7 +164,7 @@ def prepared_by_kit(loader: TfmdDL, weights: WeightsSource) -> bool:
 def spec_of(learn: Learner) -> ModelSpec:
     """`learn.spec`; `ArchitectureError` for a Learner that was not made by `kit.model.learner`."""
     if not hasattr(learn, "spec"):
-        problem = "this Learner was not made by kit.model.learner, so that a bundle could not tell what it is"
+        problem = "this Learner was not made by kit.model.learner, so a bundle could not describe it"
         fix = "make it with kit.model.learner(dls, recipe); fastai's arguments pass through"
         raise ArchitectureError(problem, fix=fix)
     return learn.spec

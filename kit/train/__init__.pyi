@@ -1,10 +1,9 @@
-from .callbacks import Accumulation, training_callbacks
+from .callbacks import Accumulation, BestWeights, training_callbacks
 from .history import History
 from .logs import check_log
 from .phases import fine_tune, seed_everything
 from .precision import training_in
 from .rates import RateCurve, draw_rates, find_rate
-from .stopping import BestWeights
 
 __all__ = [
     "Accumulation",

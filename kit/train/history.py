@@ -54,7 +54,6 @@ class History(Callback):
         self.phase = "frozen" if self.opt.frozen_idx else "whole"
 
     def before_epoch(self) -> None:
-        """Start the timer."""
         self.started = time.perf_counter()
 
     def after_batch(self) -> None:

@@ -16,7 +16,7 @@ from kit.tasks.training import training_of
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 USUAL = 1e-2  # where there are too few images to choose
-MOST_TO_CHOOSE = 5_000
+MAX_CV_IMAGES = 5_000
 TINY = 1e-12
 
 
@@ -72,7 +72,7 @@ def _choose(
     solver: Solver, rows: np.ndarray, folds: np.ndarray, strengths: Sequence[float]
 ) -> tuple[float, dict[float, float], np.ndarray]:
     """The strength with the lowest cross-validated loss, all losses, and the held-out outputs at that strength."""
-    some = np.unique(np.linspace(0, len(rows) - 1, min(MOST_TO_CHOOSE, len(rows))).round().astype(int))
+    some = np.unique(np.linspace(0, len(rows) - 1, min(MAX_CV_IMAGES, len(rows))).round().astype(int))
     some_folds = folds[some]
     nothing = np.full((len(rows), solver.outputs), np.nan)
     if some_folds.max() < 0:

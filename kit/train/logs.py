@@ -69,7 +69,6 @@ def _wandb() -> "Callback":
         configuration is the recipe instead."""
 
         def before_fit(self) -> None:
-            """Skip fastai's `gather_args`."""
             self.learn.gather_args = dict
             try:
                 super().before_fit()

@@ -13,8 +13,8 @@ from kit.console import say
 from kit.errors import TrainingError
 from kit.train.state import Snapshot
 
-MOST_HALVINGS = 6
-SMALLEST_BATCH = 2  # batch norm needs two
+MAX_HALVINGS = 6
+MIN_BATCH = 2  # batch norm needs two
 TEXTS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -51,7 +51,7 @@ def _fits(learn: Learner, halvings: int, accumulate: int, attempt: Callable[[int
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        if halvings == MOST_HALVINGS or learn.dls.train.bs // 2 < SMALLEST_BATCH:
+        if halvings == MAX_HALVINGS or learn.dls.train.bs // 2 < MIN_BATCH:
             fix = "a smaller --size, a smaller network (--arch), or a device with more memory"
             raise TrainingError(f"out of memory, with {learn.dls.train.bs} images a batch too", fix=fix) from error
         return False

@@ -14,21 +14,15 @@ import torch
 from fastai.vision.all import Callback, Learner
 
 from kit.console import say
-from kit.data.cached_dl import cache_images
 from kit.machine import deterministic_algorithms, keep_freed_memory
 from kit.model.build import spec_of
 from kit.model.heads import LINEAR
 from kit.recipe import Recipe, check_same_data
-from kit.train.callbacks import training_callbacks
+from kit.train.callbacks import NotFinite
 from kit.train.history import History, quiet
 from kit.train.logs import logging_to
-from kit.train.non_finite import NotFinite, StopAtNonFinite
 from kit.train.out_of_memory import train_in_memory
-from kit.train.precision import precision_for, training_in
-from kit.train.rates import rates_for
-from kit.train.state import left_usable
-from kit.train.stopping import best_weights_kept
-from kit.train.transfer import transfer
+from kit.train.transfer import training_on_images, transfer
 
 
 def seed_everything(seed: int) -> None:
@@ -84,16 +78,10 @@ def _attempt(
     learn.model.to(learn.dls.device)  # fastai moves it only when fitting; `progressive_resizing` runs the model before
     if spec_of(learn).head == LINEAR:
         return transfer(learn, recipe, history, cbs, options, accumulate)
-    history.chosen["cache"] = cache_images(learn.dls, recipe.cache)
-    own = training_callbacks(learn, recipe, accumulate)
-    rate, lr_mult = rates_for(learn, recipe)
-    history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
-    training = training_in(learn, precision_for(learn, recipe), recipe.compile)
-    with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
-        extra = [*needed, *own, StopAtNonFinite(history, rate), history, *cbs]
+    with training_on_images(learn, recipe, history, cbs, accumulate) as (callbacks, rate, lr_mult):
         if spec_of(learn).weights.pretrained:
             phases = {"freeze_epochs": recipe.freeze_epochs, "lr_mult": lr_mult} | options
-            learn.fine_tune(recipe.epochs, rate, cbs=extra, **phases)
+            learn.fine_tune(recipe.epochs, rate, cbs=callbacks, **phases)
         else:
             say("note: a random start has nothing to freeze; all layers train from the first step")
-            learn.fit_one_cycle(recipe.freeze_epochs + recipe.epochs, rate, cbs=extra, **options)
+            learn.fit_one_cycle(recipe.freeze_epochs + recipe.epochs, rate, cbs=callbacks, **options)

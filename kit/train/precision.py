@@ -21,7 +21,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BF16 = ("amx_bf16", "avx512_bf16")
 # In smaller images feature maps shrink to one pixel, where oneDNN's bf16 gradient of a 3 x 3 convolution with stride 2
 # reads uninitialised memory (torch 2.15, 2026-11; fp32 and larger maps are correct).
-FEWEST_PIXELS = 32
+MIN_BF16_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _for_cpu(asked: str, facts: Mapping[str, Any]) -> Precision:
     has = [name for name in CPU_BF16 if facts.get(name)]
     if asked == "bf16" or (asked == "auto" and has):
         return Precision(
-            "bf16", True, f"the processor has {has[0]}" if has else "as asked; this processor is slow at it"
+            "bf16", True, f"the processor has {has[0]}" if has else "as requested; this processor is slow at it"
         )
     return Precision(
         "fp32", True, "as asked" if asked == "fp32" else f"the processor has none of {', '.join(CPU_BF16)}"
@@ -83,9 +83,9 @@ def precision_for(learn: Learner, recipe: Recipe) -> Precision:
     """The precision for a recipe on the learner's device, for images of the recipe's size."""
     device = torch.device(learn.dls.device)
     chosen = choose_precision(recipe.precision, device, device_facts(device))
-    if device.type != "cpu" or chosen.name != "bf16" or recipe.size >= FEWEST_PIXELS:
+    if device.type != "cpu" or chosen.name != "bf16" or recipe.size >= MIN_BF16_SIZE:
         return chosen
-    wrong = f"on CPUs, bf16 gradients of images under {FEWEST_PIXELS} pixels a side can be wrong"
+    wrong = f"on CPUs, bf16 gradients of images under {MIN_BF16_SIZE} pixels a side can be wrong"
     if recipe.precision == "bf16":
         raise RecipeError(f"{wrong}, and size is {recipe.size}", fix="precision auto or fp32, or a larger size")
     return Precision("fp32", True, wrong)
@@ -183,7 +183,6 @@ class LossScaling(Callback):
         self.scaler = torch.amp.GradScaler(self.device.type)
 
     def before_backward(self) -> None:
-        """Scale the loss."""
         self.learn.loss_grad = self.scaler.scale(self.loss_grad)
 
     def before_step(self) -> None:

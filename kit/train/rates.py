@@ -25,7 +25,7 @@ from kit.train.state import copy_of, random_state_kept
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-7, 10.0
-FEWEST_POINTS = 10
+MIN_POINTS = 10
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _curve(rates: list[float], losses: list[float]) -> RateCurve:
     count, last = sum(math.isfinite(loss) for loss in losses), losses[-1]
     rates, losses = [float(rate) for rate in rates[:count]], losses[:count]
     used = slice(STEPS // 10, -5)
-    if len(losses[used]) < FEWEST_POINTS:
+    if len(losses[used]) < MIN_POINTS:
         problem = f"the rate finder ended too soon: after {count} steps the loss was {last:.3g}"
         raise TrainingError(problem, fix="look at the images and the loss first; or give a rate: --rate 2e-3")
     suggestion, _ = valley(torch.tensor(rates[used]), torch.tensor(losses[used]), STEPS)

@@ -55,7 +55,6 @@ class Snapshot:
         self.opt_state = deepcopy(learn.opt.state_dict()) if learn.opt is not None else None
 
     def restore(self) -> None:
-        """Restore the learner exactly."""
         self.learn.model.load_state_dict(self.weights)
         for parameter, unfrozen in zip(self.learn.model.parameters(), self.unfrozen, strict=True):
             parameter.requires_grad_(unfrozen)

@@ -11,7 +11,8 @@ used for that choice.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,18 +30,16 @@ from kit.model.build import features_of, spec_of
 from kit.model.heads import Range, classifier, featurizer
 from kit.recipe import Recipe
 from kit.tasks.training import TaskTraining, training_of
-from kit.train.callbacks import training_callbacks
+from kit.train.callbacks import NotFinite, StopAtNonFinite, best_weights_kept, training_callbacks
 from kit.train.history import History, quiet
 from kit.train.linear import LinearHead, fit_head
-from kit.train.non_finite import NotFinite, StopAtNonFinite
 from kit.train.precision import precision_for, training_in
 from kit.train.rates import rates_for
 from kit.train.state import copy_of, left_usable, random_state_kept
-from kit.train.stopping import best_weights_kept
 
 FOLDS = 5
-FEWEST_MISTAKES = 2  # of the head on held-out images: with fewer, no trial could show that all layers are better
-STEPS_AN_EPOCH, SMALLEST_BATCH = 16, 8
+MIN_MISTAKES = 2  # of the head on held-out images: with fewer, no trial could show that all layers are better
+STEPS_AN_EPOCH, MIN_BATCH = 16, 8
 
 
 @dataclass(frozen=True)
@@ -96,19 +95,19 @@ def transfer(
 
 
 def _balanced(recipe: Recipe) -> bool:
-    """Whether all classes count the same, whatever the number of their images."""
+    """Whether all classes have the same total weight."""
     return "balanced" in (recipe.class_weights, recipe.sampler)
 
 
 def targets_of(learn: Learner, rows: Any) -> np.ndarray:
-    """The labels of rows of a table, as `fit_head` wants them."""
+    """The `targets` of `fit_head` for rows of a table."""
     spec, vocab = spec_of(learn), [str(name) for name in learn.dls.vocab]
     targets = training_of(spec.recipe.task).targets(rows["label"].tolist(), vocab)
     return targets if spec.output_range is None else _before_range(targets, spec.output_range)
 
 
 def _before_range(numbers: np.ndarray, output_range: Range) -> np.ndarray:
-    """What the linear layer must give so that the range after it answers `numbers`."""
+    """The outputs of the linear layer for which `Range` returns `numbers`."""
     low, high = (end.cpu().double().numpy() for end in (output_range.low, output_range.high))
     share = (numbers - low) / (high - low)
     if not output_range.bounded:
@@ -179,7 +178,7 @@ def _decide(
         return "head", "too few training images to try whether all layers are better", None
     training = training_of(recipe.task)
     wrong = training.mistakes(head.held_out[held], targets[held])
-    if wrong is not None and wrong < FEWEST_MISTAKES:
+    if wrong is not None and wrong < MIN_MISTAKES:
         found = f"the head gets {wrong} of {held.sum()} held-out training images wrong"
         return "head", f"{found}, which leaves nothing to improve", None
     if isinstance(learn.opt_func, OptimWrapper):
@@ -241,18 +240,30 @@ def train_all_layers(
     learn: Learner, recipe: Recipe, history: History, cbs: Sequence[Callback], options: dict, accumulate: int
 ) -> None:
     """One cycle of `recipe.epochs` over all layers, from a trained head, with batch norms in evaluation mode."""
-    history.chosen["cache"] = cache_images(learn.dls, recipe.cache)
     loader, full, count = learn.dls.train, learn.dls.train.bs, len(learn.dls.train_ds)
     # A few hundred images in batches of 64 would be only a few steps an epoch.
-    loader.bs = min(full, count, max(SMALLEST_BATCH, count // (STEPS_AN_EPOCH * accumulate)))
-    own = training_callbacks(learn, recipe, accumulate)
-    rate, lr_mult = rates_for(learn, recipe)
-    history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": loader.bs, "accumulate": accumulate}
-    training = training_in(learn, precision_for(learn, recipe), recipe.compile)
+    loader.bs = min(full, count, max(MIN_BATCH, count // (STEPS_AN_EPOCH * accumulate)))
     try:
-        with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
-            extra = [*needed, *own, FrozenStatistics(), StopAtNonFinite(history, rate), history, *cbs]
+        with training_on_images(learn, recipe, history, cbs, accumulate) as (callbacks, rate, lr_mult):
             learn.unfreeze()
-            learn.fit_one_cycle(recipe.epochs, slice(rate / lr_mult, rate), cbs=extra, **options)
+            rates = slice(rate / lr_mult, rate)
+            learn.fit_one_cycle(recipe.epochs, rates, cbs=[FrozenStatistics(), *callbacks], **options)
     finally:
         loader.bs = full
+
+
+@contextmanager
+def training_on_images(
+    learn: Learner, recipe: Recipe, history: History, cbs: Sequence[Callback], accumulate: int
+) -> Iterator[tuple[list[Callback], float, float]]:
+    """Decode the images, set precision and memory layout, and yield the callbacks, the rate and `lr_mult` for fastai.
+
+    After an interruption the learner has its best weights and can be used further.
+    """
+    history.chosen["cache"] = cache_images(learn.dls, recipe.cache)
+    own = training_callbacks(learn, recipe, accumulate)
+    rate, lr_mult = rates_for(learn, recipe)
+    history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
+    training = training_in(learn, precision_for(learn, recipe), recipe.compile)
+    with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
+        yield [*needed, *own, StopAtNonFinite(history, rate), history, *cbs], rate, lr_mult

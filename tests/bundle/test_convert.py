@@ -27,8 +27,7 @@ from torchvision.models import resnet18
 from typer.testing import CliRunner
 
 from kit import bundle
-from kit.bundle.convert import convert
-from kit.bundle.exports import open_export, read_export
+from kit.bundle.convert import convert, open_export, read_export
 from kit.cli.main import application
 from kit.data.sources import labelled_images
 from kit.errors import BundleError

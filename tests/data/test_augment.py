@@ -15,7 +15,7 @@ from fastai.vision.all import (
     setup_aug_tfms,
 )
 
-from kit.data.augment import TRAIN, VALID, Augment, change_lighting, fast_version, warp
+from kit.data.transforms import TRAIN, VALID, Augment, change_lighting, fast_version, warp
 
 
 def batch(n: int = 6, height: int = 40, width: int = 40) -> tuple:

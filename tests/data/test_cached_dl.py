@@ -234,12 +234,12 @@ def test_a_bad_image_stops_it_by_name_and_leaves_nothing_half_written(wide, tmp_
 
 
 def test_more_than_memory_should_take_goes_to_the_disk_by_itself(wide, monkeypatch):
-    monkeypatch.setattr(store, "MOST_MEMORY", 100)
+    monkeypatch.setattr(store, "MAX_MEMORY", 100)
     assert decode_images(wide, ForTraining(32, "crop")).where == str(cache_files()[0][0])
 
 
 def test_where_the_disk_has_no_room_images_are_decoded_each_time_and_a_line_says_so(shapes, tiny, monkeypatch, capsys):
-    monkeypatch.setattr(store, "MOST_MEMORY", 100)
+    monkeypatch.setattr(store, "MAX_MEMORY", 100)
     monkeypatch.setattr(store, "SPARE_DISK", 10**18)
     dls = loaders(shapes, tiny)
     assert data.cache_images(dls, tiny.cache) == "none"
@@ -264,7 +264,7 @@ def test_the_cache_has_a_cap_and_what_was_used_longest_ago_goes_first(wide, monk
     for age, (path, _) in enumerate(cache_files()):
         os.utime(path, (1e9 - 10 * age, 1e9 - 10 * age))
     kept, _, oldest = (path for path, _ in cache_files())
-    monkeypatch.setattr(store, "MOST_DISK", sum(size for _, size in cache_files()) + 10)
+    monkeypatch.setattr(store, "MAX_DISK", sum(size for _, size in cache_files()) + 10)
     assert make_room(20)
     assert not oldest.exists()
     assert kept.exists()

@@ -66,7 +66,7 @@ def test_what_counts_as_small_depends_on_what_the_network_sees(survey):
 
 
 def test_the_smallest_the_largest_and_the_middle_size_are_told(survey):
-    assert "sizes from 60 x 50 to 300 x 200 pixels, the middle one 300 x 200" in notes(survey)
+    assert "sizes from 60 x 50 to 300 x 200 pixels, median 300 x 200" in notes(survey)
 
 
 def test_a_table_without_looks_is_checked_without_them(folder):
@@ -144,5 +144,5 @@ def test_a_process_that_ends_is_told_of(shapes, monkeypatch):
     monkeypatch.setattr(scan, "MANY", 1)
     monkeypatch.setattr(scan, "core_count", lambda: 2)
     monkeypatch.setattr(scan, "_scan_in_process", lambda block: os._exit(1))
-    with pytest.raises(DataError, match="a process that looks at the images was ended from outside"):
+    with pytest.raises(DataError, match="a process that reads the images was killed, perhaps"):
         scan_images(sorted(shapes.rglob("*.png")))

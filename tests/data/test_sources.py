@@ -37,7 +37,7 @@ def test_with_train_and_test_folders_validation_comes_out_of_training(tmp_path):
 def test_images_beside_the_class_folders_are_an_error_that_names_them(tmp_path):
     write_shapes(tmp_path, count=2)
     draw_shape("circle", 1).save(tmp_path / "stray.png")
-    with pytest.raises(DataError, match=r"1 images lie in .* itself, in no class folder: stray.png"):
+    with pytest.raises(DataError, match=r"1 images are in .* itself, not in a class folder: stray.png"):
         data.table(tmp_path)
 
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from kit import data
-from kit.data.targets import Targets
+from kit.data.labels import Targets
 from kit.errors import DataError
-from kit.task import classes_of, join_classes, join_numbers, numbers_of, shown
+from kit.tasks.text import classes_of, join_classes, join_numbers, numbers_of, shown
 from kit.tasks.training import training_of
 
 MULTI, NUMBERS = Targets("multilabel"), Targets("regression")

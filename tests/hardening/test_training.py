@@ -119,7 +119,7 @@ def test_35_a_rate_that_is_far_too_high_is_stopped_before_a_weight_is_not_finite
 def test_35_what_was_learned_before_is_measured_and_saved_without_nan(shapes, recipe, tmp_path):
     with pytest.raises(TrainingError) as caught:
         kit.fine_tune(shapes, recipe, out=tmp_path / "run", onnx=False, cbs=[Breaks(6, "after_loss", bad_loss)])
-    assert f"what was learned before it lies in {tmp_path / 'run'}" in caught.value.fix
+    assert f"the weights from before it are in {tmp_path / 'run'}" in caught.value.fix
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["stopped"].startswith("the loss became nan at step 6")
     assert 0 <= result["error_rate"] <= 1

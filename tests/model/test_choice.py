@@ -14,8 +14,8 @@ from safetensors.torch import save
 from kit import Recipe, bundle, data, model
 from kit.errors import ArchitectureError, BundleError
 from kit.model.architectures import build_network, cut_body, find_architecture
-from kit.model.choice import choose_architecture
-from kit.model.weight_packages import Package
+from kit.model.build import choose_architecture
+from kit.model.weight_paths import Package
 from kit.model.weights import load_weights
 
 
@@ -44,7 +44,7 @@ def own_resnet18(monkeypatch, tmp_path):
 def test_auto_is_efficientnet_lite0_where_resnet18s_weights_cannot_be_had_and_one_line_says_why(capsys):
     assert choose_architecture("auto", "imagenet").full_name == "timm/tf_efficientnet_lite0"
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("network: tf_efficientnet_lite0, whose ImageNet weights are installed; those of resnet18 ")
+    assert line.startswith("network: tf_efficientnet_lite0, whose ImageNet weights are installed; resnet18's are ")
     assert "KIT_OFFLINE=1 forbids to fetch it" in line
 
 

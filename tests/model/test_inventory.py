@@ -13,7 +13,7 @@ from torchvision.models import resnet18
 
 from kit.model.architectures import build_network, cut_body, find_architecture
 from kit.model.inventory import DAMAGED, FITS, UNCHECKED, inventory
-from kit.model.weight_packages import LITE0, Package
+from kit.model.weight_paths import LITE0, Package
 from kit.model.weights import load_weights
 
 LITE0_FOLDER = LITE0.folder
@@ -57,7 +57,7 @@ def start_from(use: str):
 def test_an_empty_machine_has_the_bundled_weights(hub):
     (one,) = inventory()
     assert (one.place, one.check, one.use) == ("bundled", FITS, "--arch resnet18 --weights bundled")
-    assert one.what.startswith("resnet18, learned on CIFAR-10")
+    assert one.what.startswith("resnet18, trained on CIFAR-10")
     assert start_from(one.use).kind == "bundled"
 
 

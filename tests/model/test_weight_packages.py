@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from kit.errors import WeightsError
 from kit.model.architectures import build_network, cut_body, find_architecture
-from kit.model.weight_packages import LITE0, PACKAGES, Package, renamed
+from kit.model.weight_paths import LITE0, PACKAGES, Package, renamed
 from kit.model.weightfile import read_tensors
 from kit.model.weights import load_weights
 
@@ -110,7 +110,7 @@ def test_a_file_of_ones_own_comes_before_the_package(tmp_path, monkeypatch):
 
 
 def test_the_code_of_the_package_does_not_run():
-    program = "import sys; from kit.model.weight_packages import LITE0; print(LITE0.path, *sys.modules)"
+    program = "import sys; from kit.model.weight_paths import LITE0; print(LITE0.path, *sys.modules)"
     path, *modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.split()
     assert path.endswith(LITE0.file)
     assert not [name for name in modules if name.startswith("efficientnet")]

@@ -11,7 +11,7 @@ from kit import data, model, train
 from kit.data.images import open_image
 from kit.errors import RecipeError
 from kit.train.history import draw_curves
-from kit.train.phases import rates_for
+from kit.train.rates import rates_for
 
 
 def trained(shapes, recipe, **kwargs):

@@ -8,7 +8,7 @@ from fastai.vision.all import Callback
 
 from kit import data, model, train
 from kit.errors import RecipeError
-from kit.train.progressive import downsize, progressive_resizing, side_at
+from kit.train.callbacks import downsize, progressive_resizing, side_at
 
 
 class Sides(Callback):

@@ -13,7 +13,7 @@ import kit
 from kit import bundle, data, evaluate, model, train
 from kit.errors import RecipeError, TrainingError
 from kit.train import transfer as module
-from kit.train.non_finite import NotFinite
+from kit.train.callbacks import NotFinite
 from kit.train.transfer import Trial, inner_learner, targets_of
 
 
@@ -120,7 +120,7 @@ def test_the_trial_sees_training_images_alone_and_changes_nothing_of_the_learner
 
 
 def test_a_real_trial_compares_both_on_the_held_out_training_images(shapes, quick, monkeypatch):
-    monkeypatch.setattr(module, "FEWEST_MISTAKES", 0)
+    monkeypatch.setattr(module, "MIN_MISTAKES", 0)
     recipe = replace(quick, layers="auto")
     layers = train.fine_tune(learner(shapes, recipe), recipe).chosen["layers"]
     trial = Trial(**layers["trial"])
@@ -131,7 +131,7 @@ def test_a_real_trial_compares_both_on_the_held_out_training_images(shapes, quic
 
 def test_where_the_head_makes_no_mistake_nothing_could_be_better(shapes, quick, monkeypatch):
     recipe = replace(quick, layers="auto")
-    monkeypatch.setattr(module, "FEWEST_MISTAKES", 1000)
+    monkeypatch.setattr(module, "MIN_MISTAKES", 1000)
     layers = train.fine_tune(learner(shapes, recipe), recipe).chosen["layers"]
     assert layers["kept"] == "head"
     assert layers["because"].endswith("held-out training images wrong, which leaves nothing to improve")
@@ -142,7 +142,7 @@ def test_a_trial_that_diverges_keeps_the_head(shapes, quick, monkeypatch):
         raise NotFinite(TrainingError("the loss became nan", fix="a lower rate"))
 
     monkeypatch.setattr(module, "_tried", diverges)
-    monkeypatch.setattr(module, "FEWEST_MISTAKES", 0)
+    monkeypatch.setattr(module, "MIN_MISTAKES", 0)
     recipe = replace(quick, layers="auto")
     layers = train.fine_tune(learner(shapes, recipe), recipe).chosen["layers"]
     assert layers == {"kept": "head", "because": "with all layers the loss became nan", "trial": None}
@@ -191,7 +191,7 @@ def test_a_normalisation_of_ones_own_is_not_replaced_by_that_of_the_weights(shap
 def test_an_optimiser_of_its_own_parameters_leaves_the_head_alone(shapes, quick, monkeypatch):
     from fastai.optimizer import OptimWrapper
 
-    monkeypatch.setattr(module, "FEWEST_MISTAKES", 0)
+    monkeypatch.setattr(module, "MIN_MISTAKES", 0)
     recipe = replace(quick, layers="auto")
     learn = learner(shapes, recipe)
     learn.opt_func = OptimWrapper(opt=torch.optim.SGD(learn.model.parameters(), lr=1e-3))
