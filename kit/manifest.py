@@ -1,10 +1,9 @@
-"""The manifest of a bundle, config.json, and the refusal of anything that is not as it says.
+"""The manifest of a bundle, config.json: writing it, reading it, and checking that the bundle is as it says.
 
 config = read_config(find_bundle("runs/pets"))
 
-A bundle is data: JSON, safetensors, text and pictures; config.json names each file by its SHA-256, its own lies beside
-it in config.json.sha256, and nothing in it is ever run. This is foundation, because both the rooms that write and read
-bundles and the one that takes weights from them need it.
+A bundle is data: JSON, safetensors, text and pictures; nothing in it is ever run. config.json holds the SHA-256 of each
+file; its own is in config.json.sha256.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ from typing import Any
 
 from kit.errors import BundleError
 from kit.files import sha256, write_json, write_text
-from kit.recipe import MOST_PIXELS_A_SIDE, RESIZES
+from kit.recipe import MAX_SIZE, RESIZES
 from kit.tasks import of
 from kit.tasks.base import is_number
 from kit.tasks.text import TASKS
@@ -51,12 +50,12 @@ IMAGE_FIELDS: dict[str, type] = {"size": int, "resize": str, "at_least": int, "m
 
 
 def vocab_hash(vocab: Sequence[str]) -> str:
-    """The SHA-256 of the classes in their order: weights and vocabulary carry it, so that they cannot be mixed up."""
+    """The SHA-256 of the vocabulary: the weights hold it too, so that the two cannot be mixed up."""
     return hashlib.sha256(json.dumps(list(vocab), ensure_ascii=False).encode()).hexdigest()
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The bundle that `path` means: a bundle's folder, or a run folder that holds one."""
+    """The folder of the bundle at `path`: a bundle, or a run folder that holds one. Raises `BundleError`."""
     folder = Path(path).expanduser()
     for candidate in (folder, folder / "bundle"):
         if (candidate / CONFIG).is_file():
@@ -66,9 +65,9 @@ def find_bundle(path: str | Path) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a bundle, after its form and the hash of every file it names were checked.
+    """config.json of a bundle; its fields and the hash of every file it names are checked.
 
-    Raises `BundleError` that names the field or the file that is not as it should be.
+    Raises `BundleError` that names the field or the file that is not valid.
     """
     config = read_form(folder)
     for name in config["files"]:
@@ -77,7 +76,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_form(folder: Path) -> dict[str, Any]:
-    """The same after its form alone was checked: for who has `check_file` look at the files in the meantime."""
+    """config.json; only its fields are checked. Call `check_file` for each file before opening it."""
     path = folder / CONFIG
     if path.stat().st_size > MOST_CONFIG_BYTES:
         raise BundleError(f"{path} has {path.stat().st_size:,} bytes; at most {MOST_CONFIG_BYTES:,}", fix=GET_ANOTHER)
@@ -91,19 +90,19 @@ def read_form(folder: Path) -> dict[str, Any]:
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """Write config.json, and its own SHA-256 beside it, so that not one bit of a bundle can change unseen."""
+    """Write config.json, and its SHA-256 to config.json.sha256, so that every change of a bundle is noticed."""
     (folder / SEAL).unlink(missing_ok=True)
     write_json(folder / CONFIG, config)
     write_text(folder / SEAL, _seal(folder))
 
 
 def _seal(folder: Path) -> str:
-    """The SHA-256 of config.json as sha256sum writes it."""
+    """The SHA-256 of config.json in the format of `sha256sum`."""
     return f"{sha256(folder / CONFIG)}  {CONFIG}\n"
 
 
 def _check_seal(folder: Path) -> None:
-    """Older bundles have no seal, and whoever changes config.json on purpose removes it."""
+    """Raise `BundleError` where config.json has another SHA-256; bundles without config.json.sha256 are not checked."""
     path = folder / SEAL
     if path.is_file() and path.read_bytes() != _seal(folder).encode():
         problem = f"{folder / CONFIG} is not the file that was saved (another SHA-256 than in {SEAL})"
@@ -111,9 +110,9 @@ def _check_seal(folder: Path) -> None:
 
 
 def photos(config: dict[str, Any], part: str) -> list[str]:
-    """The photos in the folder `part` of a bundle (`EXAMPLES`, `MISTAKES`), in order, as paths from the bundle.
+    """The photos in the folder `part` of a bundle (`EXAMPLES`, `MISTAKES`), sorted, as paths relative to the bundle.
 
-    Only those that config.json names, for only their hashes were checked."""
+    Only those that config.json names: the hashes of others were not checked."""
     return sorted(name for name in config["files"] if name == f"{part}/{Path(name).name}" and name.endswith(".jpg"))
 
 
@@ -131,8 +130,8 @@ def _check_form(config: Any, path: Path) -> None:
         raise BundleError(f"{path}: field architecture.name is not a str", fix=GET_ANOTHER)
     if config["architecture"].get("head") not in HEADS:
         raise BundleError(f"{path}: field architecture.head is none of {', '.join(HEADS)}", fix=GET_ANOTHER)
-    if not _is_count(config["image"]["size"]) or not LEAST_SIZE <= config["image"]["size"] <= MOST_PIXELS_A_SIDE:
-        problem = f"{path}: field image.size is not a whole number from {LEAST_SIZE} to {MOST_PIXELS_A_SIDE}"
+    if not _is_count(config["image"]["size"]) or not LEAST_SIZE <= config["image"]["size"] <= MAX_SIZE:
+        problem = f"{path}: field image.size is not a whole number from {LEAST_SIZE} to {MAX_SIZE}"
         raise BundleError(problem, fix=GET_ANOTHER)
     if not is_number(config["temperature"]) or config["temperature"] <= 0:
         raise BundleError(f"{path}: field temperature is not a number above 0", fix=GET_ANOTHER)
@@ -154,7 +153,7 @@ def _check_form(config: Any, path: Path) -> None:
 
 
 def _check_shown(config: dict[str, Any], path: Path) -> None:
-    """What the page shows of the mistakes; a bundle may go without."""
+    """The confusion matrix and the mistakes that the page shows; both are optional."""
     cells, mistakes = config["metrics"].get("confusion", []), config.get("mistakes", [])
     if not _all(cells, lambda cell: _all(cell, _is_count) and len(cell) == 3 and max(cell[:2]) < len(config["vocab"])):
         raise BundleError(f"{path}: field metrics.confusion is not a list of [class, class, times]", fix=GET_ANOTHER)
@@ -181,7 +180,7 @@ def _fits(values: dict[str, Any], fields: dict[str, type]) -> bool:
 
 
 def check_file(folder: Path, config: dict[str, Any], name: str) -> None:
-    """Raise `BundleError` where a file that config.json names lies elsewhere, is missing, or has another SHA-256."""
+    """Raise `BundleError` where a file that config.json names is outside the bundle, missing or changed."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(

@@ -208,7 +208,7 @@ def write_results(
         draw_curves(history, curves)
     overview = result.draw_overview(pictures)
     draw_predictions(result, result.top_losses(8), pictures / "top_losses.png", "Highest losses")
-    draw_predictions(result, result.telling(), pictures / "predictions.png", "Predictions on validation images")
+    draw_predictions(result, result.selection(), pictures / "predictions.png", "Predictions on validation images")
     write_report(Report(result, recipe, chosen, overview, curves=curves, **report), folder / "report.html")
 
 

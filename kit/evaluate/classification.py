@@ -27,8 +27,11 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Evaluation(Result):
-    """Predictions of one class each. `predictions`: one row an image with path, label, prediction, correct,
-    probability (of the prediction), loss (cross entropy, nats), and p_CLASS for each class; `vocab`: the classes."""
+    """Predictions of one class for each image.
+
+    predictions: one row for each image with path, label, prediction, correct, probability (of the prediction), loss
+    (cross entropy, nats), and p_CLASS for each class. vocab: the classes.
+    """
 
     task, name, words = CLASSIFICATION, "error_rate", "error rate"
 
@@ -93,18 +96,18 @@ class Evaluation(Result):
 
     @cached_property
     def confusion(self) -> pd.DataFrame:
-        """Counts: a row a true class, a column a predicted class."""
+        """Numbers of images: a row for each true class, a column for each predicted class."""
         table = pd.crosstab(self.predictions["label"], self.predictions["prediction"])
         return table.reindex(index=self.vocab, columns=self.vocab, fill_value=0)
 
     @cached_property
     def per_class(self) -> pd.DataFrame:
-        """A row a class: n, precision, recall, f1; where nothing was predicted or nothing was there, NaN."""
+        """A row for each class: n, precision, recall, f1; NaN where they are not defined."""
         counts = self.confusion.to_numpy()
-        right, there, said = counts.diagonal(), counts.sum(1), counts.sum(0)
+        right, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            columns = {"n": there, "precision": right / said, "recall": right / there, "f1": 2 * right / (there + said)}
-        return pd.DataFrame(columns, index=self.vocab)
+            shares = {"precision": right / predicted, "recall": right / true, "f1": 2 * right / (true + predicted)}
+        return pd.DataFrame({"n": true} | shares, index=self.vocab)
 
     @property
     def breakdown(self) -> pd.DataFrame:
@@ -114,8 +117,8 @@ class Evaluation(Result):
     def most_confused(self, least: int = 1) -> list[tuple[str, str, int]]:
         """(true, predicted, times) for every pair confused at least `least` times, most frequent first."""
         counts = self.confusion.to_numpy()
-        places = [(true, said) for true, said in np.argwhere(counts >= least) if true != said]
-        pairs = [(self.vocab[true], self.vocab[said], int(counts[true, said])) for true, said in places]
+        places = [(true, predicted) for true, predicted in np.argwhere(counts >= least) if true != predicted]
+        pairs = [(self.vocab[true], self.vocab[predicted], int(counts[true, predicted])) for true, predicted in places]
         return sorted(pairs, key=lambda pair: -pair[2])
 
     def confusion_cells(self, most: int = MOST_CELLS) -> list[list[int]]:
@@ -133,21 +136,21 @@ class Evaluation(Result):
         return self.from_probabilities(self.predictions["path"], self.predictions["label"], outputs, self.vocab)
 
     def caption(self, row: Any) -> tuple[str, bool]:
-        """The class and how sure it was; below it the truth where that is another."""
-        said = f"{row.prediction} {percent(row.probability, 0)}"
-        return (said if row.correct else f"{said}, is {row.label}"), bool(row.correct)
+        """The class and its probability; the true class where it is another."""
+        predicted = f"{row.prediction} {percent(row.probability, 0)}"
+        return (predicted if row.correct else f"{predicted}, is {row.label}"), bool(row.correct)
 
     def examples(self, count: int) -> pd.DataFrame:
-        """The surest right prediction of each class, then the next, most sure first."""
+        """Of each class the right prediction with the highest probability, then the next ones."""
         right = self.predictions[self.predictions["correct"]].sort_values("probability", ascending=False)
-        turn = right.groupby("label").cumcount()
-        return right.assign(turn=turn).sort_values("turn", kind="stable").head(count).drop(columns="turn")
+        rank = right.groupby("label").cumcount()
+        return right.assign(rank=rank).sort_values("rank", kind="stable").head(count).drop(columns="rank")
 
     def mistakes(self, count: int) -> pd.DataFrame:
-        """Of each pair of classes that were confused the worst mistake, then the next."""
+        """Of each pair of classes that were confused the mistake with the highest loss, then the next ones."""
         wrong = self.predictions[~self.predictions["correct"]].sort_values("loss", ascending=False, kind="stable")
-        turn = wrong.groupby(["label", "prediction"]).cumcount()
-        return wrong.assign(turn=turn).sort_values("turn", kind="stable").head(count).drop(columns="turn")
+        rank = wrong.groupby(["label", "prediction"]).cumcount()
+        return wrong.assign(rank=rank).sort_values("rank", kind="stable").head(count).drop(columns="rank")
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values; NaN becomes null."""
@@ -161,12 +164,11 @@ class Evaluation(Result):
         }
 
     def lines(self) -> list[str]:
-        """The result in words: the error rate, what was confused, and whether so few images can tell."""
+        """The result in words: the error rate, and the most confused classes."""
         lines = [f"error rate {self.error_rate}"]
         if pairs := self.most_confused()[:3]:
-            lines.append(
-                "most confused: " + "; ".join(f"{true} taken for {said} ({times})" for true, said, times in pairs)
-            )
+            texts = [f"{true} predicted as {predicted} ({times})" for true, predicted, times in pairs]
+            lines.append(f"most confused: {'; '.join(texts)}")
         return lines + self.remarks()
 
     def answer_rules(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a learner, or from probabilities, to an Evaluation: the predictions table and everything derived from it.
+"""Evaluation of a learner, or of the predictions of a bundle, on labelled images.
 
 result = evaluate(learn); result.error_rate      # 0.0541 (n=74, 95 % 0.0212-0.1308)
 """
@@ -25,11 +25,11 @@ RESULTS: dict[str, type[Result]] = {
 
 
 def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Result:
-    """Predict the validation images of a fastai Learner, or labelled `rows` of a table, in fp32, and compare.
+    """Predict the validation images of a fastai Learner, or labelled `rows` of a table, in fp32.
 
-    The learner's logits become probabilities by a softmax, or of several classes an image by a sigmoid. A learner of
-    kit's own on kit's own images is evaluated by the features of its body, which the cache may know; of some images
-    they are kept with the result, for a bundle. TF32 is off meanwhile, so that a GPU and a CPU agree.
+    The task's activation turns logits into probabilities. A learner made by `kit.model.learner` is evaluated on the
+    features of its body, which may be cached; those of at most 200 images are kept with the result, for the bundle's
+    out-of-distribution detector. TF32 is off, so that a GPU and a CPU give the same result.
     """
     from torch import nn
 
@@ -61,7 +61,7 @@ def _from_features(learn: Any, loader: Any) -> Result:
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """The numbers of at most `most` of `count` rows, from the first to the last."""
+    """The indices of at most `most` of `count` rows, evenly spaced from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
@@ -82,7 +82,7 @@ def result_of(learn: Any, paths: Sequence[str], outputs: Any, targets: Any) -> R
 
 
 def result_of_predictions(predictions: Sequence[Any], labels: Sequence[str], config: Mapping[str, Any]) -> Result:
-    """The result of a bundle's predictions, none with an error, against label texts; `config` is the bundle's.
+    """The result of a bundle's predictions, none with an error, compared with labels. config: of the bundle.
 
     Raises `DataError` where there is no prediction.
     """

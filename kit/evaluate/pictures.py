@@ -1,4 +1,4 @@
-"""Pictures of a result: the confusion matrix, what went most wrong, and a few predictions with their images.
+"""Pictures of a result: the confusion matrix, the highest losses, and some predictions with their images.
 
 draw_confusion(evaluation, Path("confusion.png"))
 """
@@ -53,7 +53,7 @@ def _with_wide_fonts(draw: Callable[P, Path]) -> Callable[P, Path]:
 
 
 def _short(name: str, most: int) -> str:
-    """A class name that fits; `$` would start a formula."""
+    """A class name cut to `most` letters; `$` would start a formula in Matplotlib."""
     return (name if len(name) <= most else f"{name[: most - 1]}…").replace("$", r"\$")
 
 
@@ -109,7 +109,7 @@ def draw_classes(result: Result, path: Path) -> Path:
 
 @_with_wide_fonts
 def draw_scatter(result: Result, path: Path) -> Path:
-    """For each target a dot an image: the true number below, the predicted one at the side; right is on the line."""
+    """Predicted over true numbers for each target, a dot for each image; on the line both are equal."""
     truth, numbers = result.truth, result.outputs
     count = min(MOST_TARGETS, len(result.vocab))
     columns = min(3, count)
@@ -131,7 +131,7 @@ def draw_scatter(result: Result, path: Path) -> Path:
 
 @_with_wide_fonts
 def draw_predictions(result: Result, rows: pd.DataFrame, path: Path, title: str = "") -> Path:
-    """Images of `rows` with what was predicted above, and the truth where it is another; red is wrong, green right."""
+    """Images of `rows` with their captions, green where the prediction is good, else red."""
     columns = min(4, max(1, len(rows)))
     lines = -(-len(rows) // columns) or 1
     figure = _figure(2.6 * columns, 3.0 * lines + (0.4 if title else 0))

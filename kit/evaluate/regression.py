@@ -1,4 +1,4 @@
-"""Results of numbers: how far off they are in their own unit, and how much of the variation they explain.
+"""Results of numbers: their errors in their own unit, and R2.
 
 result = RegressionEvaluation.from_numbers(paths, truth, numbers, ["age"], [100.0]); result.headline
 """
@@ -25,8 +25,11 @@ TRUE, PREDICTED = "true_", "predicted_"
 
 @dataclass(frozen=True)
 class RegressionEvaluation(Result):
-    """Predictions of numbers. `predictions`: one row an image with path, label and prediction (texts), loss (the mean
-    squared error in widths of the range), and true_NAME and predicted_NAME for each number; `vocab`: their names."""
+    """Predictions of numbers.
+
+    predictions: one row for each image with path, label and prediction (texts), loss (the mean squared error in widths
+    of the range), and true_NAME and predicted_NAME for each number. vocab: the names of the numbers.
+    """
 
     width: list[float]
     """The width of each number's range."""
@@ -109,7 +112,7 @@ class RegressionEvaluation(Result):
 
     @cached_property
     def per_target(self) -> pd.DataFrame:
-        """A row a target: mae and the ends of its 95 % interval, rmse, r2; in the target's unit, but r2."""
+        """A row for each target: mae and its 95 % interval, rmse, in the unit of the target; and r2."""
         found = [self.off_by(place) for place in range(len(self.vocab))]
         ends = {"mae": [one.value for one in found], "low": [one.low for one in found], "high": [e.high for e in found]}
         rest = {"rmse": scores.rmse(self.outputs, self.truth), "r2": scores.r2(self.outputs, self.truth)}
@@ -122,15 +125,15 @@ class RegressionEvaluation(Result):
         return self.from_numbers(self.predictions["path"], self.truth, outputs, self.vocab, self.width)
 
     def caption(self, row: Any) -> tuple[str, bool]:
-        """The numbers, and after them the true ones; good is what is off by less than the target's mean error."""
-        said, there = numbers_of(row.prediction), numbers_of(row.label)
+        """The numbers, each with the true one. Good: all errors are at most the mean absolute error of their target."""
+        predicted, there = numbers_of(row.prediction), numbers_of(row.label)
         names = [f"{name} " if len(self.vocab) > 1 else "" for name in self.vocab]
-        parts = [f"{name}{shown(a)} (is {shown(b)})" for name, a, b in zip(names, said, there, strict=True)]
-        good = np.abs(np.subtract(said, there)) <= self.per_target["mae"].to_numpy()
+        parts = [f"{name}{shown(a)} (is {shown(b)})" for name, a, b in zip(names, predicted, there, strict=True)]
+        good = np.abs(np.subtract(predicted, there)) <= self.per_target["mae"].to_numpy()
         return ", ".join(parts), bool(good.all())
 
     def examples(self, count: int) -> pd.DataFrame:
-        """The better half of the predictions, from the lowest true first number to the highest."""
+        """Of the half with the lower losses some from the lowest true first number to the highest."""
         good = self.predictions.nsmallest(max(count, self.n // 2), "loss").sort_values(f"{TRUE}{self.vocab[0]}")
         return good.iloc[np.unique(np.linspace(0, len(good) - 1, min(count, len(good))).round().astype(int))]
 
@@ -147,7 +150,7 @@ class RegressionEvaluation(Result):
         return {key: None if np.isnan(value) else value for key, value in super().figures().items()}
 
     def lines(self) -> list[str]:
-        """The result in words: a line a target with its error in its own unit, and R2 of all."""
+        """The result in words: the errors of each target in its unit, and the mean R2."""
         lines = [
             f"{row.Index}: off by {shown(row.mae)} on average (95 % {shown(row.low)} to {shown(row.high)}); "
             f"RMSE {shown(row.rmse)}, R2 {row.r2:.4f}"

@@ -1,4 +1,4 @@
-"""What every result is, whatever the task: predictions on labelled images, one figure with its interval, and words."""
+"""The base class of results: predictions on labelled images, one main figure with its interval, and its wording."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,21 +17,24 @@ PROBABILITY = "p_"
 
 @dataclass(frozen=True)
 class Result(ABC):
-    """Predictions on labelled images. `predictions`: a row an image with path, label, prediction and loss, and more by
-    task; `vocab`: the classes, or what the numbers are called."""
+    """Predictions on labelled images.
+
+    predictions: one row for each image with path, label, prediction and loss, and further columns by task.
+    vocab: the names of the classes or numbers.
+    """
 
     predictions: pd.DataFrame
     vocab: list[str]
 
     features: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, kw_only=True)
-    """By path, what the head was given of some of the images, (f,), where that was kept."""
+    """By path, the features (f,) of some of the images, where they were kept."""
 
     task: ClassVar[str]
     name: ClassVar[str]
-    """What the headline is called in JSON: error_rate, f1, r2."""
+    """The name of the main figure in JSON: error_rate, f1, r2."""
 
     words: ClassVar[str]
-    """What people call it."""
+    """The name of the main figure in text."""
 
     @classmethod
     @abstractmethod
@@ -53,25 +56,25 @@ class Result(ABC):
     @property
     @abstractmethod
     def headline(self) -> Estimate:
-        """The one figure of the task, with its 95 % interval."""
+        """The main figure of the task, with its 95 % interval."""
 
     @property
     @abstractmethod
     def outputs(self) -> np.ndarray:
-        """What the network said, in the order of `vocab`: (images, outputs), probabilities or numbers."""
+        """Probabilities or numbers (images, outputs), in the order of `vocab`."""
 
     @property
     @abstractmethod
     def breakdown(self) -> pd.DataFrame:
-        """A row a class, or a number of regression, with its figures."""
+        """A table of figures with one row for each class or number."""
 
     @abstractmethod
     def caption(self, row: Any) -> tuple[str, bool]:
-        """What to write below the image of a row of `predictions`, and whether the prediction is good."""
+        """The caption of the image in a row of `predictions`, and whether the prediction is good."""
 
     @abstractmethod
     def again(self, outputs: np.ndarray) -> "Result":
-        """The result of other `outputs` on the same images."""
+        """A result with other `outputs` for the same images."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -83,11 +86,11 @@ class Result(ABC):
 
     @abstractmethod
     def examples(self, count: int) -> pd.DataFrame:
-        """A few good predictions, as different as can be."""
+        """Good predictions, as different from each other as possible."""
 
     @abstractmethod
     def mistakes(self, count: int) -> pd.DataFrame:
-        """A few bad predictions worth a look."""
+        """Bad predictions, the worst or most different first."""
 
     @abstractmethod
     def draw_overview(self, folder: Path) -> Path:
@@ -101,13 +104,13 @@ class Result(ABC):
         """The dots of the reliability diagram and the calibration error, of one class an image."""
         return None
 
-    def telling(self, count: int = 4) -> pd.DataFrame:
-        """Good predictions, and the worst mistake where there is one."""
+    def selection(self, count: int = 4) -> pd.DataFrame:
+        """Good predictions, and the worst mistake if there is one."""
         worst = self.mistakes(1)
         return pd.concat([self.examples(count - len(worst)), worst])
 
     def top_losses(self, count: int = 9) -> pd.DataFrame:
-        """The rows with the highest loss: what the model got most wrong."""
+        """The rows of `predictions` with the highest loss."""
         return self.predictions.nlargest(count, "loss")
 
     def figures(self) -> dict[str, float]:
@@ -116,7 +119,7 @@ class Result(ABC):
         return {self.name: found.value, "n": found.n, "low": found.low, "high": found.high}
 
     def remarks(self) -> list[str]:
-        """Whether so few images can tell, in words."""
+        """A warning where there are too few images to rely on the figures."""
         small = too_few(self.n, of(self.task).is_rate)
         return [f"note: {small}"] if small else []
 

@@ -1,10 +1,10 @@
-"""A bundle as a Hugging Face Space: a folder that runs without kit, fastai or torch, and says so by a recorded answer.
+"""A bundle as a Hugging Face Space: a folder that runs without kit, fastai or torch.
 
 write_space("runs/pets", "pets-space")     # then: cd pets-space && pip install -r requirements.txt && python app.py
 
-app.py, network.py and smoke.py are files of `space_files/`, copied as they are: what differs from model to model is in
-model.json. Beside them go kit's own modules that open an image and that turn outputs into answers, so that a photo
-gives the same answer there as here.
+app.py, network.py and smoke.py are copied from `space_files/`; what differs from model to model is in model.json. The
+modules of kit that open images and turn outputs into answers are copied too, so that a photo gives the same answer.
+smoke.py starts the Space and compares its answers with those of the bundle, which smoke.json holds.
 """
 
 import platform
@@ -45,7 +45,7 @@ def write_space(path: str | Path, out: str | Path, *, title: str | None = None) 
 
     title: the page's heading; by default the classes, or what the numbers are called. Raises `BundleError` for a bundle
     without model.onnx, `OutputError` for a folder that cannot be made, and `KitError` where the Space does not answer
-    as the bundle does; then nothing is left of it.
+    as the bundle does; the folder is then removed.
     """
     predictor, out = load(path, engine="onnx"), Path(out)
     new_folder(out).rmdir()
@@ -63,7 +63,7 @@ def write_space(path: str | Path, out: str | Path, *, title: str | None = None) 
 
 
 def write_files(predictor: Predictor, folder: Path, title: str) -> None:
-    """All files of a Space: the app, the model, what they need, and the answers that are expected."""
+    """Write all files of a Space: the app, the model, what they need, and the expected answers."""
     for name in APP:
         shutil.copyfile(FILES / name, folder / name)
     (folder / "tasks").mkdir(parents=True)
@@ -92,7 +92,7 @@ def write_files(predictor: Predictor, folder: Path, title: str) -> None:
 
 
 def description(predictor: Predictor, folder: Path, title: str) -> dict[str, Any]:
-    """model.json: how photos are prepared, what of config.json its answers need, and the SHA-256 of its files."""
+    """model.json: how photos are prepared, the parts of config.json that answers need, and the SHA-256 of files."""
     config, task = predictor.config, of(predictor.task)
     return {
         "title": title,
@@ -105,29 +105,29 @@ def description(predictor: Predictor, folder: Path, title: str) -> dict[str, Any
 
 
 def pattern() -> Image.Image:
-    """A picture that every model answers to in its own way: colours that run, and a disc."""
+    """A test picture: colour gradients and a disc."""
     across, down = np.meshgrid(np.linspace(0, 255, 320), np.linspace(0, 255, 240))
     disc = 255.0 * ((across - 128) ** 2 + (down - 128) ** 2 < 60**2)
     return Image.fromarray(np.stack([across, down, disc], 2).astype(np.uint8))
 
 
 def prove(folder: Path) -> None:
-    """Start the Space as anybody would, and compare its answers. Raises `KitError` where they are not the bundle's."""
+    """Start the Space and compare its answers. Raises `KitError` where they are not those of the bundle."""
     command = [sys.executable, "smoke.py"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SMOKE_SECONDS, check=False)
     if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"]
+        said = (done.stdout + done.stderr).strip().splitlines() or ["no output"]
         raise KitError(f"the Space does not answer as the bundle does: {said[-1]}", fix="report this, with the bundle")
 
 
 def check_repository(name: str) -> None:
-    """Raise `KitError` for what cannot name a Space."""
+    """Raise `KitError` for a name that is not USER/NAME."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise KitError(f"--push {name!r} names no Space", fix="write it as USER/NAME")
 
 
 def push(folder: Path, repository: str, private: bool = False) -> str:
-    """Upload a Space's folder to the Hugging Face Hub as USER/NAME, made where it is not there; returns its address.
+    """Upload a Space's folder to the Hugging Face Hub as USER/NAME, created if it does not exist; returns its address.
 
     It uses the token of `hf auth login` or HF_TOKEN. Raises `KitError`; the folder stays as it is.
     """

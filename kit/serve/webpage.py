@@ -1,8 +1,8 @@
-"""The page: one image with what speaks for its answer, many images at once, and what is known of the model.
+"""The page: the prediction for one photo with heat maps, predictions for many photos, and the model card.
 
 page(kit.bundle.load("runs/pets")).launch()
 
-`kit serve` mounts the same page beside the REST API, behind its guard.
+`kit serve` mounts the same page beside the REST API, behind the same middleware.
 """
 
 import csv
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 DROP, DROP_OWN = "Drop a photo, paste one, take one, or choose an example.", "Drop a photo, paste one, or take one."
 DROP_MANY = "Drop several photos, or a zip of them. Each becomes a row; a file that cannot be opened says why."
-SHOWN_MEANWHILE, TELL_SECONDS, CACHE_SECONDS, PICTURE = 200, 0.5, 3600, 480
+SHOWN_MEANWHILE, UPDATE_SECONDS, CACHE_SECONDS, PICTURE = 200, 0.5, 3600, 480
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 FONT = [gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"]
 SCRIPTS = [path.read_text(encoding="utf-8") for path in (HERE / "page.js", TEMPLATES / "sort.js")]
@@ -45,21 +45,21 @@ LOOKS = {
     "head": "".join(f"<script>{script}</script>" for script in SCRIPTS),
     "footer_links": [],
 }
-# Gradio's own defaults tell errors to the visitor, keep every visitor's pictures in the browser, and watch.
+# Gradio's defaults show errors to visitors, keep pictures in the browser's storage and send usage statistics.
 SAFE = {"show_error": False, "enable_monitoring": False, "run_history": False, "mcp_server": False, "ssr_mode": False}
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 
 
 class Page(gr.Blocks):
-    """Gradio's Blocks, launched with this page's looks and with settings that keep it to itself."""
+    """Gradio's Blocks with the style and the private settings of this page as defaults of `launch`."""
 
     def launch(self, *args: Any, **kwargs: Any) -> Any:
-        """Gradio's `launch`; whatever is given here goes first."""
+        """Gradio's `launch`; arguments given here replace the defaults."""
         return super().launch(*args, **(LOOKS | SAFE | {"share": False, "max_file_size": "10mb"} | kwargs))
 
 
 def page(predictor: Predictor) -> Page:
-    """The page of a bundle: a Gradio Blocks, to `launch()` or to mount. It keeps nothing about its visitors."""
+    """The page of a bundle: a Gradio Blocks, to `launch()` or to mount. It stores nothing about visitors."""
     view, cache = view_of(predictor.config), (CACHE_SECONDS, CACHE_SECONDS)
     with Page(title=view.title, analytics_enabled=False, delete_cache=cache) as blocks:
         gr.HTML(render_template("title.html", view=view), elem_classes="title")
@@ -130,8 +130,8 @@ def _many_tab(predictor: Predictor) -> None:
 def uploaded(value: Any) -> list[str]:
     """The paths in what the browser sent for an image or for files. Raises `RequestError` for any not uploaded.
 
-    The events of this page take Gradio's raw values: kit alone decides how a file becomes an image, where Gradio would
-    open it before, with formats that kit never opens, and turn it as it likes.
+    The events of this page take Gradio's raw values, so that `kit.data.images` opens every image: Gradio would open
+    more formats, and rotate in another way.
     """
     files = value if isinstance(value, list) else [value] if value else []
     cache = Path(gr.utils.get_upload_folder()).resolve()
@@ -142,23 +142,23 @@ def uploaded(value: Any) -> list[str]:
 
 
 def message(text: str, trouble: bool = False) -> str:
-    """A sentence where there is no result: what to do, or what went wrong."""
+    """A sentence in place of a result: what to do, or what failed."""
     return render_template("message.html", text=text, trouble=trouble)
 
 
 def as_kit_error(error: Exception) -> KitError:
-    """The error; one that was not foreseen becomes a number for the log and nothing else."""
+    """The error; an unexpected one becomes an error with the number of its traceback in the log, without details."""
     return error if isinstance(error, KitError) else internal_error(error)
 
 
 def trouble(error: Exception) -> str:
-    """What is seen of an error."""
-    told = as_kit_error(error)
-    return message(f"{told.problem.removeprefix('the image: ')}; {told.fix}", trouble=True)
+    """An error as HTML."""
+    error = as_kit_error(error)
+    return message(f"{error.problem.removeprefix('the image: ')}; {error.fix}", trouble=True)
 
 
 def predict_one(predictor: Predictor, path: str) -> str:
-    """What is seen of one uploaded file. Raises `ImageError`, which does not say where the file lies."""
+    """The prediction for one uploaded file as HTML. Raises `ImageError`, without the path of the file."""
     begun, data = time.perf_counter(), Path(path).read_bytes()
     with without_warnings():
         one, maps = predictor.explain(data)
@@ -168,7 +168,7 @@ def predict_one(predictor: Predictor, path: str) -> str:
 
 
 def answer(predictor: Predictor, paths: list[str]) -> dict[str, Any]:
-    """The same for programs (`gradio_client`), as the REST API gives it. Raises `RequestError` without a file."""
+    """The prediction as the REST API gives it, for `gradio_client`. Raises `RequestError` without a file."""
     if not paths:
         raise RequestError(422, "no image was given", fix="send one, with handle_file")
     one = predictor.predict(Path(paths[0]).read_bytes())[0]
@@ -176,14 +176,14 @@ def answer(predictor: Predictor, paths: list[str]) -> dict[str, Any]:
 
 
 def predict_many(predictor: Predictor, paths: list[str]) -> Iterator[tuple[Any, Any]]:
-    """What is seen of many uploaded files, again and again until all are done, and the button with the CSV."""
+    """The predictions for many uploaded files as HTML, updated until all are done, and the button with the CSV file."""
     total = sum(archive.count(path) if archive.is_zip(path) else 1 for path in paths)
-    done, told, config = [], time.monotonic(), predictor.config
+    done, updated, config = [], time.monotonic(), predictor.config
     yield predictions_html(done, config, 0, total), gr.DownloadButton(visible=False)
     for one in predict_all(predictor, paths):
         done.append(one)
-        if time.monotonic() - told > TELL_SECONDS:
-            told, count = time.monotonic(), len(done)
+        if time.monotonic() - updated > UPDATE_SECONDS:
+            updated, count = time.monotonic(), len(done)
             yield predictions_html(done, config, count, max(total, count + 1), SHOWN_MEANWHILE), gr.skip()
     with tempfile.TemporaryDirectory() as folder:
         # Gradio copies the file while this generator waits.
@@ -203,7 +203,7 @@ def predict_all(predictor: Predictor, paths: list[str]) -> Iterator[Prediction]:
 
 
 def write_csv(predictions: Iterable[Prediction], predictor: Predictor, path: Path) -> None:
-    """The predictions as a CSV file, without anything that a spreadsheet takes for a formula."""
+    """The predictions as a CSV file, in which no cell is a formula for a spreadsheet."""
     task, vocab = of(predictor.task), predictor.vocab
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -212,7 +212,7 @@ def write_csv(predictions: Iterable[Prediction], predictor: Predictor, path: Pat
 
 
 def harmless(value: str) -> str:
-    """A text that no spreadsheet takes for a formula; a negative number is none."""
+    """A cell that no spreadsheet reads as a formula: such text gets a quote in front; negative numbers stay."""
     return f"'{value}" if value.startswith(FORMULA) and not re.fullmatch(r"-\d+\.\d+", value) else value
 
 

@@ -1,4 +1,4 @@
-"""What every task tells the rest of kit: its names and wording, and how its predictions are written and shown.
+"""The protocol of a task: its names and wording, and how its predictions are read, written and shown.
 
 `kit.tasks.of(name)` gives one. It imports the standard library alone, so that a Space runs it without kit.
 """
@@ -18,13 +18,12 @@ SCORE = "{:.3f}".format
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one image: its best class and that class's probability, and those of all classes.
+    """The prediction for one image: the class, its probability, and the probabilities of all classes.
 
-    The probabilities are calibrated: of all images called 80 % sure, about 80 % are right; `plain` holds the network's
-    own. `unlike` says whether the image is not like the training images; None where the bundle cannot tell. Where an
-    image may have several classes, `labels` are those whose probability reaches their threshold, and `label` the same
-    as "cat;dog"; each class's probability stands for itself. Of regression, `numbers` holds the answers. Where the
-    image cannot be opened, `error` says why, and the other fields are None and empty.
+    probabilities: calibrated, of all classes; plain: as the network gives them, before calibration.
+    unlike: whether the image is unlike the training images; None where the bundle has no detector for that.
+    labels: of several classes, those whose probability reaches their threshold; `label` holds the same as "cat;dog".
+    numbers: of regression, by name. error: why the image cannot be opened; the other fields are then None or empty.
     """
 
     path: str
@@ -89,9 +88,9 @@ class Scale(NamedTuple):
 
 
 class Task(ABC):
-    """What a network learns of an image: attributes with names and wording, and methods that read a prediction or the
-    config.json of a bundle. `vocab` holds the names of the classes or numbers. Methods that show a prediction expect
-    one without an error."""
+    """What a network predicts for an image: attributes with names and wording, and methods that read a prediction or
+    the config.json of a bundle. vocab: the names of the classes or numbers. Methods that show a prediction expect one
+    without an error; `kit.tasks.training` has the counterpart for training."""
 
     name: str
     headline: str  # the main figure, as a key of config.json["metrics"]
@@ -105,7 +104,7 @@ class Task(ABC):
     limit: str
     overview = ""  # what the report's picture of the whole result shows, where no confusion matrix does
     mistakes = "Mistakes"
-    speaks_for = "the chosen class"  # what bright places in a heat map speak for
+    heat_target = "the chosen class"  # what bright parts of a heat map contribute to
     answer_columns: tuple[tuple[str, str], ...] = (("prediction", "label"),)  # of a table, and the fields they show
     prefix = "p_"  # of the further columns, one for each class or number
     digits = ".6f"
@@ -117,7 +116,7 @@ class Task(ABC):
     is_rate = False  # whether the main figure is a share of the images that are wrong
     always_measured = True  # whether the main figure is always a number; R2 of equal numbers is none
     recipe_fields: tuple[str, ...]  # fields of a Recipe that mean nothing for other tasks
-    published: tuple[str, ...]  # further keys of config.json["metrics"] that the REST API tells
+    published: tuple[str, ...]  # further keys of config.json["metrics"] in the answer of the REST API
     text = staticmethod(percent)  # writes an output
     score = staticmethod(SCORE)  # writes the main figure
 
@@ -154,8 +153,8 @@ class Task(ABC):
         """The classes or numbers that a page shows of a prediction, below their headings."""
 
     @abstractmethod
-    def worth(self, config: Config) -> str:
-        """How far a probability or a number can be relied on."""
+    def reliability(self, config: Config) -> str:
+        """How far probabilities or numbers can be relied on, in one sentence or two."""
 
     def title(self, vocab: Sequence[str]) -> str:
         """The classes or numbers where they are few, or how many there are."""
@@ -183,7 +182,7 @@ class Task(ABC):
         return []
 
     def described(self, config: Config) -> dict[str, Any]:
-        """What the REST API tells of the model's figures, and of how its outputs become answers."""
+        """The figures and, where there are any, thresholds or ranges, for the REST API."""
         return {key: config["metrics"].get(key) for key in (self.breakdown_key, *self.published)}
 
     def breakdown(self, config: Config) -> dict[str, Mapping[str, Any]]:
@@ -215,7 +214,7 @@ class Task(ABC):
         return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
     def json(self, one: Prediction) -> dict[str, Any]:
-        """What programs are told of a prediction, whether or not there was an error; probabilities likeliest first."""
+        """A prediction as JSON values, with the same keys where there was an error; probabilities in falling order."""
         fields = vars(one) | {"probabilities": dict(one.top(None))}
         return {name: rounded(fields[name]) for name in (*self.json_fields, "unlike", "error")}
 

@@ -5,7 +5,7 @@ from typing import Any
 from kit.tasks.base import Config, Prediction, Task, numbers_in
 from kit.tasks.text import CLASSIFICATION, percent
 
-MOST_SHOWN = 5
+MAX_SHOWN = 5
 
 
 class Classification(Task):
@@ -43,14 +43,14 @@ class Classification(Task):
 
     def groups(self, one: Prediction, config: Config) -> dict[str, list[str]]:
         """The likeliest classes."""
-        return {"Most likely classes": [name for name, _ in one.top(MOST_SHOWN)]}
+        return {"Most likely classes": [name for name, _ in one.top(MAX_SHOWN)]}
 
     def remarks(self, config: Config) -> list[str]:
         """How many predictions are wrong."""
         found = numbers_in(config["metrics"], "error_rate", "n")
         return [f"{found[0] * found[1]:,.0f} of {found[1]:,.0f} predictions are wrong."] if found else []
 
-    def worth(self, config: Config) -> str:
+    def reliability(self, config: Config) -> str:
         """Whether probabilities are calibrated, and how well."""
         found = numbers_in(config.get("calibration"), "error_after", "n", "error_before")
         if config["temperature"] == 1 or not found:

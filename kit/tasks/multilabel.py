@@ -6,7 +6,7 @@ from typing import Any
 from kit.tasks.base import Config, Prediction, Task, are_numbers, numbers_in
 from kit.tasks.text import MULTILABEL, NONE, classes_of, join_classes, percent, shown
 
-MOST_SHOWN, LEAST_OTHERS, MOST_FOUND = 5, 2, 20
+MAX_SHOWN, LEAST_OTHERS, MOST_FOUND = 5, 2, 20
 
 
 class MultiLabel(Task):
@@ -47,7 +47,7 @@ class MultiLabel(Task):
     def groups(self, one: Prediction, config: Config) -> dict[str, list[str]]:
         """The classes that are predicted, and the likeliest of those that are not."""
         found, others = one.labels[:MOST_FOUND], [name for name, _ in one.top(None) if name not in one.labels]
-        return {"Predicted": list(found), "Not predicted": others[: max(MOST_SHOWN - len(found), LEAST_OTHERS)]}
+        return {"Predicted": list(found), "Not predicted": others[: max(MAX_SHOWN - len(found), LEAST_OTHERS)]}
 
     def thresholds(self, config: Config) -> dict[str, float]:
         """The threshold of each class."""
@@ -59,7 +59,7 @@ class MultiLabel(Task):
         remarks = [f"All classes are right on {percent(exact[0])} of the images."] if exact else []
         return remarks + ([f"Mean average precision: {precision[0]:.3f}."] if precision else [])
 
-    def worth(self, config: Config) -> str:
+    def reliability(self, config: Config) -> str:
         """From which probability on a class is predicted."""
         if len(set(config["thresholds"])) == 1:
             return f"A class is predicted from a probability of {shown(config['thresholds'][0])} on."

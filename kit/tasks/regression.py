@@ -21,7 +21,7 @@ class Regression(Task):
     limit = "It answers with numbers for any image, whatever the image shows."
     overview = "Predicted over true numbers, a dot for each image; on the line both are equal."
     mistakes = "Largest errors"
-    speaks_for = "a higher number"
+    heat_target = "a higher number"
     answer_columns = ()
     prefix, digits = "predicted_", ".7g"
     always_measured = False
@@ -83,7 +83,7 @@ class Regression(Task):
             return [f"{text}: no better than always answering the mean."]
         return [f"{text}: {percent(value[0], 0)} of the variation is explained."]
 
-    def worth(self, config: Config) -> str:
+    def reliability(self, config: Config) -> str:
         """Between which numbers its answers lie."""
         if not config["range"]["bounded"]:
             return "Its answers have no bounds: beyond the numbers of the training images they are guesses."

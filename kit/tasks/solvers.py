@@ -32,7 +32,7 @@ class Softmax(Solver):
     """One class an image: multinomial logistic regression. The outputs are logits."""
 
     def fit(self, rows: np.ndarray, chosen: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
-        """Classes without an image among `chosen` are never said."""
+        """Classes without an image among `chosen` are never predicted."""
         weight, bias = np.zeros((self.outputs, rows.shape[1])), np.zeros(self.outputs)
         there = np.unique(self.targets[chosen])
         if len(there) > 1:

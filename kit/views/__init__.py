@@ -1,4 +1,4 @@
-"""What a result says, once as plain values, and the templates that show it: report, model card, page, Space."""
+"""Views of a result: plain values, and the Jinja templates of the report, the model card, the page and the Space."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The parts of the page as HTML: the answer to one image, a table of many, and what is known of the model.
+"""The parts of the page as HTML: the prediction for one image, a table of many, and the model card.
 
 prediction_html(prediction, maps, predictor.config, picture, seconds)
 """
@@ -22,7 +22,7 @@ PHOTO = 320
 def prediction_html(
     one: Prediction, maps: np.ndarray | None, config: Mapping[str, Any], picture: Image.Image, seconds: float
 ) -> str:
-    """One prediction: the answer, the picture with a heat map to choose, and what the answer rests on.
+    """One prediction: the answer, the picture with heat maps, and the classes or numbers.
 
     maps: a heat map of each class or number (classes, h, w). config: of the bundle.
     """
@@ -53,13 +53,13 @@ def prediction_html(
 def predictions_html(
     rows: Sequence[Prediction], config: Mapping[str, Any], done: int, total: int, most: int | None = None
 ) -> str:
-    """Many predictions as a table, below how far it is. most: how many rows are shown; all by default."""
+    """Many predictions as a table, with the progress. most: how many rows are shown; all by default."""
     values = {"rows": rows, "vocab": config["vocab"], "done": done, "total": total, "most": most}
     return render_template("predictions.html", task=of(config["task"]), **values)
 
 
 def about_html(config: Mapping[str, Any], folder: Path) -> str:
-    """The model card made readable, with its figures and, from the bundle's `folder`, photos of its mistakes.
+    """The model card, with photos of mistakes from the bundle's `folder`.
 
     Only photos whose hash was checked are opened. What an older bundle does not hold is left out.
     """

@@ -1,4 +1,4 @@
-"""Photos and heat maps as pictures inside a page, so that no page asks for a file.
+"""Photos and heat maps as data: URLs, so that a page needs no further files.
 
 photos_of([{"path": "a.jpg", "label": "cat", "prediction": "dog", "probability": 0.9}], view, side=176)
 """
@@ -19,13 +19,13 @@ from kit.tasks.text import percent
 from kit.views.view import View
 
 HEAT, QUALITY = 120, 80
-# Inferno's colours; where a map is low the image is dimmed, where it is high it glows.
+# The colours of Matplotlib's inferno; opacity rises from low to high values.
 RAMP = np.array([(0, 0, 4), (60, 15, 110), (150, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)], float)
-DIM, GLOW = 0.45, 0.8
+LEAST_OPACITY, MOST_OPACITY = 0.45, 0.8
 
 
 class Photo(NamedTuple):
-    """An image as a data: URL, its true label, what was predicted, how sure that was, and the name of its file."""
+    """An image as a data: URL, its true label, its prediction and the probability of that, and the name of its file."""
 
     source: str
     label: str
@@ -52,21 +52,21 @@ def photos_of(rows: Iterable[Mapping[str, Any]], view: View, side: int, resize: 
 
 
 def data_url(image: Image.Image, kind: str = "JPEG") -> str:
-    """An image inside the page: nothing of it stays on the server."""
+    """An image as a data: URL; nothing of it stays on the server."""
     stream = io.BytesIO()
     image.save(stream, kind, quality=QUALITY)
     return as_url(stream.getvalue(), kind)
 
 
 def as_url(data: bytes, kind: str) -> str:
-    """The bytes of a picture inside the page."""
+    """The bytes of an image file as a data: URL."""
     return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}"
 
 
 def heat_picture(values: np.ndarray) -> Image.Image | None:
-    """A class's map (h, w) as a picture to lay over the image, or None where nothing spoke for the class.
+    """A class's map (h, w) as a picture to lay over the image, or None where no part contributes to the class.
 
-    The brightest place is the one that spoke most for this class; two classes' brightness cannot be compared.
+    Each map is scaled to its own maximum: the brightness of two maps cannot be compared.
     """
     top = float(values.max())
     if not np.isfinite(top) or top <= 0:
@@ -75,5 +75,5 @@ def heat_picture(values: np.ndarray) -> Image.Image | None:
     level = np.clip(np.asarray(small.resize((HEAT, HEAT), Image.Resampling.BICUBIC)), 0, 1)
     stops = np.linspace(0, 1, len(RAMP))
     colours = [np.interp(level, stops, RAMP[:, channel]) for channel in range(3)]
-    alpha = 255 * (DIM + (GLOW - DIM) * level)
+    alpha = 255 * (LEAST_OPACITY + (MOST_OPACITY - LEAST_OPACITY) * level)
     return Image.fromarray(np.stack([*colours, alpha], 2).astype(np.uint8))

@@ -12,12 +12,12 @@ from markupsafe import Markup, escape
 
 
 def in_markdown(value: Any) -> Any:
-    """A value as Markdown that holds no HTML and does not end a cell of a table."""
+    """A value as Markdown, with < and | escaped: no HTML, and no end of a table's cell."""
     return value if isinstance(value, Markup) else str(value).replace("<", "&lt;").replace("|", r"\|")
 
 
 def with_code(text: str) -> Markup:
-    """A text in HTML whose `commands` are marked as code."""
+    """A text as HTML; what is between backticks becomes code."""
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
@@ -35,5 +35,5 @@ MARKDOWN.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
 
 
 def render_template(name: str, **values: Any) -> str:
-    """A template, filled in."""
+    """Fill in the template `name`: HTML by its ending, else Markdown."""
     return (HTML if name.endswith(".html") else MARKDOWN).get_template(name).render(values)

@@ -1,4 +1,4 @@
-"""report.html: one file about a run; it asks nothing of any network.
+"""report.html: one file about a run, with all pictures inside; it loads nothing from a network.
 
 write_report(Report(evaluation, ...), Path("report.html"))
 """
@@ -23,9 +23,11 @@ PHOTO, MOST_RIGHT, MOST_WRONG, MOST_BEHIND, MOST_WORST = 176, 3, 8, 300, 12
 
 @dataclass(frozen=True)
 class Report:
-    """What a report tells. chosen: as in recipe.json; overview, curves: PNG files, no curves of several trainings;
-    command: the one that makes the run again; notes: further lines about the result; findings: of the look before
-    training."""
+    """The contents of a report.
+
+    chosen: as in recipe.json. overview, curves: PNG files; no curves for several trainings. command: repeats the run.
+    findings: of the checks before training. notes: further lines about the result.
+    """
 
     result: Result
     recipe: Recipe
@@ -62,7 +64,7 @@ def render(report: Report) -> str:
 
 
 def _subtitle(recipe: Recipe, chosen: Mapping[str, Any]) -> str:
-    """The training in a few words."""
+    """The network, its weights and the epochs, in a few words."""
     start = "a random start" if recipe.weights == "none" else f"{recipe.weights} weights"
     epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
     folds = f", {chosen['folds']} folds" if chosen.get("folds") else ""
@@ -70,7 +72,7 @@ def _subtitle(recipe: Recipe, chosen: Mapping[str, Any]) -> str:
 
 
 def _behind(result: Result, view: View) -> dict[tuple[str, str], list[Photo]]:
-    """The photos of each cell of the confusion matrix, (true, predicted): the surest, wrong ones first, 300 in all."""
+    """The photos for each cell (true, predicted) of the confusion matrix, likeliest first; at most 300 in all."""
     shown, behind, left = {row.name for row in view.matrix.rows} if view.matrix else set(), {}, MOST_BEHIND
     cells = {cell: rows for cell, rows in result.predictions.groupby(["label", "prediction"]) if shown.issuperset(cell)}
     for label, prediction in sorted(cells, key=lambda cell: cell[0] == cell[1]):

@@ -1,8 +1,8 @@
-"""What a result says, as plain values: made from an evaluation or from a bundle's config.json, shown by templates.
+"""A result as plain values, made from an evaluation or from a bundle's config.json, for the templates to show.
 
 view_of(predictor.config).sentence()      # "Error rate: 5.4 % (95 % interval: 2.1 % to 13.1 %), measured on 74 ..."
 
-A bundle may come from a stranger, and an older one holds less: what is missing, or is no figure, is left out.
+A bundle may be older or come from an unknown source: what is missing, or not a number, is left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from kit.tasks import Task, of
 from kit.tasks.base import FIGURES, Figure, Scale, numbers_in
 from kit.tasks.text import percent
 
-MOST_CLASSES, MOST_PAIRS, MOST_NAMED = 25, 8, 12
+MAX_CLASSES, MOST_PAIRS, MOST_NAMED = 25, 8, 12
 CUT = {
     "crop": "the middle square of the image",
     "pad": "the whole image, with borders",
@@ -51,8 +51,11 @@ class Matrix(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """What a result says. measured: the images it was measured on; figures: the columns of `breakdown`, which has a row
-    for each class or number; confused: (true, predicted, times), most frequent first; facts and limits: of a bundle."""
+    """A result for templates.
+
+    measured: the images it was measured on. figures: the columns of `breakdown`, which has a row for each class or
+    number. confused: (true, predicted, times), most frequent first. facts, limits: of a bundle.
+    """
 
     task: Task
     vocab: list[str]
@@ -69,8 +72,10 @@ class View:
 
     def sentence(self) -> str:
         """The main figures with their 95 % intervals, in words and without a full stop."""
-        figures = [f"{one.name} {one.text(one.value)} (95 % interval: {one.text(one.low)} to {one.text(one.high)})"
-                   for one in self.scales]  # fmt: skip
+        figures = [
+            f"{one.name} {one.text(one.value)} (95 % interval: {one.text(one.low)} to {one.text(one.high)})"
+            for one in self.scales
+        ]
         start = f"{self.task.heading}: {', '.join(map(str.strip, figures))}, measured" if figures else "Measured"
         return f"{start} on {self.measured}"
 
@@ -119,16 +124,16 @@ def _matrix(config: Mapping[str, Any], breakdown: Mapping[str, Any]) -> Matrix |
 
 
 def confused_most(cells: Mapping[tuple[int, int], int], classes: int) -> list[int]:
-    """The classes that a matrix shows: all of them up to 25, and of more those of the most frequent confusions.
+    """The classes that the confusion matrix shows: up to 25 all, of more those of the most frequent confusions.
 
-    cells: how often class (true, predicted), by number, was found; what is missing counts as 0. Of many classes without
-    a confusion none is shown.
+    cells: the count of each (true, predicted), classes by number; a missing cell counts as 0. Of more than 25 classes
+    without any confusion none is shown.
     """
-    if classes <= MOST_CLASSES:
+    if classes <= MAX_CLASSES:
         return list(range(classes)) if cells else []
     shown: set[int] = set()
     for pair in sorted((pair for pair in cells if pair[0] != pair[1]), key=lambda pair: -cells[pair]):
-        if len(shown | set(pair)) <= MOST_CLASSES:
+        if len(shown | set(pair)) <= MAX_CLASSES:
             shown |= set(pair)
     return sorted(shown)
 
@@ -148,5 +153,5 @@ def _facts(config: Mapping[str, Any], task: Task, known: bool) -> dict[str, str]
 
 
 def _limits(config: Mapping[str, Any], task: Task) -> list[str]:
-    limits, flagged = [task.limit, ANEW, task.worth(config)], numbers_in(config.get("unknown"), "flagged")
+    limits, flagged = [task.limit, ANEW, task.reliability(config)], numbers_in(config.get("unknown"), "flagged")
     return limits + ([FLAGS.format(percent(flagged[0], 0))] if flagged else [])

@@ -124,7 +124,7 @@ def test_the_pictures_are_pictures(run, tmp_path):
 
 
 def test_telling_examples_are_the_surest_of_each_class_and_the_worst_mistake(made):
-    rows = made.telling(4)
+    rows = made.selection(4)
     assert len(rows) == 4
     assert rows["correct"].tolist() == [True, True, True, False]
     assert set(rows["label"][:3]) == set(VOCAB)

@@ -62,13 +62,13 @@ def test_examples_are_right_and_mistakes_are_wrong(several, numbers):
     assert several.examples(6)["correct"].all()
     assert not several.mistakes(6)["correct"].any()
     assert several.mistakes(1)["loss"].iloc[0] == several.predictions.loc[~several.predictions["correct"], "loss"].max()
-    assert len(several.telling(4)) == len(numbers.telling(4)) == 4
+    assert len(several.selection(4)) == len(numbers.selection(4)) == 4
     assert numbers.examples(5)["true_age"].is_monotonic_increasing
 
 
 def test_thresholds_change_what_is_said(several):
     low = MultiLabelEvaluation.from_probabilities(PATHS, several.truth, several.probabilities, VOCAB, [0.1, 0.5, 0.9])
-    assert (low.said == (several.probabilities >= [0.1, 0.5, 0.9])).all()
+    assert (low.predicted == (several.probabilities >= [0.1, 0.5, 0.9])).all()
     assert low.per_class["threshold"].tolist() == [0.1, 0.5, 0.9]
 
 

@@ -2,11 +2,13 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from kit.recipe import Recipe
 from kit.tasks import Prediction, Task, of
 from kit.tasks.text import TASKS
+from kit.tasks.training import training_of
 
 OUTPUTS = {"a": 0.25, "b": 0.75}
 CONFIG = {
@@ -66,7 +68,7 @@ def test_what_is_shown_of_a_prediction_has_each_class_or_number_once(task):
 def test_a_bundle_without_figures_can_be_described(task):
     assert task.breakdown(CONFIG) == {}
     assert task.scales(CONFIG) == []
-    assert task.worth(CONFIG)
+    assert task.reliability(CONFIG)
     assert task.breakdown_key in task.described(CONFIG)
 
 
@@ -82,11 +84,28 @@ def test_a_bundle_without_figures_can_be_described(task):
     ],
 )
 def test_probabilities_are_said_to_be_calibrated_where_they_are(config, said):
-    assert re.search(said, of("classification").worth(CONFIG | config))
+    assert re.search(said, of("classification").reliability(CONFIG | config))
 
 
 def test_thresholds_are_told_with_what_they_gain():
     fit = {"thresholds_fit": {"f1_after": 0.9, "f1_before": 0.8, "n": 74}}
-    assert "F1 is 0.900 (cross-fitted, n=74), with 0.5 for all 0.800" in of("multilabel").worth(CONFIG | fit)
+    assert "F1 is 0.900 (cross-fitted, n=74), with 0.5 for all 0.800" in of("multilabel").reliability(CONFIG | fit)
     same = CONFIG | {"thresholds": [0.5, 0.5]}
-    assert of("multilabel").worth(same) == "A class is predicted from a probability of 0.5 on."
+    assert of("multilabel").reliability(same) == "A class is predicted from a probability of 0.5 on."
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "targets", "outputs", "mistakes"),
+    [
+        ("classification", ["b", "a"], [1, 0], [[0.1, 0.2], [0.3, 0.4]], 1),
+        ("multilabel", ["a;b", ""], [[1, 1], [0, 0]], [[2, 3], [-1, 1]], 1),
+        ("regression", ["1;2", "3;4"], [[1, 2], [3, 4]], [[1, 2], [3, 5]], None),
+    ],
+)
+def test_labels_become_the_targets_of_a_head_whose_mistakes_are_counted(name, labels, targets, outputs, mistakes):
+    training = training_of(name)
+    found = training.targets(labels, ["a", "b"])
+    assert found.tolist() == targets
+    assert training.mistakes(np.array(outputs), found) == mistakes
+    assert training.ends(labels, None) == (([0.8, 1.8], [3.2, 4.2]) if name == "regression" else None)
+    assert training.names(()) == (["value"] if name == "regression" else [])

@@ -54,7 +54,7 @@ def test_where_nothing_in_the_picture_stands_out_no_heat_map_is_promised():
         assert ("Choose a class to see its heat map" in seen) is told
         assert ('class="strength"' in seen) is told
         assert ('type="radio"' in seen) is told
-        assert ("No part of the image speaks for the answer more than others" in seen) is not told
+        assert ("No part of the image contributes to the answer more than others" in seen) is not told
 
 
 def test_names_of_classes_and_files_are_text_and_never_html():
@@ -244,7 +244,7 @@ def test_the_page_says_each_number_large_where_it_lies_and_how_far_off_it_is():
     assert seen.count("on average") == 1
     assert "off by 10 on average" in seen
     assert seen.count('type="radio"') == 2
-    assert "Bright parts of the heat map speak for a higher number" in seen
+    assert "Bright parts of the heat map contribute to a higher number" in seen
 
 
 def test_a_single_number_has_nothing_to_choose_and_its_heat_map_all_the_same():
@@ -253,7 +253,7 @@ def test_a_single_number_has_nothing_to_choose_and_its_heat_map_all_the_same():
     seen = prediction_html(one, np.ones((1, 2, 2)), alone, PICTURE, 0.01)
     assert 'type="radio"' not in seen
     assert seen.count('class="heat"') == 1
-    assert "Bright parts of the heat map speak for a higher number" in seen
+    assert "Bright parts of the heat map contribute to a higher number" in seen
     assert "Within the range of the training images" in seen
 
 

@@ -1,9 +1,9 @@
-"""A photo in; the likeliest classes, all classes in it, or numbers out, with a heat map of what spoke for each.
+"""A page that predicts the class, classes or numbers of a photo, with a heat map for each.
 
     pip install -r requirements.txt && python app.py
 
-network.py computes them, and images.py opens photos as in training. `python smoke.py` starts this page and compares its
-answers with recorded ones.
+network.py runs the model, and images.py opens photos as in training. `python smoke.py` starts this page and compares
+its answers with recorded ones.
 """
 
 import re
@@ -20,7 +20,7 @@ from tasks import Prediction
 HERE = Path(__file__).parent
 TOP, PICTURE = 5, 480
 UNLIKE = "### This does not look like the training images\nDo not rely on the answer below."
-WHAT_SPOKE = f"Bright parts of the picture speak for {TASK.speaks_for}"
+HEAT_LABEL = f"Bright parts of the picture contribute to {TASK.heat_target}"
 CSS = ".prose table {display:block; overflow:auto; border:0} .prose table * {overflow-wrap:normal; word-break:normal}"
 RAMP = np.array([(0, 0, 4), (60, 15, 110), (150, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)], float)
 
@@ -56,7 +56,7 @@ def plain(name: str) -> str:
 
 
 def glow(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A picture (s, s, 3) with a heat map (h, w) over it, both uint8: dark where nothing spoke for the class."""
+    """A picture (s, s, 3) with a heat map (h, w) over it, both uint8: dark where the map is 0."""
     small = Image.fromarray((heat / max(heat.max(), 1e-12)).astype(np.float32))
     level = np.asarray(small.resize(picture.shape[:2], Image.Resampling.BICUBIC)).clip(0, 1)
     colours = np.stack([np.interp(level, np.linspace(0, 1, len(RAMP)), part) for part in RAMP.T], 2)
@@ -100,7 +100,7 @@ def build() -> gr.Blocks:
                 label = gr.Label(num_top_classes=TOP, label="Most likely classes", show_heading=False, visible=probable)
             with gr.Column():
                 seen = gr.Image(label="What the model saw", interactive=False, buttons=[])
-                chosen = gr.Radio(label=WHAT_SPOKE, visible=False)
+                chosen = gr.Radio(label=HEAT_LABEL, visible=False)
         with gr.Accordion("About this model", open=False):
             gr.Markdown((HERE / "README.md").read_text(encoding="utf-8").partition("\n---\n")[2])
         shown, private = [remark, label, seen, chosen], {"api_visibility": "private", "show_progress": "hidden"}

@@ -1,7 +1,7 @@
 """Does the classifier know what it does not know? Real photos of cats and dogs against other things. Run by hand.
 
-python tests/bench/unknown_images.py FOLDER --cifar CIFAR10     # photos in Oxford Pets' names; CIFAR10/test/CLASS/
-python tests/bench/unknown_images.py FOLDER --cifar CIFAR10 --seeds 1 --seeds 2
+python tests/bench/ood_images.py FOLDER --cifar CIFAR10     # photos in Oxford Pets' names; CIFAR10/test/CLASS/
+python tests/bench/ood_images.py FOLDER --cifar CIFAR10 --seeds 1 --seeds 2
 
 resnet18 from the bundled weights, 128 pixels: kit trains the head on average-pooled features, then all layers for 5
 epochs where a trial says that is better. AUROC: how often an unknown image scores higher than a validation image. The
@@ -24,7 +24,7 @@ from kit.bundle.engines import torch_engine
 from kit.cli.script import script
 from kit.data.images import open_image, prepare_image
 from kit.evaluate.calibration import calibrate
-from kit.evaluate.unknown import METHODS, fit
+from kit.evaluate.ood import fit
 from kit.intervals import wilson
 from kit.model.build import spec_of
 
@@ -108,9 +108,8 @@ def known_sets(valid: list[str], cifar: Path, count: int) -> dict[str, list]:
 def scorers(fitted: Outputs, labels: np.ndarray, valid: Outputs) -> dict:
     """Name -> (a function from Outputs to scores, the threshold or None)."""
     found = {}
-    for name in METHODS:
-        unknown = fit(fitted.features, labels, valid.features, name)
-        found[name] = (lambda images, unknown=unknown: unknown.scores(images.features), unknown.threshold[0])
+    detector = fit(fitted.features, labels, valid.features)
+    found["mahalanobis"] = (lambda images: detector.scores(images.features), detector.threshold[0])
     found["energy"] = (lambda images: -np.log(np.exp(images.logits.astype(np.float64)).sum(1)), None)
     found["max probability"] = (lambda images: -images.probabilities.max(1), None)
     return found

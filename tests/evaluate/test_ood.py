@@ -1,4 +1,4 @@
-"""Unknown images, on clouds of numbers: two known classes in 60 features, and things that lie elsewhere."""
+"""Out-of-distribution detection, on clouds of numbers: two known classes in 60 features and a third, unknown one."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kit.errors import BundleError
-from kit.evaluate.unknown import FEWEST_TRAIN, FEWEST_VALID, METHODS, OODDetector, fit, too_few
+from kit.evaluate.ood import FEWEST_TRAIN, FEWEST_VALID, OODDetector, fit, too_few
 
 F = 60
 CENTRES = np.abs(np.random.default_rng(99).normal(size=(3, F))) * 3
@@ -22,26 +22,23 @@ def known(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([cloud(0, n, seed), cloud(1, n, seed + 1000)]), np.repeat(["cat", "dog"], n)
 
 
-def fitted(train: int = 100, valid: int = 100, method: str = "mahalanobis") -> OODDetector:
-    return fit(*known(train, 1), known(valid, 2)[0], method)
+def fitted(train: int = 100, valid: int = 100) -> OODDetector:
+    return fit(*known(train, 1), known(valid, 2)[0])
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_another_thing_is_flagged_and_new_images_of_the_known_ones_are_not(method):
-    unknown = fitted(method=method)
+def test_another_thing_is_flagged_and_new_images_of_the_known_ones_are_not():
+    unknown = fitted()
     assert unknown.flags(cloud(2, 200, 3)).mean() > 0.99
     assert 0.01 < unknown.flags(known(1000, 4)[0]).mean() < 0.1
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_weak_signal_of_another_kind_is_no_less_unknown_than_a_strong_one(method):
-    unknown, other = fitted(method=method), cloud(2, 50, 3)
+def test_a_weak_signal_of_another_kind_is_no_less_unknown_than_a_strong_one():
+    unknown, other = fitted(), cloud(2, 50, 3)
     assert unknown.scores(other / 100) == pytest.approx(unknown.scores(other), rel=1e-4)
     assert unknown.flags(other / 100).all()
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_far_fewer_images_than_features_are_enough(method):
+def test_far_fewer_images_than_features_are_enough():
     rng = np.random.default_rng(0)
     centres = np.abs(rng.normal(size=(3, 1024))) * 2
 
@@ -49,7 +46,7 @@ def test_far_fewer_images_than_features_are_enough(method):
         return (centres[which] + rng.normal(size=(n, 1024))).astype(np.float32)
 
     train = np.concatenate([images(0, 10), images(1, 10)])
-    unknown = fit(train, np.repeat([0, 1], 10), np.concatenate([images(0, 10), images(1, 10)]), method)
+    unknown = fit(train, np.repeat([0, 1], 10), np.concatenate([images(0, 10), images(1, 10)]))
     assert unknown.flags(images(2, 50)).all()
     assert unknown.flags(np.concatenate([images(0, 50), images(1, 50)])).mean() < 0.2
 
@@ -85,10 +82,9 @@ def low_rank(which: int, n: int, features: int, seed: int, draw: int) -> np.ndar
     return (centres[which] + along + rng.normal(size=(n, features))).astype(np.float32)
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("images", "features"), [(120, 600), (600, 40)])
 def test_training_validation_and_new_images_are_flagged_equally_often_with_more_features_than_images_or_fewer(
-    images, features, method
+    images, features
 ):
     shares, separated = [], []
     for seed in range(8):
@@ -97,7 +93,7 @@ def test_training_validation_and_new_images_are_flagged_equally_often_with_more_
             for draw, n in enumerate((images, 100, 400))
         )
         far = low_rank(2, 100, features, seed, 6)
-        unknown = fit(train, np.repeat([0, 1], images // 2), valid, method)
+        unknown = fit(train, np.repeat([0, 1], images // 2), valid)
         shares.append([unknown.flags(known).mean() for known in (train, valid, new)])
         separated.append((unknown.scores(far)[:, None] > unknown.scores(new)).mean())
     # The 100 validation images leave 0.8 % of uncertainty in the mean of 8 thresholds; a training image lies nearer.
@@ -121,11 +117,10 @@ def test_too_few_images_give_none_and_the_reason():
 
 def test_images_that_are_all_alike_still_give_finite_scores():
     same = np.ones((12, F), np.float32)
-    for method in METHODS:
-        unknown = fit(same, np.zeros(12), same[:6], method)
-        assert np.isfinite(unknown.scores(cloud(2, 5, 3))).all()
-        assert unknown.flags(cloud(2, 5, 3)).all()
-        assert not unknown.flags(same).any()
+    unknown = fit(same, np.zeros(12), same[:6])
+    assert np.isfinite(unknown.scores(cloud(2, 5, 3))).all()
+    assert unknown.flags(cloud(2, 5, 3)).all()
+    assert not unknown.flags(same).any()
 
 
 def test_the_image_that_sets_the_threshold_is_not_flagged_by_rounding():
@@ -144,11 +139,10 @@ def test_features_of_nothing_score_and_those_that_are_no_numbers_are_flagged():
     assert unknown.scores(np.zeros((0, F), np.float32)).shape == (0,)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_what_was_stored_scores_the_same(method, tmp_path):
+def test_what_was_stored_scores_the_same(tmp_path):
     from safetensors.numpy import load_file, save_file
 
-    unknown = fitted(method=method)
+    unknown = fitted()
     save_file(unknown.arrays(), tmp_path / "unknown.safetensors")
     again = OODDetector.from_arrays(load_file(tmp_path / "unknown.safetensors"))
     images = np.concatenate([known(50, 5)[0], cloud(2, 50, 5)])
@@ -156,11 +150,10 @@ def test_what_was_stored_scores_the_same(method, tmp_path):
     assert np.array_equal(again.flags(images), unknown.flags(images))
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("features", [512, 4096])
-def test_what_is_stored_stays_small(method, features):
+def test_what_is_stored_stays_small(features):
     images = np.abs(np.random.default_rng(0).normal(size=(600, features))).astype(np.float32)
-    unknown = fit(images[:500], np.arange(500) % 7, images[500:], method)
+    unknown = fit(images[:500], np.arange(500) % 7, images[500:])
     assert sum(array.nbytes for array in unknown.arrays().values()) < 1.1e6
     assert {array.dtype for array in unknown.arrays().values()} == {np.dtype(np.float32)}
 
@@ -187,7 +180,7 @@ def test_stored_arrays_that_are_not_as_they_should_be_are_refused_by_name(field,
         del arrays[field]
     with pytest.raises(BundleError) as caught:
         OODDetector.from_arrays(arrays)
-    assert caught.value.problem == f"what tells unknown images: {text}"
+    assert caught.value.problem == f"the out-of-distribution detector: {text}"
 
 
 def test_shapes_and_values_that_do_not_fit_are_refused():
@@ -198,13 +191,11 @@ def test_shapes_and_values_that_do_not_fit_are_refused():
         fit(train, labels[:-1], train)
     with pytest.raises(ValueError, match="not finite: training diverged"):
         fit(train * np.nan, labels, train)
-    with pytest.raises(ValueError, match="method='euclid'; expected one of: mahalanobis, neighbours"):
-        fit(train, labels, train, "euclid")
     with pytest.raises(ValueError, match=r"features of shape \(60,\); expected \(n, 60\)"):
         fitted().scores(train[0])
 
 
 def test_neither_torch_nor_fastai_nor_pandas_is_needed():
-    code = "import sys, kit.evaluate.unknown, kit.evaluate.calibration; print(*sys.modules)"
+    code = "import sys, kit.evaluate.ood, kit.evaluate.calibration; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "fastai", "pandas", "PIL", "sklearn"} & set(loaded)

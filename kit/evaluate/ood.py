@@ -1,46 +1,39 @@
-"""Knowing what it does not know: whether an image is like the training images, judged by the network's features.
+"""Out-of-distribution detection: whether an image is like the training images, by the features of the network.
 
-unknown = fit(train_features, train_labels, valid_features); unknown.flags(features)      # True: not like them
+detector = fit(train_features, train_labels, valid_features); detector.flags(features)      # True: not like them
 
-Two methods, one scoring rule, the distance to the nearest points in a projected space: `mahalanobis`, to the nearest
-class mean, and `neighbours`, to the fifth nearest training image. Features are first scaled to length 1: unknown things
-excite a network weakly, and would otherwise lie amid the known ones. Fitting and scoring need numpy alone.
+The score is the Mahalanobis distance to the nearest class mean in a randomly projected space. Features are first scaled
+to length 1: other things often give small features, which would otherwise lie between those of the training images.
+Fitting and scoring need NumPy alone, but for fewer than 19 validation images.
 
-The projection is random, and the validation images alone set the threshold: training images lie nearer, above all where
-all layers were trained on them. Principal axes, used before, fit few images so closely that these lay further out than
-new ones. Flagged, and AUROC of held-out photos against other things, before -> now: EfficientNet-Lite0's ImageNet
-weights as they are, average-pooled (1,280 features), Oxford Pets photos, means of 10 seeds. Training and AUROC: 296
-photos, 74 set the threshold; new: 74 photos seen by neither, 222 and 74 for the rest. By chance, new varies by 3 %:
+The validation images alone set the threshold, because training images lie nearer to the class means, above all where
+all layers were trained. The projection is random: principal axes fit few images so closely that new images lie further
+out. Measured with EfficientNet-Lite0's ImageNet weights, average-pooled (1,280 features), and Oxford Pets photos, means
+of 10 seeds: share of training photos (296) and new photos (74) that are flagged, and AUROC of held-out photos against
+other things. By chance, the share of new photos varies by 3 %:
 
-| method      | labels       | training         | new            | CIFAR-10 vehicles | drawings       | noise          |
-|-------------|--------------|------------------|----------------|-------------------|----------------|----------------|
-| mahalanobis | cat or dog   | 45.3 % -> 1.3 %  | 3.8 % -> 4.6 % | 0.957 -> 1.000    | 0.688 -> 0.992 | 0.445 -> 1.000 |
-| mahalanobis | 37 breeds    | 16.0 % -> 0.0 %  | 3.0 % -> 3.6 % | 0.998 -> 1.000    | 0.977 -> 0.995 | 0.981 -> 1.000 |
-| neighbours  | any          | 29.2 % -> 2.6 %  | 3.4 % -> 3.2 % | 0.964 -> 0.998    | 0.931 -> 0.976 | 0.989 -> 1.000 |
+| labels       | training | new   | CIFAR-10 vehicles | drawings | noise |
+|--------------|----------|-------|-------------------|----------|-------|
+| cat or dog   | 1.3 %    | 4.6 % | 1.000             | 0.992    | 1.000 |
+| 37 breeds    | 0.0 %    | 3.6 % | 1.000             | 0.995    | 1.000 |
 
-Maximum and average pooling together (2,560 features), cat or dog: training 26.1 -> 2.0 %, new 4.6 -> 2.8 %, vehicles
-0.575 -> 1.000. Of 8 photos of a breed, each draws its class mean near: hence the 0 %. The constants were chosen among
-some 50 variants on these very sets, so AUROC flatters.
+The constants were chosen among some 50 variants on these images, so the AUROC is optimistic.
 
-The bundled weights of resnet18, of 32-pixel photos, tell far less. Trained by kit at 128 pixels, cat or dog, 512
-average-pooled features, seeds 42, 1 and 7, mean and range (tests/bench/unknown_images.py remakes these AUROC):
+The bundled weights of resnet18, trained on 32-pixel photos, detect far less. Trained by kit at 128 pixels, cat or dog,
+512 average-pooled features, seeds 42, 1 and 7, mean and range of AUROC (tests/bench/ood_images.py computes them again):
 
 | method          | CIFAR-10 vehicles   | drawn digits        | noise               |
 |-----------------|---------------------|---------------------|---------------------|
 | mahalanobis     | 0.928 (0.895-0.951) | 0.443 (0.369-0.531) | 0.866 (0.771-1.000) |
-| neighbours      | 0.941 (0.840-0.993) | 0.539 (0.469-0.594) | 0.938 (0.871-1.000) |
 | max probability | 0.713 (0.666-0.785) | 0.797 (0.725-0.879) | 0.155 (0.113-0.219) |
 
-Energy orders the images of two opposite logits just as max probability does. Seed 42 trained all layers, the others the
-head alone. Principal axes were slightly better here: 0.932, 0.459, 0.900. At the threshold mahalanobis flags 38 %
-of the vehicles, 0.2 % of the digits, 0.9 % of the training photos, and 1.4 and 3.6 % of the validation photos made soft
-at 48 and 32 pixels: an image that is not flagged is not therefore known.
+At the threshold it flags 38 % of the vehicles and 0.2 % of the digits: an image that is not flagged may still be unlike
+the training images.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import ceil
-from statistics import NormalDist
 
 import numpy as np
 
@@ -52,17 +45,16 @@ FEWEST_TRAIN, FEWEST_VALID = 10, 5
 MOST_NUMBERS = 262_144
 ROUNDNESS = 20
 LEAST_SPREAD = 0.05
-NEAREST = 5
 ROUNDING = 1e-6
 TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class OODDetector:
-    """What was fitted, float32: mean (f,), projection (f, d), points (m, d), nearest (1,), threshold (1,).
+    """A fitted detector, all float32: mean (f,), projection (f, d), points (m, d), nearest (1,), threshold (1,).
 
-    An image's score is the distance of its projected features to the `nearest`-th nearest of the points; above the
-    threshold it is flagged as not like the training images.
+    The score of an image is the distance of its projected features to the `nearest`-th nearest of the points. An image
+    whose score is above the threshold is flagged.
     """
 
     mean: np.ndarray
@@ -74,7 +66,7 @@ class OODDetector:
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Features (n, f) -> distances (n,), float64; the larger, the less like the training images.
 
-        Raises `ValueError` for features of another shape; where they are not finite, nor is the score.
+        The score of features that are not finite is not finite. Raises `ValueError` for features of another shape.
         """
         features = np.asarray(features)
         if features.ndim != 2 or features.shape[1] != len(self.mean):
@@ -83,16 +75,16 @@ class OODDetector:
         return np.sort(_distances(projected, self.points), axis=1)[:, int(self.nearest[0]) - 1]
 
     def flags(self, features: np.ndarray) -> np.ndarray:
-        """Features (n, f) -> whether each image is unlike the training images, bool (n,); so is what is not finite."""
+        """Features (n, f) -> bool (n,): True where the score is above the threshold or not finite."""
         return ~(self.scores(features) <= self.threshold[0])
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that scoring needs, by field, as float32: for a safetensors file of at most about 1 MB."""
+        """The fields by name, for a safetensors file of at most about 1 MB."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "OODDetector":
-        """What `arrays` gave. Raises `BundleError` that names the field that is missing or not as it should be."""
+        """The inverse of `arrays`. Raises `BundleError` for a field that is missing, unknown or not valid."""
         names = [field.name for field in fields(cls)]
         for name in {*names, *arrays}:
             if name not in names or name not in arrays:
@@ -101,31 +93,27 @@ class OODDetector:
         return cls(**{name: arrays[name] for name in names})
 
 
-def fit(
-    train_features: np.ndarray, train_labels: np.ndarray, valid_features: np.ndarray, method: str = "mahalanobis"
-) -> OODDetector | None:
-    """Learn what the training images look like to the network; None where `too_few` says why not.
+def fit(train_features: np.ndarray, train_labels: np.ndarray, valid_features: np.ndarray) -> OODDetector | None:
+    """Fit a detector; None where there are too few images (see `too_few`).
 
-    train_features: (n, f), of the training images as they are, not augmented; train_labels: (n,), any kind;
+    train_features: (n, f), of the training images without augmentation; train_labels: (n,), of any type;
     valid_features: (m, f), which set the threshold: about 5 % of images like them are flagged.
-    method: mahalanobis or neighbours. Raises `ValueError` for shapes that do not fit, or features that are not finite.
+    Raises `ValueError` for shapes that do not fit, or features that are not finite.
     """
     train, valid, labels = np.asarray(train_features), np.asarray(valid_features), np.asarray(train_labels)
     _check_features(train, labels, valid)
-    if method not in METHODS:
-        raise ValueError(f"method={method!r}; expected one of: {', '.join(METHODS)}")
     if too_few(len(train), len(valid)):
         return None
     # In C order: safetensors writes the memory as it lies, and would read another matrix back.
-    learned = [np.asarray(part, np.float32, order="C") for part in METHODS[method](_directions(train), labels)]
-    scores = OODDetector(*learned, threshold=np.zeros(1, np.float32)).scores(valid)
-    # The next number up: rounded down, the threshold would flag the very image that sets it.
+    fitted = [np.asarray(part, np.float32, order="C") for part in _class_means(_directions(train), labels)]
+    scores = OODDetector(*fitted, threshold=np.zeros(1, np.float32)).scores(valid)
+    # The next float32 above: rounded down, the threshold would flag the image that sets it.
     threshold = np.nextafter(np.array([_threshold(scores)], np.float32), np.float32(np.inf))
-    return OODDetector(*learned, threshold=threshold)
+    return OODDetector(*fitted, threshold=threshold)
 
 
 def too_few(train: int, valid: int) -> str | None:
-    """Why so many training and validation images cannot tell what is unknown, in words; None where they can."""
+    """Why so few training or validation images are not enough to fit a detector; None where they are enough."""
     for count, least, what in ((train, FEWEST_TRAIN, "training"), (valid, FEWEST_VALID, "validation")):
         if count < least:
             return f"{count} {what} images are too few to know what is unlike them; it takes {least}"
@@ -136,8 +124,8 @@ def _class_means(directions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
     """Mean, projection, points and nearest of the Mahalanobis distance to the nearest class mean.
 
     Source: Lee, Lee, Lee, Shin, A simple unified framework for detecting out-of-distribution samples, NeurIPS 2018.
-    Every feature is divided by its own spread, the covariance within the classes is drawn towards a sphere, and the
-    result is projected at random, which preserves distances.
+    Features are divided by their standard deviation, the covariance within the classes is shrunk towards a multiple of
+    the identity, and the result is projected at random, which preserves distances.
     """
     mean, spread = directions.mean(0), directions.std(0)
     spread = np.maximum(spread, LEAST_SPREAD * spread.mean() + ROUNDING)
@@ -147,22 +135,6 @@ def _class_means(directions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
     axes = _random_axes(len(mean), MOST_NUMBERS // (len(mean) + len(means)))
     whitening = _whitened(axes, standard - means[which])
     return mean, whitening / spread[:, None], means @ whitening, np.ones(1)
-
-
-def _training_images(directions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Mean, projection, points and nearest of the distance to the fifth nearest training image.
-
-    Source: Sun, Ming, Zhu, Li, Out-of-distribution detection with deep nearest neighbors, ICML 2022. Projected at
-    random, and of many images an even sample, so that it stays small.
-    """
-    mean = directions.mean(0)
-    axes = _random_axes(len(mean), MOST_NUMBERS // 2 // len(mean))
-    most = MOST_NUMBERS // 2 // axes.shape[1]
-    rows = np.unique(np.linspace(0, len(directions) - 1, min(most, len(directions))).astype(int))
-    return mean, axes, (directions[rows] - mean) @ axes, np.array([min(NEAREST, len(rows))])
-
-
-METHODS = {"mahalanobis": _class_means, "neighbours": _training_images}
 
 
 def _directions(features: np.ndarray) -> np.ndarray:
@@ -187,19 +159,19 @@ def _random_axes(features: int, most: int) -> np.ndarray:
 
 
 def _whitened(axes: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-    """The inverse root (f, f) of the residuals' covariance, drawn towards a sphere, times the axes (f, d).
+    """The inverse square root (f, f) of the residuals' covariance, shrunk towards the identity, times the axes (f, d).
 
-    The sphere has the same mean variance. The more features there are for each image, the larger its share: the
-    covariance of few images describes them better than it describes new ones.
+    The identity is scaled to the same mean variance. The more features there are for each image, the larger its share:
+    the covariance of few images fits them better than it fits new ones.
     """
     count, features = residuals.shape
     _, roots, vectors = np.linalg.svd(residuals, full_matrices=False)
     variances = roots**2 / count
     share = ROUNDNESS * features / (ROUNDNESS * features + count)
-    sphere = share * (variances.sum() / features + ROUNDING)
-    # Off the residuals' span only the sphere is left, so that no (f, f) matrix is needed.
-    along = np.sqrt(sphere / ((1 - share) * variances + sphere)) - 1
-    return (axes + vectors.T @ (along[:, None] * (vectors @ axes))) / np.sqrt(sphere)
+    isotropic = share * (variances.sum() / features + ROUNDING)
+    # Outside the residuals' span only the identity is left, so that no (f, f) matrix is needed.
+    along = np.sqrt(isotropic / ((1 - share) * variances + isotropic)) - 1
+    return (axes + vectors.T @ (along[:, None] * (vectors @ axes))) / np.sqrt(isotropic)
 
 
 def _distances(rows: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -212,23 +184,19 @@ def _distances(rows: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _threshold(scores: np.ndarray) -> float:
     """The score that an image like the validation images exceeds with a probability of at most 5 %.
 
-    From 19 images on, the ceil(0.95 (n + 1))-th smallest, which promises just that (Vovk, Gammerman, Shafer,
-    Algorithmic learning in a random world, 2005). For fewer there is none: the upper end of Student's prediction
-    interval of the logarithms, and at least the largest score.
+    From 19 images on, the ceil(0.95 (n + 1))-th smallest, which guarantees that (Vovk, Gammerman, Shafer,
+    Algorithmic learning in a random world, 2005). For fewer images: the upper end of Student's prediction interval of
+    the logarithms, and at least the largest score.
     """
     scores = np.maximum(scores, ROUNDING)
     rank = ceil(KNOWN_SHARE * (len(scores) + 1))
     if rank <= len(scores):
         return float(np.sort(scores)[rank - 1])
+    from scipy.stats import t as student
+
     logs = np.log(scores)
-    width = _student(len(scores) - 1) * logs.std(ddof=1) * np.sqrt(1 + 1 / len(scores))
+    width = student.ppf(KNOWN_SHARE, len(scores) - 1) * logs.std(ddof=1) * np.sqrt(1 + 1 / len(scores))
     return float(max(scores.max(), np.exp(logs.mean() + width)))
-
-
-def _student(freedom: int) -> float:
-    """The 95 % quantile of Student's t, by Fisher's expansion: within 1 % from 4 degrees of freedom on."""
-    z = NormalDist().inv_cdf(KNOWN_SHARE)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def _check_features(train: np.ndarray, labels: np.ndarray, valid: np.ndarray) -> None:
@@ -260,4 +228,4 @@ def _check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _refuse(field: str, what: str) -> None:
-    raise BundleError(f"what tells unknown images: field {field} {what}", fix=GET_ANOTHER)
+    raise BundleError(f"the out-of-distribution detector: field {field} {what}", fix=GET_ANOTHER)
