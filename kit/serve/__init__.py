@@ -1,4 +1,4 @@
-"""A page and a REST API for a bundle, on one port, behind one guard."""
+"""A page and a REST API for a bundle, on one port, behind one security middleware."""
 
 import lazy_loader
 

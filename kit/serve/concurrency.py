@@ -1,10 +1,10 @@
-"""How many requests are served at once: some at work, some waiting, a 503 for the rest.
+"""Limit the number of concurrent requests: some are computed, some wait in a queue, the rest get a 503.
 
 capacity, pool = Capacity(12), ThreadPoolExecutor(2)
-with capacity.slot(): rows = await unless_disconnected(request, work_in(pool))
+with capacity.slot(): rows = await unless_disconnected(request, predict_in(pool, predictor, images))
 
-The thread pool decodes and computes images one by one, in the order in which they were submitted, for the page and for
-REST together. A request of many images therefore does not keep the others waiting.
+One thread pool decodes and computes the images of the page and of the REST API one by one, in the order in which they
+were submitted. A request with many images submits a few at a time, so that it does not block other requests.
 """
 
 import asyncio
@@ -23,19 +23,19 @@ Result = TypeVar("Result")
 
 
 class Capacity:
-    """At most `limit` requests at once. elsewhere: counts those that something else has admitted."""
+    """At most `limit` concurrent requests. elsewhere: returns how many are admitted by other code (Gradio's queue)."""
 
     def __init__(self, limit: int, elsewhere: Callable[[], int] = lambda: 0):
         self.limit, self.elsewhere, self.own = limit, elsewhere, 0
 
     @property
     def used(self) -> int:
-        """How many requests are admitted now."""
+        """The number of requests that are being computed or wait."""
         return self.own + self.elsewhere()
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Hold one of the places. Raises `RequestError` at once where none is free."""
+        """Hold a slot while the `with` block runs. Raises `RequestError` (503) immediately if no slot is free."""
         if self.used >= self.limit:
             again = {"Retry-After": "1"}
             raise RequestError(503, "too many requests at once", fix="try again in a moment", headers=again)
@@ -47,7 +47,7 @@ class Capacity:
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled where the client leaves first. Raises `ClientDisconnect` then."""
+    """Return the result of `work`. If the client disconnects first, cancel it and raise `ClientDisconnect`."""
 
     async def disconnected() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -65,7 +65,8 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result
 
 
 def in_pool(predictor: Predictor, pool: Executor) -> Predictor:
-    """The same predictor, which decodes and computes each image in the pool and waits for it. Not for use inside it."""
+    """A copy of the predictor that decodes and computes each image in the pool. A thread of the pool must not use it:
+    it would wait for itself."""
 
     def submitted(function: Callable) -> Callable:
         return lambda *values: pool.submit(function, *values).result()

@@ -21,18 +21,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from kit.serve.responses import State
 
 # Together with the files that requests open, fewer than the 1,024 that a process may usually have open.
-CONNECTIONS, SPARE = 600, 100
+MAX_CONNECTIONS, SPARE = 600, 100
 GRACE_SECONDS, DRAIN_SECONDS = 10, 1.0
 IDLE_SECONDS = 5.0
 UNREAD_SECONDS = 30.0
 
 
 class Protocol(H11Protocol):
-    """A connection that is closed when it is idle, or sends a request's head too slowly, for one to two times
-    `IDLE_SECONDS`, and dropped when the client does not read its answer for `UNREAD_SECONDS`."""
+    """An HTTP/1.1 connection with time limits. It is closed after one to two times `IDLE_SECONDS` without a complete
+    request head, and (on Linux) after `UNREAD_SECONDS` in which the client reads nothing of the response."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Begin to watch a new connection."""
+        """Set the time limits of a new connection, and abort it if too many are open."""
         super().connection_made(transport)
         if len(self.connections) > self.config.limit_concurrency + SPARE:
             transport.abort()
@@ -53,7 +53,7 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server of one app. announce: called in a thread when it listens."""
+    """A uvicorn server with graceful shutdown. announce: called in a thread when the server listens."""
 
     def __init__(self, app: ASGIApp, state: State, announce: Callable[[], None]):
         config = uvicorn.Config(
@@ -65,31 +65,31 @@ class Server(uvicorn.Server):
             # With X-Forwarded-For, a client could choose the address under which its wrong passwords are counted.
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=CONNECTIONS,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         super().__init__(config)
         self.state, self.announce, self.exit_at = state, announce, float("inf")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then announce it."""
+        """Start listening, set `state.ready` and call `announce`."""
         await super().startup(sockets)
         self.state.ready = True
         # In a daemon thread: opening a tunnel may take long, and must not delay a shutdown.
         threading.Thread(target=self.announce, daemon=True).start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the shutdown at the first signal, and end at once at the second."""
+        """Begin the shutdown at the first signal; exit immediately at the second."""
         if not self.state.ready:
             self.should_exit = self.force_exit = True
         self.state.ready = False
         self.exit_at = time.monotonic() + (DRAIN_SECONDS if sig == signal.SIGTERM else 0.0)
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to shut down now."""
+        """Return whether to shut down now; uvicorn calls this ten times a second."""
         return await super().on_tick(counter) or time.monotonic() >= self.exit_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the page's heartbeats, which never end by themselves, and finish the requests in flight."""
+        """End the heartbeat streams, which clients keep open, then finish the requests in flight."""
         self.state.stopping.set()
         await super().shutdown(sockets)

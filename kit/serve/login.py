@@ -2,7 +2,7 @@
 
 login = Login("anna", password); app.include_router(login.routes())
 
-The password is kept as a hash, sessions as random tokens in memory: a restart signs everybody out.
+The password is kept as a hash and sessions as random tokens in memory; a restart ends all sessions.
 """
 
 import base64
@@ -21,13 +21,17 @@ from kit.serve.responses import RequestError
 
 ATTEMPTS, WINDOW = 10, 60.0
 SESSION_SECONDS = 12 * 3600
-LONGEST_FORM = 10_000
+MAX_FORM_BYTES = 10_000
 REALM = 'Basic realm="kit", charset="UTF-8"'
 TEMPLATES = Jinja2Templates(Path(__file__).parent)
 
 
 class Login:
-    """One user with one password. cookie: the session cookie's name (cookies are shared by all ports of a host)."""
+    """One user with one password.
+
+    cookie: the name of the session cookie. It should differ from port to port, because browsers send the cookies of a
+    host to all its ports. clock: a function that returns seconds.
+    """
 
     def __init__(self, user: str, password: str, cookie: str = "kit_session", clock: Callable = time.monotonic):
         self.expected, self.cookie, self.clock = _digest(user, password), cookie, clock
@@ -35,7 +39,7 @@ class Login:
         self.failures: dict[str, list[float]] = {}
 
     def check(self, request: Request) -> None:
-        """Raise `RequestError` unless the request carries a session or the password."""
+        """Raise `RequestError` unless the request has a valid session cookie or HTTP Basic credentials."""
         if self.sessions.get(self._token(request), 0.0) > self.clock():
             return
         kind, _, credentials = request.headers.get("authorization", "").partition(" ")
@@ -45,14 +49,17 @@ class Login:
         path = request.scope["path"]
         if request.method == "GET" and path == "/" and _is_browser(request):
             raise RequestError(303, "sign in first", fix="open /login", headers={"Location": "/login"})
-        # A browser that is asked for Basic authentication opens a window of its own, even for background requests.
+        # For this header, browsers open a login window, even for background requests of the page.
         headers = {"WWW-Authenticate": REALM} if path.startswith("/v1/") else None
         raise RequestError(
             401, "sign in first", fix="open /login, or send user and password (HTTP Basic)", headers=headers
         )
 
     def attempt(self, user: str, password: str, client: str) -> None:
-        """Raise `RequestError` where the password is wrong, or this client has guessed wrong too often."""
+        """Raise `RequestError`: 401 for a wrong password, 429 after `ATTEMPTS` of them within `WINDOW` seconds.
+
+        client: the IP address, of which the attempts are counted.
+        """
         now = self.clock()
         recent = [then for then in self.failures.get(client, []) if then > now - WINDOW]
         if len(recent) >= ATTEMPTS:
@@ -65,7 +72,7 @@ class Login:
             raise RequestError(401, "wrong user or password", fix="try again", headers={"WWW-Authenticate": REALM})
 
     def open_session(self) -> str:
-        """A new session's token."""
+        """Start a session and return its token; delete expired ones."""
         now, token = self.clock(), secrets.token_urlsafe(32)
         self.sessions = {known: end for known, end in self.sessions.items() if end > now}
         self.sessions[token] = now + SESSION_SECONDS
@@ -81,7 +88,7 @@ class Login:
         return found[1] if found else ""
 
     def routes(self) -> APIRouter:
-        """/login and /logout."""
+        """The routes /login and /logout."""
         router = APIRouter(include_in_schema=False)
 
         @router.get("/login")
@@ -90,7 +97,7 @@ class Login:
 
         @router.post("/login")
         async def enter(request: Request) -> Response:
-            if len(await request.body()) > LONGEST_FORM:
+            if len(await request.body()) > MAX_FORM_BYTES:
                 raise RequestError(413, "no name or password is that long", fix="send username and password")
             given = await request.form(max_files=0, max_fields=5)
             try:
@@ -101,7 +108,7 @@ class Login:
                 context = {"problem": f"{error.problem}: {error.fix}"}
                 return TEMPLATES.TemplateResponse(request, "login.html", context, error.status)
             response = RedirectResponse("/", 303) if _is_browser(request) else JSONResponse({"success": True})
-            # A browser returns a secure cookie by https only: over plain http nobody could stay signed in with one.
+            # Browsers do not send a secure cookie over plain http, as used on a local network.
             flags = {"httponly": True, "samesite": "strict", "secure": request.url.scheme == "https"}
             response.set_cookie(self.cookie, self.open_session(), SESSION_SECONDS, **flags)
             return response

@@ -1,9 +1,9 @@
-"""The ASGI middleware that every request passes first, the page's and REST's: host, origin, login, size and duration.
+"""ASGI middleware for all requests: checks host, origin and login, and limits the size and duration of the body.
 
 app = SecurityMiddleware(app, hosts=Hosts({"127.0.0.1"}), login=None, max_upload=10**7, patience=10.0, state=State())
 
-Starlette and uvicorn limit neither the size of a body nor its duration. Starlette's TrustedHostMiddleware knows no "any
-IP address", takes no further name later on (a tunnel's), and does not say how to allow one.
+Starlette and uvicorn do not limit bodies. Starlette's TrustedHostMiddleware can allow neither all IP addresses nor a
+host that becomes known later (a tunnel's), and its error does not say how to allow a host.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ HEADERS = {
 
 @dataclass
 class Hosts:
-    """The names by which this server may be called.
+    """The host names that requests may use for this server.
 
-    any_address: whether any IP address is one, as for a server that listens on all of them: DNS rebinding needs a name.
-    tunnels: the names of https tunnels to this server.
+    any_address: whether any IP address is allowed, for a server that listens on all interfaces. (DNS rebinding attacks
+    need a host name.) tunnels: host names of https tunnels to this server.
     """
 
     names: set[str]
@@ -49,12 +49,12 @@ class Hosts:
     tunnels: set[str] = field(default_factory=set)
 
     def allows(self, host: str) -> bool:
-        """host: as in the Host header, with or without a port."""
+        """Whether the value of a Host header, with or without a port, is allowed."""
         name = _hostname(host)
         return name in self.names or name in self.tunnels or (self.any_address and _is_address(name))
 
     def is_tunnel(self, host: str) -> bool:
-        """Whether a request with this Host header came through a tunnel."""
+        """Whether the value of a Host header is that of a tunnel."""
         return _hostname(host) in self.tunnels
 
 
@@ -71,9 +71,9 @@ def _is_address(name: str) -> bool:
 
 
 class Body:
-    """A request's body as it arrives. Raises `RequestError` where it grows too large or comes too slowly.
+    """The body of a request, with limits: `max_upload` bytes, `patience` seconds of silence, and a total time.
 
-    complete: whether all of it has arrived. left: whether the client has gone.
+    complete: whether the whole body has been received. left: whether the client has disconnected.
     """
 
     def __init__(self, receive: Receive, max_upload: int, patience: float):
@@ -82,7 +82,7 @@ class Body:
         self.deadline = time.monotonic() + WHOLE_BODY_SECONDS
 
     async def receive(self) -> Message:
-        """The next ASGI message."""
+        """The next ASGI message. Raises `RequestError`: 413 if the body is too large, 408 if it is too slow."""
         wait = None if self.complete else min(self.patience, self.deadline - time.monotonic())
         try:
             async with asyncio.timeout(wait):
@@ -98,7 +98,7 @@ class Body:
         return message
 
     async def discard(self) -> None:
-        """Let the client go on sending for a while: cut off in the middle of its body, it never reads the answer."""
+        """Drop the rest of the body for a while: many clients send all of it before they read a response."""
         with suppress(TimeoutError):
             async with asyncio.timeout(DISCARD_SECONDS):
                 while (await self.channel()).get("more_body", False):
@@ -106,15 +106,16 @@ class Body:
 
 
 def too_large(limit: int) -> RequestError:
-    """The error for a body over the limit."""
+    """The error (413) for a body of more than `limit` bytes."""
     fix = "send smaller images, or fewer at a time; the server's limit: --max-upload"
     return RequestError(413, f"more than {limit:,} bytes", fix=fix)
 
 
 class SecurityMiddleware:
-    """Checks a request before it reaches the app, limits its body, and adds security headers to the response.
+    """Check each request before the app gets it, limit its body, and add security headers to the response.
 
-    Every exception ends here: a `RequestError` becomes its response, any other one a number that is also in the log.
+    All exceptions are handled here: a `RequestError` becomes its response; for any other exception, the response has an
+    error number that is also in the log.
     """
 
     def __init__(
@@ -134,14 +135,14 @@ class SecurityMiddleware:
                 await self._refuse(error, request, body, send)
 
     async def _serve(self, request: Request, body: Body, send: Send) -> RequestError | None:
-        """Pass the request on to the app. The error that is still to be sent, if any."""
+        """Call the app. Returns the error that the client still has to be sent, if any."""
         status = 0
 
         async def respond(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            if status != 500:  # Starlette and Gradio respond so to an exception, and then raise it again.
+            if status != 500:  # Starlette and Gradio send a 500 for an exception, then raise it again.
                 await self._send(message, send)
 
         try:
@@ -163,7 +164,7 @@ class SecurityMiddleware:
             self.state.answers[message["status"]] += 1
             headers = MutableHeaders(scope=message)
             headers.update(HEADERS)
-            if not self.state.ready:  # A connection that is kept would be closed under a client's next request.
+            if not self.state.ready:  # During shutdown, the client's next request must use a new connection.
                 headers["connection"] = "close"
         await send(message)
 
@@ -177,10 +178,10 @@ class SecurityMiddleware:
         await send({"type": "http.response.body", "body": b""})
 
     def _request(self, scope: Scope) -> Request:
-        """The request with its scheme and client as they are at the other end of a proxy or tunnel.
+        """The request with the scheme and client as seen from outside of a proxy or tunnel.
 
-        https: through a tunnel, or where the browser or a proxy says so; a client that lies affects only itself. All
-        that come through a tunnel are one client: nothing reliable tells them apart.
+        The scheme is https for a tunnel, or if a header of the browser or proxy says so; spoofing these headers affects
+        only the sender. All requests through a tunnel count as one client, as nothing reliable distinguishes them.
         """
         headers = Headers(scope=scope)
         tunnel = self.hosts.is_tunnel(headers.get("host", ""))
@@ -190,15 +191,15 @@ class SecurityMiddleware:
         return Request({**scope, "scheme": scheme, "client": client})
 
     def _check(self, request: Request) -> None:
-        """Raise `RequestError` for a request that need not even be read."""
+        """Raise `RequestError` for a request that is refused by its headers alone."""
         headers = request.headers
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self.hosts.allows(host):
-            fix = "call it by the address it printed, or start it with --allow-host NAME"
-            raise RequestError(421, "this server has another name", fix=fix)
+            fix = "use the address that the server printed, or start it with --allow-host NAME"
+            raise RequestError(421, f"this server does not accept the host name {host[:100]!r}", fix=fix)
         foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
         if foreign or (headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"):
-            raise RequestError(403, "another page may not use this server", fix="open this server's own page")
+            raise RequestError(403, "requests from another origin are refused", fix="open this server's own page")
         if int(headers.get("content-length", 0)) > self.max_upload:
             raise too_large(self.max_upload)
         if self.login and request.scope["path"] not in WITHOUT_LOGIN:

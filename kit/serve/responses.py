@@ -1,4 +1,4 @@
-"""Errors as HTTP responses: what is wrong and how to mend it, or a number to look for in the log.
+"""Errors as HTTP responses: the problem and its fix, or for an unexpected error a number to look up in the log.
 
 raise RequestError(422, "no images", fix="send one")
 """
@@ -20,7 +20,7 @@ LOG = logging.getLogger("kit.serve")
 
 
 class RequestError(KitError):
-    """A request that is not served: the HTTP `status`, what is wrong, what to do about it, and further headers."""
+    """A refused request: the HTTP `status`, the problem, its fix, and further response headers."""
 
     def __init__(self, status: int, problem: str, *, fix: str, headers: Mapping[str, str] | None = None):
         super().__init__(problem, fix=fix)
@@ -28,25 +28,25 @@ class RequestError(KitError):
 
     @property
     def response(self) -> JSONResponse:
-        """The error as JSON."""
+        """The error as a JSON response with the fields error and fix."""
         return JSONResponse({"error": self.problem, "fix": self.fix}, self.status, self.headers)
 
 
 def internal_error(error: BaseException) -> RequestError:
-    """Log an unforeseen error under a number. The client is told the number and nothing else."""
+    """Log an unexpected error with a random number, and return the error for the client, which has only the number."""
     number = secrets.token_hex(4)
     LOG.error("error %s", number, exc_info=error)
     return RequestError(500, f"something went wrong (number {number})", fix="tell the server's owner this number")
 
 
 async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-    """FastAPI's own errors, such as an unknown route, in the same form."""
+    """FastAPI's exception handler for its own errors, such as an unknown route."""
     return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
 
 @dataclass
 class State:
-    """What the server is doing: whether it takes requests, whether it is stopping, and counters for /metrics."""
+    """The server's state: whether it accepts requests, whether it is stopping, and counters for /metrics."""
 
     ready: bool = False
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,9 +1,9 @@
-"""REST: images in, JSON out.
+"""The REST API: images in, predictions as JSON out.
 
     curl -F image=@cat.jpg http://127.0.0.1:7860/v1/predict
 
 POST /v1/predict takes one or several images: as multipart files of any field name, as JSON {"images": ["<base64>"]},
-or one image as the body itself (Content-Type: image/...). GET /v1/model says what the model is.
+or one image as the body itself (Content-Type: image/...). GET /v1/model describes the model.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from kit.serve.responses import RequestError, State
 from kit.serve.uploads import read_form
 from kit.tasks import Prediction, of
 
-MOST_IMAGES, AT_ONCE = 64, 4
+MAX_IMAGES, AT_ONCE = 64, 4
 SCHEMA = {
     "requestBody": {
         "required": True,
@@ -43,16 +43,16 @@ SCHEMA = {
         },
     }
 }
-HOW = 'send files (multipart), or JSON {"images": ["<base64>", ...]}, or one image as the body'
+USAGE = 'send files (multipart), or JSON {"images": ["<base64>", ...]}, or one image as the body'
 
 
 def routes(predictor: Predictor, capacity: Capacity, pool: Executor, state: State, metrics: bool = False) -> APIRouter:
-    """The API's routes; /metrics among them where `metrics`."""
+    """The API's routes. metrics: whether /metrics is among them."""
     router = APIRouter()
 
     @router.post("/v1/predict", openapi_extra=SCHEMA)
     async def predict(request: Request) -> JSONResponse:
-        """Predict one image or several; a bad one is a row with its error, and alone it is a 422."""
+        """Predict one or several images. A bad image is a row with an error; if all are bad, the status is 422."""
         images = await read_images(request)
         begun = time.perf_counter()
         with capacity.slot():
@@ -66,19 +66,19 @@ def routes(predictor: Predictor, capacity: Capacity, pool: Executor, state: Stat
 
     @router.get("/v1/model")
     def model() -> dict[str, Any]:
-        """What the model is, what it was trained on, and how good it is."""
+        """The model's architecture, classes, training data and metrics."""
         return describe(predictor.config)
 
     @router.head("/v2/health/live", include_in_schema=False)
     @router.get("/v2/health/live")
     def live() -> dict[str, bool]:
-        """The process answers."""
+        """Whether the process responds."""
         return {"live": True}
 
     @router.head("/v2/health/ready", include_in_schema=False)
     @router.get("/v2/health/ready")
     def ready() -> JSONResponse:
-        """Whether new requests are welcome: not while it stops."""
+        """Whether new requests are accepted; 503 during shutdown."""
         return JSONResponse({"ready": state.ready}, 200 if state.ready else 503)
 
     if metrics:
@@ -89,7 +89,7 @@ def routes(predictor: Predictor, capacity: Capacity, pool: Executor, state: Stat
 
 
 async def predict_in(pool: Executor, predictor: Predictor, images: list[bytes]) -> list[Prediction]:
-    """A prediction for each image, a few at a time: the images of other requests come between."""
+    """Predict images in the pool, `AT_ONCE` at a time, so that other requests get their turn."""
     run, found = asyncio.get_running_loop().run_in_executor, []
     for start in range(0, len(images), AT_ONCE):
         several = [run(pool, predictor.predict, data) for data in images[start : start + AT_ONCE]]
@@ -98,18 +98,18 @@ async def predict_in(pool: Executor, predictor: Predictor, images: list[bytes]) 
 
 
 def row(name: str, one: Prediction, task: str) -> dict[str, Any]:
-    """One prediction as JSON values. What it says depends on the task:
+    """A prediction as JSON values. The fields depend on the task:
 
     classification: label, probability, probabilities (likeliest first), and plain, those before calibration.
-    multilabel: labels (those predicted, likeliest first; None with an error), and probabilities, each for itself.
-    regression: numbers by name. All: unlike (whether it does not look like the training images, None where the bundle
-    cannot tell), and error.
+    multilabel: labels (those predicted, likeliest first; None with an error), and the probability of each class.
+    regression: numbers by name. All: unlike (whether the image is unlike the training images; None if the bundle has
+    no detector), and error.
     """
     return {"name": name} | of(task).json(one)
 
 
 async def read_images(request: Request) -> list[tuple[str, bytes]]:
-    """The name and the bytes of each image of a request. Raises `RequestError` that says what is wrong with it."""
+    """The name and the bytes of each image of a request. Raises `RequestError` for an invalid request."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         images = await _from_form(request)
@@ -118,18 +118,18 @@ async def read_images(request: Request) -> list[tuple[str, bytes]]:
     elif kind.startswith("image/") or kind == "application/octet-stream":
         images = [("", await request.body())]
     else:
-        raise RequestError(415, f"Content-Type {kind or 'missing'!r}", fix=HOW)
+        raise RequestError(415, f"Content-Type {kind or 'missing'!r}", fix=USAGE)
     _check_count(len(images))
     return images
 
 
 def _check_count(count: int) -> None:
-    if not 1 <= count <= MOST_IMAGES:
-        raise RequestError(422, f"{count} images; 1 to {MOST_IMAGES} were expected", fix=HOW)
+    if not 1 <= count <= MAX_IMAGES:
+        raise RequestError(422, f"{count} images; 1 to {MAX_IMAGES} were expected", fix=USAGE)
 
 
 async def _from_form(request: Request) -> list[tuple[str, bytes]]:
-    form, images = await read_form(request, MOST_IMAGES, HOW), []
+    form, images = await read_form(request, MAX_IMAGES, USAGE), []
     for field, value in form.multi_items():
         if not isinstance(value, UploadFile) or not value.filename:
             raise RequestError(422, f"field {field!r} is not a file with a name", fix="curl -F image=@cat.jpg ...")
@@ -142,16 +142,16 @@ def _from_json(body: bytes) -> list[tuple[str, bytes]]:
     try:
         given = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise RequestError(400, "the body is not JSON", fix=HOW) from error
+        raise RequestError(400, "the body is not JSON", fix=USAGE) from error
     texts = given.get("images") if isinstance(given, dict) else None
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise RequestError(422, "images is not a list of texts", fix=HOW)
+        raise RequestError(422, "images is not a list of texts", fix=USAGE)
     _check_count(len(texts))
     return [("", _decode(text, place)) for place, text in enumerate(texts)]
 
 
 def _decode(text: str, place: int) -> bytes:
-    """base64, and nothing that merely names an image: no path, no URL, no data: URL."""
+    """Decode base64. Paths, URLs and data: URLs are refused."""
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
@@ -161,9 +161,9 @@ def _decode(text: str, place: int) -> bytes:
 
 
 def describe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a bundle's config says of the model, without anything of the machine it was made on.
+    """A description of the model from a bundle's config, without paths of the machine that it was trained on.
 
-    The figure of the task, with its n and 95 % interval, stands under its own name: error_rate, f1 or r2.
+    The main metric of the task (error_rate, f1 or r2) is given with n and its 95 % interval.
     """
     metrics, data, task = config["metrics"], config["data"], of(config["task"])
     return {
@@ -179,7 +179,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def exposition(state: State, capacity: Capacity) -> str:
-    """The counters in Prometheus's text format."""
+    """The counters in the text format of Prometheus."""
     lines = ["# TYPE kit_answers_total counter"]
     lines += [f'kit_answers_total{{status="{status}"}} {count}' for status, count in sorted(state.answers.items())]
     lines += ["# TYPE kit_images_total counter"]

@@ -1,8 +1,8 @@
-"""`kit serve`: the page and the API in one process on one port, with a line when it is ready and a graceful shutdown.
+"""`kit serve`: the page and the REST API in one process, on one port.
 
 run("runs/pets", Settings(port=7860))
 
-Binding comes first, so that a taken port is said at once; the model loads while Gradio is imported.
+The port is bound first, so that a port in use is reported at once. The model is loaded while Gradio is imported.
 """
 
 import logging
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kit.bundle.predictor import Predictor
 
 QUEUE = 10
-# Gradio asks nobody, and does not compute statistics of all events again after each (it would import pandas for that).
+# No requests to Gradio's servers; no statistics of all events after each event, for which Gradio imports pandas.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",
@@ -45,10 +45,15 @@ QUIET = {
 class Settings:
     """How a bundle is served.
 
-    auth and password: the user who may sign in; none: everybody may. allow_host: further names of this server.
-    share: a public address by Gradio's tunnel. public: everybody may, and that is meant. max_upload: bytes of a
-    request. concurrency: predictions at once. metrics, docs: whether /metrics and /v1/docs answer. patience: seconds
-    that a request may be silent while it arrives.
+    host, port: the address to listen on; port 0 takes a free one.
+    auth, password: the user who may log in; without them, no login is needed.
+    allow_host: further host names that requests may use for this server.
+    share: whether to open a public address by Gradio's tunnel.
+    public: confirms that `share` or another host than this machine is meant without a login.
+    max_upload: the largest request body in bytes. concurrency: how many predictions run at the same time.
+    metrics, docs: whether /metrics and /v1/docs exist.
+    patience: seconds after which a request that sends nothing is closed.
+    engine, device: as of `kit.bundle.load`.
     """
 
     host: str = "127.0.0.1"
@@ -68,7 +73,7 @@ class Settings:
 
     def __post_init__(self):
         if self.auth and not self.password:
-            raise KitError("a login without a password", fix="type one when asked, or set KIT_PASSWORD")
+            raise KitError("the login has no password", fix="enter one when asked, or set KIT_PASSWORD")
         if not (self.auth or self.public):
             if self.share:
                 raise KitError("--share opens this page to everybody", fix="--auth USER, or --public if you mean it")
@@ -78,14 +83,14 @@ class Settings:
 
     @property
     def hosts(self) -> Hosts:
-        """The names that a request may call this server by."""
+        """The host names that requests may use for this server."""
         everywhere = self.host in ("0.0.0.0", "::")
         own = {socket.gethostname().lower()} if everywhere else {self.host.lower()}
         return Hosts({*LOOPBACK, *own, *(name.lower() for name in self.allow_host)}, any_address=everywhere)
 
 
 def run(bundle: str | Path, settings: Settings | None = None) -> None:
-    """Serve a bundle or a run folder until SIGTERM or Ctrl-C. Raises `KitError` before it listens, or never."""
+    """Serve a bundle or a run folder until SIGTERM or Ctrl-C. Raises `KitError` if it cannot start."""
     begun, settings = time.perf_counter(), settings or Settings()
     log_to_stderr()
     with bind(settings.host, settings.port) as listener, private_cache() as cache:
@@ -105,7 +110,7 @@ def run(bundle: str | Path, settings: Settings | None = None) -> None:
 
 
 def load(bundle: str | Path, settings: Settings) -> "Predictor":
-    """The bundle's predictor, after a first prediction: the first visitor does not wait for it."""
+    """Load the bundle's predictor and make a first prediction, which is slower than later ones."""
     from kit.bundle.read import load as load_bundle
 
     predictor = load_bundle(bundle, settings.device, settings.engine)
@@ -117,7 +122,7 @@ def load(bundle: str | Path, settings: Settings) -> "Predictor":
 def build(
     predictor: "Predictor", settings: Settings, state: State, hosts: Hosts, cache: Path, port: int = 7860
 ) -> SecurityMiddleware:
-    """The ASGI app: the API, the login, the page, and the middleware before all of them."""
+    """The ASGI app: the REST API, the login and the page, behind the middleware. cache: the folder for uploads."""
     from fastapi import FastAPI
 
     from kit.serve import rest, uploads, webpage
@@ -144,7 +149,7 @@ def build(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens at the address. Raises `KitError` where it cannot."""
+    """A listening socket. Raises `KitError` if the address cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
@@ -154,9 +159,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def private_cache() -> Iterator[Path]:
-    """A folder for uploads that only this user can read, deleted when the server stops; Gradio is told to use it.
+    """A temporary folder for uploads that only this user can read, set as Gradio's cache.
 
-    Gradio's other settings in the environment could override what kit sets; they are removed meanwhile.
+    Other GRADIO_ variables are removed from the environment meanwhile: they could override kit's settings.
     """
     cache = Path(tempfile.mkdtemp(prefix="kit-serve-")).resolve()
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("GRADIO_") or name in QUIET}
@@ -171,7 +176,7 @@ def private_cache() -> Iterator[Path]:
 
 
 def announce(address: str, begun: float, settings: Settings, hosts: Hosts) -> None:
-    """Say where it is ready; and open the tunnel, where one is wanted."""
+    """Print the address, then open the tunnel if there is to be one, and print its address."""
     print(f"ready: {address} (after {time.perf_counter() - begun:.1f} s; stop with Ctrl-C)", flush=True)
     if settings.share:
         from kit.serve.gradio_internals import open_tunnel
@@ -187,9 +192,9 @@ def announce(address: str, begun: float, settings: Settings, hosts: Hosts) -> No
 
 
 def log_to_stderr() -> None:
-    """The numbers that clients are told lead to lines here. What anybody can cause by a malformed request does not."""
-    for talkative in ("uvicorn.error", "python_multipart"):
-        logging.getLogger(talkative).setLevel(logging.ERROR)
+    """Log errors of the server to stderr. Warnings that any malformed request causes are not logged."""
+    for name in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if not LOG.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

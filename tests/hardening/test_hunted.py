@@ -162,7 +162,7 @@ def test_chunks_that_are_malformed_or_cut_off_are_refused_and_fill_no_log(server
     [
         (421, "/v1/predict", {"Host": "evil.example"}),
         (403, "/v1/predict", {"Origin": "https://evil.example"}),
-        (404, "/nothing", {}),
+        (401, "/nothing", {}),
         (401, "/gradio_api/upload", {}),
         (401, "/v1/predict", {}),
     ],
@@ -247,7 +247,7 @@ def test_requests_that_come_at_once_on_one_connection_are_answered_in_turn(serve
 
 
 def test_visitors_who_never_fetch_their_answer_are_forgotten(predictor, photo, monkeypatch):
-    monkeypatch.setattr(gradio_internals, "SESSIONS", 5)
+    monkeypatch.setattr(gradio_internals, "MAX_SESSIONS", 5)
     with served(predictor) as server:
         path, queue = stored(server.port, "a.png", photo), server.gradio.queue
         for number in range(30):

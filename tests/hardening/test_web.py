@@ -430,7 +430,7 @@ def test_18_clients_that_ask_and_never_read_the_answer_are_cut_off(predictor, ph
 
 
 def test_18_more_connections_than_the_server_holds_are_closed_at_once(predictor, photo, monkeypatch):
-    monkeypatch.setattr(http_server, "CONNECTIONS", 20)
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 20)
     monkeypatch.setattr(http_server, "SPARE", 10)
     with served(predictor) as server:
         held = [socket.create_connection(("127.0.0.1", server.port), timeout=15) for _ in range(30)]
@@ -446,7 +446,7 @@ def test_18_more_connections_than_the_server_holds_are_closed_at_once(predictor,
 
 
 def test_18_the_pages_streams_may_not_take_all_connections(predictor, photo, monkeypatch):
-    monkeypatch.setattr(gradio_internals, "STREAMS", 5)
+    monkeypatch.setattr(gradio_internals, "MAX_STREAMS", 5)
     with served(predictor) as server:
         beat = b"GET /gradio_api/heartbeat/s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         hearts = []
@@ -505,7 +505,7 @@ def test_19_the_events_of_visitors_who_leave_are_dropped(predictor, photo):
 
 
 def test_19_a_visitor_who_leaves_while_many_images_are_predicted_ends_that(predictor, photo, monkeypatch):
-    monkeypatch.setattr(webpage, "TELL_SECONDS", 0)
+    monkeypatch.setattr(webpage, "UPDATE_SECONDS", 0)
     steps, done = threading.Semaphore(3), []
 
     def engine(pixels):

@@ -16,7 +16,7 @@ def zipped(tmp_path, *members):
 
 
 def test_a_zip_is_read_member_by_member_and_what_is_wrong_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "MOST_BYTES_EACH", 1000)
+    monkeypatch.setattr(archive, "MAX_MEMBER_BYTES", 1000)
     members = [
         ("a/one.jpg", b"one"),
         ("../out.jpg", b"x"),
@@ -62,13 +62,13 @@ def test_a_zip_of_countless_files_is_refused_before_its_contents_are_read(tmp_pa
     assert archive.count(path) == 1
     path.write_bytes(contents_alone(3000))
     rows = list(archive.images(path))
-    assert len(rows) == archive.MOST_MEMBERS + 1 == archive.count(path)
+    assert len(rows) == archive.MAX_MEMBERS + 1 == archive.count(path)
     assert rows[-1] == ("many.zip", "3,000 files; the first 2,000 were read")
     assert all(isinstance(data, archive.Refused) for _, data in rows)
 
 
 def test_a_zip_bomb_fills_neither_memory_nor_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "MOST_BYTES_EACH", 100_000)
+    monkeypatch.setattr(archive, "MAX_MEMBER_BYTES", 100_000)
     stream = io.BytesIO(bytes(50_000_000))
     path = zipped(tmp_path, *((f"{number}.jpg", stream.getvalue()) for number in range(3)))
     assert [len(data) < 100 for _, data in archive.images(path)] == [True] * 3

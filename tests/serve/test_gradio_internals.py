@@ -14,9 +14,9 @@ from starlette.routing import Match
 
 from kit.errors import KitError
 from kit.serve.concurrency import Capacity
-from kit.serve.gradio_internals import CANCEL, JOIN, PRIVATE, ROUTES, RUN, TESTED, GradioGuard, check_gradio
+from kit.serve.gradio_internals import CANCEL, JOIN, PRIVATE, ROUTES, RUN, TESTED_VERSION, GradioGuard, check_gradio
 from kit.serve.responses import RequestError, State
-from kit.serve.uploads import FILES, MOST_FILES
+from kit.serve.uploads import FILES, MAX_FILES
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_gradio_that_lacks_something_is_refused_by_name_with_the_version_to_in
         KitError, match=f"gradio {gradio.__version__} has no App.stop_event, which kit serve uses"
     ) as caught:
         check_gradio(SimpleNamespace())
-    assert f"gradio=={TESTED}" in caught.value.fix
+    assert f"gradio=={TESTED_VERSION}" in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_address_that_is_not_the_uploaded_files_is_refused(guard, stored, url
         (IMAGE, {"url": "http://127.0.0.1/"}, "0.path: Field required"),
         (MANY, "text", "0: Input should be a valid list"),
         (MANY, [{"path": "a"}, 1], "0.0: Value error, the file was not uploaded here"),
-        (MANY, [{"path": "a"}] * (MOST_FILES + 1), "0"),
+        (MANY, [{"path": "a"}] * (MAX_FILES + 1), "0"),
     ],
 )
 def test_a_value_that_is_no_upload_is_refused_with_its_place(guard, function, value, problem):

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from kit.errors import KitError
-from kit.serve.login import ATTEMPTS, LONGEST_FORM, SESSION_SECONDS, WINDOW, Login
+from kit.serve.login import ATTEMPTS, MAX_FORM_BYTES, SESSION_SECONDS, WINDOW, Login
 from kit.serve.middleware import Hosts, SecurityMiddleware
 from kit.serve.responses import RequestError, State
 from kit.serve.server import Settings
@@ -95,8 +95,8 @@ def test_who_asks_from_where_is_checked_before_anything_is_read(headers, status)
 @pytest.mark.parametrize(
     "headers, words",
     [
-        ({"host": "evil.example"}, b"this server has another name"),
-        ({"origin": "https://evil.example"}, b"another page may not use this server"),
+        ({"host": "evil.example"}, b"this server does not accept the host name 'evil.example'"),
+        ({"origin": "https://evil.example"}, b"requests from another origin are refused"),
     ],
 )
 def test_who_is_refused_is_told_why(headers, words):
@@ -276,7 +276,7 @@ def test_a_session_ends_after_a_while():
 
 def test_a_form_longer_than_any_password_is_not_parsed():
     client, _ = signed_in(Login("anna", "secret"))
-    answer = client.post("/login", content=b"x" * (LONGEST_FORM + 1))
+    answer = client.post("/login", content=b"x" * (MAX_FORM_BYTES + 1))
     assert (answer.status_code, answer.json()["error"]) == (413, "no name or password is that long")
 
 
@@ -334,7 +334,7 @@ def test_those_who_guess_through_the_tunnel_lock_out_nobody_else():
     [
         ({"share": True}, "--share opens this page to everybody"),
         ({"host": "0.0.0.0"}, "--host 0.0.0.0 opens this page to other machines"),
-        ({"auth": "anna"}, "a login without a password"),
+        ({"auth": "anna"}, "the login has no password"),
     ],
 )
 def test_settings_that_would_open_the_page_unmeant_are_refused(given, problem):

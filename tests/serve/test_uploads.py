@@ -38,7 +38,7 @@ def test_an_upload_comes_back_as_it_was_and_is_told_of_so_that_it_is_deleted_lat
 
 
 def test_a_disk_that_is_nearly_full_takes_nothing_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(uploads, "FREE_BYTES", 10**18)
+    monkeypatch.setattr(uploads, "MIN_FREE_BYTES", 10**18)
     with pytest.raises(RequestError, match="this server's disk is nearly full") as caught:
         asyncio.run(store(UploadFile(None, filename="a.png"), tmp_path))
     assert caught.value.status == 507

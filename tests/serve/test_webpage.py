@@ -132,7 +132,7 @@ def test_the_csv_has_a_column_a_class_and_no_formula(predictor, files, tmp_path)
 
 
 def test_many_tell_how_far_they_are_and_give_the_csv_at_the_end(predictor, files, monkeypatch):
-    monkeypatch.setattr(webpage, "TELL_SECONDS", 0)
+    monkeypatch.setattr(webpage, "UPDATE_SECONDS", 0)
     seen = list(webpage.predict_many(predictor, files))
     assert "0 of 5 done" in seen[0][0]
     assert "1 of 5 done" in seen[1][0]
