@@ -60,7 +60,7 @@ MAX_PHOTOS = 6
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What config.json says of the data: how many images trained and validated, the rule that gave the labels, and the
+    """The description of the data in config.json: numbers of training and validation images, the label rule, and the
     SHA-256 of each training image, where they are known."""
 
     train: int

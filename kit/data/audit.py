@@ -14,6 +14,7 @@ from kit.data.label_stats import Finding, about_classes, about_numbers, class_co
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
 from kit.intervals import too_few
+from kit.tasks import of
 from kit.tasks.text import CLASSIFICATION, shown
 
 FEW_STEPS = 10
@@ -151,6 +152,6 @@ def _about_size(table: pd.DataFrame, batch: int | None, task: str) -> list[Findi
         findings.append(Finding("warning", f"{text}, and more --epochs"))
     if not held:
         findings.append(Finding("error", "no validation image: the error cannot be measured"))
-    elif small := too_few(held, task):
+    elif small := too_few(held, is_rate=of(task).is_rate):
         findings.append(Finding("warning", small, of_validation=True))
     return findings

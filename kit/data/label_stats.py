@@ -1,4 +1,4 @@
-"""How many images each class has, or what the numbers are, and what of it would make training fail or mislead.
+"""Statistics of labels: images of each class or ranges of numbers, and findings about problems for training.
 
 class_counts(table, "multilabel")                # {"cat": {"train": 40, "valid": 10}, ...}
 """
@@ -19,8 +19,8 @@ FAR = 6.0
 
 @dataclass(frozen=True)
 class Finding:
-    """Something worth knowing: an "error" (training would fail or mislead), a "warning", or a "note"; and whether it is
-    about which images validate, and so means nothing where all do in turn."""
+    """A finding of the check. severity: "error" (training is refused), "warning" or "note". of_validation: that it is
+    about the validation split, and so does not apply to cross-validation."""
 
     severity: str
     text: str
@@ -28,7 +28,7 @@ class Finding:
 
 
 def class_counts(table: pd.DataFrame, task: str) -> dict[str, dict[str, int]]:
-    """The images of each class on each side of the split; an image of several classes counts in each of them."""
+    """The number of images of each class in each split; an image with several classes counts in each of them."""
     rows = table[["label", "split"]]
     rows = rows.assign(label=rows["label"].map(training_of(task).classes)).explode("label").dropna()
     return {
@@ -53,7 +53,7 @@ def numbers(table: pd.DataFrame) -> np.ndarray:
 
 
 def about_classes(table: pd.DataFrame, classes: dict[str, dict[str, int]], task: str) -> list[Finding]:
-    """What is odd about the classes."""
+    """Findings about classes: too few, missing in a split, imbalanced, or with names that differ only in case."""
     findings, training = [], training_of(task)
     if len(classes) < training.fewest_classes:
         findings.append(Finding("error", f"one class only ({', '.join(classes)}): there is nothing to distinguish"))
@@ -75,7 +75,7 @@ def about_classes(table: pd.DataFrame, classes: dict[str, dict[str, int]], task:
 
 
 def about_numbers(table: pd.DataFrame) -> list[Finding]:
-    """What is odd about the numbers of regression: all alike, far out, or beyond those of training."""
+    """Findings about numbers: constant in training, outliers, or in validation outside the range of training."""
     if not table.attrs.get("names"):
         return []
     findings, values = [], numbers(table)

@@ -67,7 +67,7 @@ class TrainingLoss(Callback):
 def training_loss(learn: Learner, recipe: Recipe) -> Callable | None:
     """The recipe's training loss, or None where that is the learner's own.
 
-    `RecipeError` for a learner with another loss than its task's: it cannot be told what smoothing means there.
+    Raises `RecipeError` for a learner with another loss than its task's, to which these settings do not apply.
     """
     if not recipe.label_smoothing and recipe.class_weights == "none":
         return None

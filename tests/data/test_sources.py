@@ -176,3 +176,9 @@ def test_the_table_tells_which_rules_were_followed(shapes, tmp_path):
     csv = csv_of(tmp_path, "path,label,split\ncircle/00.png,a,train\nsquare/00.png,b,valid\n")
     table = data.table(shapes, labels=csv)
     assert (table.attrs["split"], table.attrs["label"]) == ("given", "table")
+
+
+@pytest.mark.parametrize(("old", "new"), [("told", "table_args"), ("travel", "trace_sample")])
+def test_a_renamed_function_still_works_and_warns(old, new):
+    with pytest.warns(DeprecationWarning, match=f"kit.data.{old} is now kit.data.{new}"):
+        assert getattr(data, old) is getattr(data, new)
