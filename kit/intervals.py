@@ -132,7 +132,7 @@ def pairs_needed(found: Comparison, power: float = 0.8) -> int | None:
     return ceil((Z * sqrt(share) + z_power * sqrt(share - gap * gap)) ** 2 / gap**2)
 
 
-def too_few(n: int, is_rate: bool = True) -> str | None:
+def too_few(n: int, *, is_rate: bool = True) -> str | None:
     """A warning that `n` validation images are too few, or None where they are enough.
 
     37 are enough: from there on Wilson's 95 % interval at a measured error rate of 10 % is at most 20 points wide.

@@ -72,6 +72,13 @@ def test_the_head_of_either_is_learned_from_features(kind, request, shapes):
     assert history.chosen["layers"]["trial"] is not None
 
 
+def test_few_validation_images_are_no_matter_of_error_rates(multi, numbers):
+    for run in (multi, numbers):
+        texts = [finding.text for finding in data.check(run.table).findings]
+        assert any("leave much open: read the interval" in text for text in texts)
+        assert not any("error rate" in text for text in texts)
+
+
 def test_the_dataloaders_are_fastais_with_a_one_and_a_zero_for_each_class(multi):
     dls = multi.learner.dls
     images, targets = dls.one_batch()

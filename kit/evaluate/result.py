@@ -120,7 +120,7 @@ class Result(ABC):
 
     def remarks(self) -> list[str]:
         """A warning where there are too few images to rely on the figures."""
-        small = too_few(self.n, of(self.task).is_rate)
+        small = too_few(self.n, is_rate=of(self.task).is_rate)
         return [f"note: {small}"] if small else []
 
 
