@@ -97,11 +97,9 @@ def cross_validate(
     folder = check_creatable(Path(out) if out else free_name(source, recipe))
     table = checked_table(source, recipe)
     tables = fold_tables(table, folds, recipe)
-    from kit.model.build import choose_architecture  # imports torch: after the checks above
-
     new_folder(folder)
     block = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms)
-    chosen = replace(recipe, arch=choose_architecture(recipe.arch, recipe.weights).full_name)
+    chosen = replace(recipe, arch=model.choose_architecture(recipe.arch, recipe.weights).full_name)
     runs = []
     for number, part in enumerate(tables, 1):
         train.seed_everything(recipe.seed)

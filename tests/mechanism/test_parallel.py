@@ -33,14 +33,14 @@ def network(norm=False, seed=0):
     return Sequential(first, *([BatchNorm(8)] if norm else []), ReLU(), last).to(torch.float64)
 
 
-def split_head(net, x, y, workers=WORKERS):
+def parts_of(net, x, y, workers=WORKERS):
     return [gradients(net, SoftmaxCrossEntropy(), *part) for part in shards(x, y, workers)]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 8, 24])
 def test_the_mean_of_the_workers_gradients_is_the_big_batchs_gradient(workers):
     x, y = batch()
-    mean = all_reduce_mean(split_head(network(), x, y, workers))
+    mean = all_reduce_mean(parts_of(network(), x, y, workers))
     assert relative_distance(mean, gradients(network(), SoftmaxCrossEntropy(), x, y)) < 1e-14
 
 
@@ -57,7 +57,7 @@ def test_with_numbers_that_need_no_rounding_it_is_equal_in_every_bit():
 
 def test_unequal_parts_must_be_weighted_by_their_size():
     x, y = batch(25)
-    big, parts = gradients(network(), SoftmaxCrossEntropy(), x, y), split_head(network(), x, y, 3)
+    big, parts = gradients(network(), SoftmaxCrossEntropy(), x, y), parts_of(network(), x, y, 3)
     sizes = [len(part) for part, _ in shards(x, y, 3)]
     assert sizes == [9, 8, 8]
     assert relative_distance(all_reduce_mean(parts, sizes), big) < 1e-14
@@ -167,7 +167,7 @@ def by_hand(norm, n):
 @pytest.mark.parametrize("name", CASES)
 def test_simulated_workers_do_what_distributed_data_parallel_does_with_two_processes(distributed, name):
     norm, n = CASES[name]
-    first = all_reduce_mean(split_head(network(norm), *batch(n)))
+    first = all_reduce_mean(parts_of(network(norm), *batch(n)))
     for process in distributed[name]:
         assert relative_distance(process["gradients"][0], first) < 1e-14
         assert relative_distance(process["weights"], by_hand(norm, n)) < 1e-13

@@ -83,8 +83,8 @@ def fastai_run(dls, model, splitter, opt_func, cbs=(), precision=None, keep=lamb
     same_seeds(dls)
     learn = Learner(dls, copy.deepcopy(model), CrossEntropyLossFlat(), opt_func=opt_func, splitter=splitter)
     witness = Witness(keep)
-    with learn.no_bar(), learn.no_logging(), training_in(learn, precision or Precision("fp32", False, "")):
-        learn.fine_tune(*fine_tune.pop("arguments"), cbs=[*cbs, witness], **fine_tune)
+    with learn.no_bar(), learn.no_logging(), training_in(learn, precision or Precision("fp32", False, "")) as casts:
+        learn.fine_tune(*fine_tune.pop("arguments"), cbs=[*cbs, *casts, witness], **fine_tune)
     return witness.steps
 
 
@@ -93,10 +93,10 @@ def plain_cross_entropy(prediction, y):
     return nn.functional.cross_entropy(prediction.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor))
 
 
-def run_by_hand(dls, model, split_head, optimizer, callbacks=(), predict=None, keep=lambda step: step, **fine_tune):
+def run_by_hand(dls, model, parts_of, optimizer, callbacks=(), predict=None, keep=lambda step: step, **fine_tune):
     same_seeds(dls)
     model = copy.deepcopy(model)
-    parts = split_head(model)
+    parts = parts_of(model)
     trace = Trace(keep)
     learner = loop.Learner(
         model,
