@@ -4,8 +4,8 @@
 
 The data are the 1,797 handwritten digits of scikit-learn, 8 pixels a side. A quarter is held out for evaluation. There
 are four steps: (1) no learning, each image is compared with the average image of each digit; (2) one linear layer;
-(3) two layers with a ReLU between them; (4) convolutions. All of it uses kit.mechanism: layers with forward and backward
-written out, without torch.nn and autograd.
+(3) two layers with a ReLU between them; (4) convolutions. All of it uses kit.mechanism: layers whose forward and
+backward are written out, without torch.nn and autograd.
 
 | error rate on 449 held-out digits  | --seed 1 | --seed 2 | --seed 3 |
 |------------------------------------|----------|----------|----------|

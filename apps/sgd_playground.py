@@ -3,8 +3,8 @@
     python apps/sgd_playground.py --port 7860      # then open http://127.0.0.1:7860
 
 Everything shown is computed from the controls and the number of steps, so that a moved slider redraws the whole path.
-This number, for each visitor, is the only state; the page loads nothing from other machines. The map is SVG: contours are
-computed once for each landscape, and a click sends only the path, a few kilobytes.
+This number, for each visitor, is the only state; the page loads nothing from other machines. The map is SVG: contours
+are computed once for each landscape, and a click sends only the path, a few kilobytes.
 """
 
 import math
