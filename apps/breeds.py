@@ -1,10 +1,10 @@
-"""Which of 37 breeds: names by a pattern, and presizing, on Oxford Pets.
+"""Classify 37 breeds of Oxford Pets, with labels from a pattern of file names, and with presizing.
 
     python apps/breeds.py                              # fetches the 7,390 photos once (800 MB)
     python apps/breeds.py --images FOLDER --arch resnet18 --epochs 5
 
-Presizing: each photo is first made 460 pixels square; turning, zooming and cropping to 224 then happens to the whole
-batch at once, in one interpolation, and no corner comes out empty.
+Presizing: each photo is first resized to 460 pixels square. Rotation, zoom and the crop to 224 pixels are then applied
+to the whole batch in one interpolation, so that no corner is empty.
 """
 
 from kit import data, fine_tune

@@ -3,8 +3,8 @@
     python apps/pets.py                                # fetches the 7,390 photos once (800 MB)
     python apps/pets.py --images FOLDER --arch resnet18
 
-A file whose name starts with a capital letter shows a cat. A fifth of the photos, drawn at random from the seed,
-validates; they are the very ones that fastai's RandomSplitter(valid_pct=0.2, seed=42) takes.
+A file whose name starts with a capital letter shows a cat. A random fifth of the photos is the validation set: the same
+one that fastai's RandomSplitter(valid_pct=0.2, seed=42) chooses.
 """
 
 from kit import fine_tune, is_cat

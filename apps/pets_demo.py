@@ -1,11 +1,11 @@
-"""Cat or dog, as the fast.ai course serves it: a ten-line Gradio demo of a model that you trained. Copy it, change it.
+"""A ten-line Gradio demo of a model that you trained, like that of the fast.ai course; made to be copied and changed.
 
     kit fine-tune pets --label is_cat --out runs/pets
     python apps/pets_demo.py --folder runs/pets  # then open http://127.0.0.1:7860
 
-What differs from the demo of the lesson: the bundle is data, so that nothing in it is run and it still loads next year;
-a photo is turned upright and cut as in validation; a file that is no image is told so; nobody's photos are kept, in the
-browser or here, for longer than an hour. `kit serve runs/pets` is the same with heat maps, a login and an API.
+Differences from the demo of the lesson: the bundle is data, and no code in it is run; photos are rotated by their EXIF
+orientation and cropped as in validation; a file that is not an image gives an error message; uploads are deleted within
+two hours. `kit serve runs/pets` is the same with heat maps, a login and an API.
 """
 
 import gradio as gr

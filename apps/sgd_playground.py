@@ -1,10 +1,10 @@
-"""SGD playground: a page on which optimisers walk down landscapes, and run away when the rate is too large.
+"""SGD playground: a page that shows how optimisers descend on landscapes, and how they diverge at a large rate.
 
     python apps/sgd_playground.py --port 7860      # then open http://127.0.0.1:7860
 
-Everything shown follows from the controls and the number of steps, so a moved slider redraws the whole walk. The page
-keeps nothing but that number, per visitor, and asks no other machine for anything. The map is SVG made here: contours
-are computed once per landscape, and a click costs the walk and a few kilobytes.
+Everything shown is computed from the controls and the number of steps, so that a moved slider redraws the whole path.
+This number, for each visitor, is the only state; the page loads nothing from other machines. The map is SVG: contours
+are computed once for each landscape, and a click sends only the path, a few kilobytes.
 """
 
 import math
@@ -26,7 +26,7 @@ from kit.mechanism.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSpr
 
 Point = tuple[float, float]
 MOST_STEPS = 300
-FAR = 10  # maps away from the middle: nothing comes back from there
+FAR = 10  # maps away from the middle: paths that far do not return
 BANDS = 14
 RUN = 20
 
@@ -58,7 +58,7 @@ PICK = """element.addEventListener('click', event => {
 
 
 class Row(NamedTuple):
-    """A point of the walk, what the ground is like there, and the step that is taken from it."""
+    """A point of the path, the value and gradient there, and the step that is taken from it."""
 
     step: int
     x: float
@@ -71,7 +71,7 @@ class Row(NamedTuple):
 
 
 def descend(landscape: Landscape, optimiser: str, lr: float, momentum: float, start: Point, steps: int) -> list[Row]:
-    """The walk as rows, the start first. It ends early where the point is lost: not finite, or `FAR` maps away."""
+    """The path as rows, the start first. It ends early where it diverges: not finite, or `FAR` maps away."""
     point = torch.tensor(start, dtype=torch.float64)
     walker = OPTIMISERS[optimiser][0]([point], lr, momentum)
     rows: list[Row] = []
@@ -84,13 +84,13 @@ def descend(landscape: Landscape, optimiser: str, lr: float, momentum: float, st
 
 
 def lost(row: Row, landscape: Landscape) -> bool:
-    """Whether the walk has gone where nothing comes back from."""
+    """Whether the path has diverged: not finite, or `FAR` maps away from the middle."""
     reach = FAR * max(map(abs, landscape.bounds))
     return not all(map(math.isfinite, row)) or max(abs(row.x), abs(row.y)) > reach
 
 
 def explain(landscape: Landscape, optimiser: str, lr: float, momentum: float, start: Point) -> str:
-    """Why this learning rate is too large here, or an empty text where it isn't or where the optimiser adapts it."""
+    """Why this learning rate is too large here; "" where it is not, or where the optimiser adapts it."""
     curvature = landscape.curvature or curvatures(landscape, torch.tensor(start, dtype=torch.float64))[1].item()
     if optimiser not in LIMITS or curvature <= 0:
         return ""
@@ -108,7 +108,7 @@ def explain(landscape: Landscape, optimiser: str, lr: float, momentum: float, st
 
 
 def verdict(landscape: Landscape, optimiser: str, lr: float, momentum: float, rows: list[Row]) -> tuple[str, str, str]:
-    """What has become of the walk: a kind (good, bad, going), a headline, and why."""
+    """The state of the path: a kind (good, bad, going), a headline, and the reason."""
     first, last = rows[0], rows[-1]
     why = explain(landscape, optimiser, lr, momentum, first[1:3])
     left, right, bottom, top = landscape.bounds
@@ -129,7 +129,7 @@ def verdict(landscape: Landscape, optimiser: str, lr: float, momentum: float, ro
 
 @lru_cache
 def ground(name: str) -> str:
-    """The bands of height as SVG paths, low ones first, each about the same area of the map."""
+    """Bands of equal height as SVG paths, low ones first, each with about the same area."""
     landscape = LANDSCAPES[name]
     points = grid(landscape.bounds, 81)
     heights = landscape.function(points)
@@ -143,19 +143,19 @@ def ground(name: str) -> str:
 
 
 def outline(path) -> str:
-    """A matplotlib path (codes 1: move, 2: line, 79: close) in SVG's words, to whole units."""
+    """A matplotlib path (codes 1: move, 2: line, 79: close) as an SVG path in whole units."""
     steps = zip(path.codes, path.vertices, strict=True)
     return "".join("Z" if code == 79 else f"{' ML'[code]}{x:.0f} {y:.0f}" for code, (x, y) in steps)
 
 
 def across(x, y, landscape: Landscape):
-    """A point of the landscape as a point of the 1000 x 1000 picture, whose y runs down."""
+    """Coordinates of the landscape as coordinates of the 1000 x 1000 picture, whose y axis points down."""
     left, right, bottom, top = landscape.bounds
     return 1000 * (x - left) / (right - left), 1000 * (top - y) / (top - bottom)
 
 
 def draw(landscape: Landscape, rows: list[Row]) -> str:
-    """The map as SVG: ground, ticks, the walk, where it stands, and a dashed line to where the next step goes."""
+    """The map as SVG: contours, ticks, the path with its current point, and a dashed line to the next one."""
     last = rows[-1]
     ahead = (last.x + last.update_x, last.y + last.update_y)
     points = [across(row.x, row.y, landscape) for row in rows if all(map(math.isfinite, row[1:3]))]
@@ -184,12 +184,12 @@ def ticks(landscape: Landscape) -> str:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Some digits, with a real minus sign."""
+    """A number with at most `digits` digits, and with a typographic minus sign."""
     return f"{value:.{digits}g}".replace("-", "−")
 
 
 def tell(landscape: Landscape, optimiser: str, lr: float, momentum: float, rows: list[Row]) -> str:
-    """The verdict and the four numbers that matter now, as HTML."""
+    """The state of the path and four numbers as HTML: step, position, height, slope."""
     kind, headline, why = verdict(landscape, optimiser, lr, momentum, rows)
     last = rows[-1]
     at, slope = f"({number(last.x, 3)}, {number(last.y, 3)})", math.hypot(last.gradient_x, last.gradient_y)
@@ -200,7 +200,7 @@ def tell(landscape: Landscape, optimiser: str, lr: float, momentum: float, rows:
 
 
 def tabulate(landscape: Landscape, rows: list[Row]) -> str:
-    """The walk as an HTML table, the newest step on top."""
+    """The path as an HTML table, the newest step first."""
     x, y = landscape.axes
     names = ["step", x, y, "value", f"gradient {x}", f"gradient {y}", f"update {x}", f"update {y}"]
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
@@ -213,7 +213,7 @@ def tabulate(landscape: Landscape, rows: list[Row]) -> str:
 
 
 def show(steps: int, name: str, optimiser: str, lr: float, momentum: float, x: float, y: float) -> tuple:
-    """Everything that is seen, from everything that is chosen: map, verdict, table, and the steps really taken."""
+    """All outputs for the values of all controls: map, state, table, and the number of steps taken."""
     landscape = LANDSCAPES[name]
     rows = descend(landscape, optimiser, lr, momentum, (x, y), min(steps, MOST_STEPS))
     told = tell(landscape, optimiser, lr, momentum, rows)
@@ -221,7 +221,7 @@ def show(steps: int, name: str, optimiser: str, lr: float, momentum: float, x: f
 
 
 def arrive(name: str, optimiser: str, momentum: float) -> tuple:
-    """A newly chosen landscape: its story, a rate and a start that suit it, and what is seen there."""
+    """For a newly chosen landscape: its description, its default rate and start, and all outputs."""
     landscape = LANDSCAPES[name]
     (x, y), (left, right, bottom, top), names = landscape.start, landscape.bounds, landscape.axes
     start_x = gr.Slider(left, right, x, step=0.01, label=f"Start {names[0]}")
@@ -231,19 +231,19 @@ def arrive(name: str, optimiser: str, momentum: float) -> tuple:
 
 
 def equip(optimiser: str) -> tuple:
-    """A newly chosen optimiser: what it does, and whether momentum matters to it."""
+    """For a newly chosen optimiser: its description, and the momentum slider, inactive where it has no effect."""
     return OPTIMISERS[optimiser][1], gr.Slider(interactive=optimiser in USES_MOMENTUM)
 
 
 def pick(steps: int, name: str, optimiser: str, lr: float, momentum: float, event: gr.EventData) -> tuple:
-    """A click on the map: the start moves there."""
+    """A click on the map moves the start there."""
     left, right, bottom, top = LANDSCAPES[name].bounds
     x, y = left + event.across * (right - left), top - event.down * (top - bottom)
     return round(x, 2), round(y, 2), *show(steps, name, optimiser, lr, momentum, round(x, 2), round(y, 2))
 
 
 def build() -> gr.Blocks:
-    """The page. It remembers the number of steps; everything else is in the controls."""
+    """The page. Its only state is the number of steps; everything else is in the controls."""
     name, optimiser, momentum = "stretched valley", "SGD", 0.9
     about, rate, x, y, *seen = arrive(name, optimiser, momentum)
     html = partial(gr.HTML, apply_default_css=False)
@@ -275,7 +275,7 @@ def build() -> gr.Blocks:
 
 
 def wire(chosen: list, seen: list, buttons: tuple[gr.Button, gr.Button, gr.Button]) -> None:
-    """Whatever is pressed or moved, everything is shown again."""
+    """Any button or control updates all outputs."""
     on = partial(gr.on, inputs=chosen, outputs=seen, queue=False, show_progress="hidden", trigger_mode="always_last")
     step, run, reset = buttons
     on(step.click, lambda steps, *rest: show(steps + 1, *rest))

@@ -1,9 +1,10 @@
-"""Which shapes are in a picture, any number of them: several labels an image, on pictures that this file draws.
+"""Predict which shapes are in an image, any number of them (multilabel), on images that this program draws.
 
     python apps/shapes.py
     python apps/shapes.py --count 2000 --epochs 10
 
-The labels go into a CSV file as people write them: `0001.png,circle;cross`, and nothing where there is no shape.
+Labels are written to a CSV file, for example `0001.png,circle;cross`; the label is empty where there is no shape. With
+the default options the mean F1 was 0.98 (tests/bench/README.md).
 """
 
 import csv
@@ -20,7 +21,7 @@ SIZE, SIDE = 96, 26
 
 
 def draw(shapes: list[str], dice: random.Random) -> Image.Image:
-    """Each of the shapes once, somewhere, in some colour, on a grey ground with specks."""
+    """Each of the shapes once, at a random place in a random colour, on a grey background with coloured dots."""
     ground = dice.randrange(150, 240)
     image = Image.new("RGB", (SIZE, SIZE), (ground, ground, ground))
     pen = ImageDraw.Draw(image)

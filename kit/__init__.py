@@ -3,23 +3,13 @@
 import kit; run = kit.fine_tune("pets/images", label=kit.is_cat)
 """
 
-from kit.lazy import lazy
+import warnings
+
+import lazy_loader
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy(
-    __name__,
-    {
-        "KitError": "kit.errors",
-        "Recipe": "kit.recipe",
-        "Run": "kit.runs",
-        "bundle": "kit.bundle",
-        "cross_validate": "kit.cross_validation",
-        "data": "kit.data",
-        "evaluate": "kit.evaluate",
-        "fine_tune": "kit.pipeline",
-        "is_cat": "kit.data.labels",
-        "model": "kit.model",
-        "train": "kit.train",
-    },
-)
+# Importing fastai makes torch warn about its own deprecated torch.jit functions, which users of kit cannot change.
+warnings.filterwarnings("ignore", r".torch\.jit\.\w+. is deprecated", FutureWarning)
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Telling people what happens: progress bars on a terminal, plain lines in a log, errors in red.
+"""Messages on standard error: lines, progress bars where it is a terminal, and errors in red.
 
 for image in progress(images, "predict"): ...
 """
@@ -15,22 +15,22 @@ Item = TypeVar("Item")
 
 
 def terminal() -> bool:
-    """Whether a person is likely to watch standard error."""
+    """Whether standard error is a terminal."""
     return sys.stderr.isatty()
 
 
 def say(text: str = "") -> None:
-    """Print one line for people. It goes to standard error: standard output is kept for results."""
+    """Print a message to standard error; standard output is for results."""
     print(text, file=sys.stderr, flush=True)
 
 
 def complain(text: str) -> None:
-    """Print an error for people, in red on a terminal."""
+    """Print an error message to standard error, in red on a terminal."""
     _console(soft_wrap=True, highlight=False).print(f"error: {text}", style="red", markup=False)
 
 
 def progress(items: Sequence[Item] | Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
-    """Yield the items, with a bar on a terminal and nothing in a log."""
+    """Yield the items and show a progress bar on a terminal. total: their number, for iterators."""
     if not terminal():
         yield from items
         return
@@ -42,7 +42,7 @@ def progress(items: Sequence[Item] | Iterable[Item], title: str, total: int | No
 
 @contextmanager
 def byte_bar(title: str, total: int | None, start: int = 0) -> Iterator:
-    """A function to call with every number of bytes that arrived; it draws a bar on a terminal."""
+    """A progress bar of a download: a function to call with the number of bytes in each block received."""
     if not terminal():
         yield lambda count: None
         return
@@ -61,7 +61,7 @@ def byte_bar(title: str, total: int | None, start: int = 0) -> Iterator:
 
 
 def _console(**options: Any) -> "Console":
-    """Rich is imported here, when there is something to draw: a quick command never waits for it."""
+    """Import rich only when something is drawn, to keep short commands fast."""
     from rich.console import Console
 
     return Console(stderr=True, **options)

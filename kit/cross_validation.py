@@ -18,16 +18,15 @@ import pandas as pd
 from kit import data, evaluate, model, train
 from kit.console import say
 from kit.data.audit import check
-from kit.data.targets import classes_in, strata
 from kit.errors import DataError, RecipeError, some_of
-from kit.evaluate.pictures import as_html, draw_overview, draw_predictions
-from kit.evaluate.report import Report, write_report
+from kit.evaluate.pictures import as_html
 from kit.evaluate.result import Result
-from kit.files import can_be_made, new_folder, write_json, write_text
+from kit.files import check_creatable, new_folder
 from kit.intervals import Estimate
 from kit.pipeline import checked_table, divide
 from kit.recipe import Recipe
-from kit.runs import Run, chosen_json, command, free_name
+from kit.runs import Run, chosen_json, command, free_name, write_results
+from kit.tasks.training import training_of
 
 FEWEST, MOST = 2, 100
 
@@ -95,7 +94,7 @@ def cross_validate(
     changes, learner_options = divide(options)
     recipe = replace(recipe or Recipe(), **changes)
     check_folds(folds)
-    folder = can_be_made(Path(out) if out else free_name(source, recipe))
+    folder = check_creatable(Path(out) if out else free_name(source, recipe))
     table = checked_table(source, recipe)
     tables = fold_tables(table, folds, recipe)
     new_folder(folder)
@@ -130,13 +129,14 @@ def fold_tables(table: pd.DataFrame, folds: int, recipe: Recipe) -> list[pd.Data
         fix = "leave out --folds, or put the images of train/ and valid/ together"
         raise DataError("the validation images are given, and folds choose their own", fix=fix)
     free = table["split"].isin(["train", "valid"])
-    rows = table[free].assign(label=strata(table.loc[free, "label"], recipe.task, folds))
+    training = training_of(recipe.task)
+    rows = table[free].assign(label=training.strata(table.loc[free, "label"], folds))
     parts = []
     for number, side in enumerate(data.folds(rows, folds, recipe.seed, recipe.split), 1):
         part = table.copy()
         part.loc[free, "split"] = side
         train_side = part.loc[part["split"] == "train", "label"]
-        lacking = sorted(set(classes_in(part["label"], recipe.task)) - set(classes_in(train_side, recipe.task)))
+        lacking = sorted(set(training.count(part["label"])) - set(training.count(train_side)))
         if lacking:
             problem = f"fold {number} of {folds} has no training image of {some_of(lacking)}"
             raise DataError(problem, fix="--split stratified, or fewer folds")
@@ -158,30 +158,20 @@ def pooled(runs: list[Run], table: pd.DataFrame) -> tuple[pd.DataFrame, Result]:
 
 def write(found: CrossValidation, runs: list[Run], table: pd.DataFrame) -> None:
     """The run folder: as that of a single training, but without a bundle. table: as it was before the folds."""
-    chosen = chosen_json(runs[0]) | {"folds": len(runs)}
-    write_json(found.folder / "recipe.json", {"recipe": found.recipe.to_json(), "chosen": chosen})
-    result = found.evaluation.figures() | {
-        "seconds": round(found.seconds, 2),
-        "folds": [run.evaluation.figures() for run in runs],
-        "metrics": found.evaluation.to_json(),
-    }
-    write_json(found.folder / "result.json", result)
     history = pd.concat([run.history.table().assign(fold=number) for number, run in enumerate(runs, 1)])
-    tables = {"table": found.table, "history": history, "predictions": found.evaluation.predictions}
-    for name, rows in tables.items():
-        write_text(found.folder / f"{name}.csv", rows.to_csv(index=False, lineterminator="\n"))
-    pictures = found.folder / "pictures"
-    pictures.mkdir()
-    overview = draw_overview(found.evaluation, pictures)
-    worst = found.evaluation.top_losses(8)
-    draw_predictions(found.evaluation, worst, pictures / "top_losses.png", "Highest losses")
-    report = Report(
-        result=found.evaluation,
-        recipe=found.recipe,
-        chosen=chosen,
-        overview=overview,
+    write_results(
+        found.folder,
+        found.evaluation,
+        found.recipe,
+        chosen_json(runs[0]) | {"folds": len(runs)},
+        found.evaluation.figures()
+        | {
+            "seconds": round(found.seconds, 2),
+            "folds": [run.evaluation.figures() for run in runs],
+            "metrics": found.evaluation.to_json(),
+        },
+        {"table": found.table, "history": history, "predictions": found.evaluation.predictions},
         command=command(runs[0].source, runs[0].recipe, len(runs)),
         findings=[one for one in check(table, found.recipe.fixed_batch).findings if not one.of_validation],
         notes=[*found.evaluation.remarks(), found.spread, *found.caveats],
     )
-    write_report(report, found.folder / "report.html")

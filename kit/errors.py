@@ -1,4 +1,4 @@
-"""The whole vocabulary of kit's errors; every one says what is wrong, and how to mend it.
+"""kit's exceptions. Each message says what is wrong, what was expected, and how to fix it.
 
 try: kit.fine_tune("photos")
 except kit.KitError as error: print(error)
@@ -12,52 +12,52 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class KitError(Exception):
-    """What is wrong (naming the value and what was expected), and `fix`: what to do about it."""
+    """Base of all errors that kit raises on purpose. problem: the value and what was expected; fix: what to do."""
 
     def __init__(self, problem: str, *, fix: str):
         super().__init__(f"{problem}\n  Fix: {fix}")
         self.problem = problem
         self.fix = fix
 
-    def __reduce__(self):
-        """So that an error in a worker process arrives as itself."""
-        return _rebuilt, (type(self), self.problem, self.fix)
+    def __reduce__(self) -> tuple:
+        """Pickle with both arguments, so that an error of a worker process keeps its class."""
+        return _rebuild, (type(self), self.problem, self.fix)
 
 
-def _rebuilt(kind: type[KitError], problem: str, fix: str) -> KitError:
+def _rebuild(kind: type[KitError], problem: str, fix: str) -> KitError:
     return kind(problem, fix=fix)
 
 
 class RecipeError(KitError, ValueError):
-    """A recipe's field has a value that no training run can follow."""
+    """A field of the recipe has an invalid value."""
 
 
 class DataError(KitError):
-    """A folder, a table, a label or a split that training cannot use."""
+    """A folder, table, label or split that cannot be used for training."""
 
 
 class ImageError(KitError):
-    """A file that is not an image that kit opens."""
+    """A file that is not an image, is damaged, or is beyond the limits of size."""
 
 
 class ArchitectureError(KitError):
-    """A network that is unknown, or whose layout kit cannot cut into body and head."""
+    """A network that is unknown, or that kit cannot split into body and head."""
 
 
 class WeightsError(KitError):
-    """Pretrained weights that are missing, damaged, or of another network."""
+    """Pretrained weights that are missing, damaged, or made for another network."""
 
 
 class FetchError(KitError):
-    """A download that failed from every source, or that arrived damaged."""
+    """A download that failed at every source, or whose checksum is wrong."""
 
 
 class TrainingError(KitError):
-    """Training that went wrong: its numbers are no longer finite."""
+    """Training that cannot continue, for example because the loss is not finite."""
 
 
 class BundleError(KitError):
-    """A bundle that is incomplete, changed, or of another version."""
+    """A bundle that is incomplete, modified, or of an unsupported version."""
 
 
 class OutputError(KitError):
@@ -65,16 +65,16 @@ class OutputError(KitError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """' Did you mean "resnet18"?' where a known name is close to `name`, else ''."""
+    """A suggestion like ' Did you mean "resnet18"?' where a known name is similar to `name`, else an empty string."""
     close = get_close_matches(name, list(known), n=1)
     return f' Did you mean "{close[0]}"?' if close else ""
 
 
 def some_of(names: Sequence[str], most: int = 5) -> str:
-    """The first five names, and '...' where there are more."""
+    """The first `most` names, and '...' where there are more."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, in one line without colours; its kind where it says nothing."""
+    """The first line of an error's message without terminal colours, or its class name where the message is empty."""
     return next(iter(COLOURS.sub("", str(error)).strip().splitlines()), type(error).__name__)

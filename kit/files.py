@@ -1,4 +1,4 @@
-"""Writing files so that a stop at any moment loses nothing, and hashing them.
+"""Write files atomically, hash them, and find the folders for results, cache and packaged data.
 
 with atomic_path(Path("model.safetensors")) as partial: partial.write_bytes(data)
 """
@@ -14,14 +14,15 @@ from typing import Any
 
 from kit.errors import OutputError
 
-LARGEST_PIECE = 2**24
+BLOCK_BYTES = 2**24
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it replaces `path` when the block ends well, and is removed when it does not.
+    """A temporary path in the same folder; it replaces `path` when the block succeeds, and is removed when it fails.
 
-    The bytes are on the disk (fsync) before the name changes, so that a power cut leaves the old file or the new one.
+    The data is flushed (fsync) before the rename, so that a power failure leaves either the old file or the new one.
+    Raises `OutputError` where the file cannot be written.
     """
     check_parent(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -43,13 +44,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def check_parent(path: Path) -> None:
-    """Raise `OutputError` where the folder that `path` is to lie in is not there."""
+    """Raise `OutputError` where the parent folder of `path` does not exist."""
     if not path.parent.is_dir():
         raise OutputError(f"{path} cannot be written: there is no folder {path.parent}", fix="make that folder first")
 
 
 def _umask() -> int:
-    """The permissions that the user takes from new files; some writers leave theirs for the owner alone."""
+    """The process's umask, to give files the usual permissions: some writers make them readable by the owner only."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -62,37 +63,37 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; a float that is not finite is refused, since JSON has none."""
+    """Write `value` as indented JSON, atomically. Raises `ValueError` for NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
 
-    In large pieces that are not copied: a thread that hashes then hardly waits for those that import, nor they for it.
+    The file is hashed in large memory-mapped blocks, so that the thread holds Python's lock only briefly.
     """
     digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as file:
-        for start in range(0, size, LARGEST_PIECE):
-            with mmap(file.fileno(), min(LARGEST_PIECE, size - start), access=ACCESS_READ, offset=start) as piece:
-                digest.update(piece)
+        for start in range(0, size, BLOCK_BYTES):
+            with mmap(file.fileno(), min(BLOCK_BYTES, size - start), access=ACCESS_READ, offset=start) as block:
+                digest.update(block)
     return digest.hexdigest()
 
 
 def packaged(name: str) -> Path:
-    """Where kit's own `sample` or `weights` folder lies: in the installed package, or in the repository's data/."""
+    """The folder `sample` or `weights` that comes with kit: in the installed package, or in the repository's data/."""
     package = Path(__file__).parent
     installed = package / "_files" / name
     return installed if installed.is_dir() else package.parent / "data" / name
 
 
 def cache_folder() -> Path:
-    """Where kit keeps what it fetched: $KIT_CACHE, or ~/.cache/kit."""
+    """The folder for downloads, decoded images and features: $KIT_CACHE, or ~/.cache/kit."""
     return Path(os.environ.get("KIT_CACHE") or "~/.cache/kit").expanduser()
 
 
 def new_folder(path: Path) -> Path:
-    """Make `path` as a new, empty folder. Raises `OutputError` where something is there already or the disk refuses."""
+    """Create `path` as an empty folder. Raises `OutputError` where it has content or cannot be written."""
     if path.is_file():
         raise OutputError(f"{path} is a file; a folder was expected", fix="choose another --out")
     if path.is_dir() and any(path.iterdir()):
@@ -107,8 +108,8 @@ def new_folder(path: Path) -> Path:
     return path
 
 
-def can_be_made(path: Path) -> Path:
-    """`path`, after trying that `new_folder` will make it later: nothing is left of the trial."""
+def check_creatable(path: Path) -> Path:
+    """Return `path` after checking that `new_folder(path)` succeeds; created folders are removed again."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     new_folder(path)
     for folder in missing:

@@ -1,6 +1,6 @@
-"""What the machine gives: how many cores, and memory that stays while it is needed again and again.
+"""Settings of the machine: number of cores, heap memory, and cuDNN's precision and determinism.
 
-with heap_kept(): learn.fine_tune(1)        # 1.04 to 1.16 times as quick on two cores: tests/bench/steps.py
+with keep_freed_memory(): learn.fine_tune(1)        # 1.04 to 1.16 times as fast on two cores: tests/bench/steps.py
 """
 
 import ctypes
@@ -10,35 +10,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt's own names for them, in glibc's malloc.h
-KEEP, PIECE = 2**31 - 1, 2**30
-USUAL = 2**25  # what glibc's threshold grows to by itself when large pieces are freed
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
+KEPT_BYTES, LARGEST_BLOCK = 2**31 - 1, 2**30
+USUAL_THRESHOLD = 2**25  # the maximum to which glibc raises its threshold by itself
 
 
 def core_count() -> int:
-    """How many cores this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def heap_kept() -> Iterator[None]:
-    """Meanwhile freed memory waits in this process; afterwards what is free goes back to the system.
+def keep_freed_memory() -> Iterator[None]:
+    """Within the block, glibc keeps freed memory for reuse; on exit, free memory is returned to the system.
 
-    A layer's output of a batch is a hundred megabytes. glibc takes such pieces from the system one by one and gives
-    each back at once, so that the system clears the same memory for every layer of every step. Other C libraries stay
-    as they are, and so does a GPU's memory.
+    Activations of a batch take 100 MB a layer. By default glibc returns blocks of that size to the system at once, and
+    the system has to clear the same memory again for every layer of every step. No effect with other C libraries.
     """
     library = _glibc()
     if library is None:
         yield
         return
-    library.mallopt(MMAP_THRESHOLD, PIECE)
-    library.mallopt(TRIM_THRESHOLD, KEEP)
+    library.mallopt(MMAP_THRESHOLD, LARGEST_BLOCK)
+    library.mallopt(TRIM_THRESHOLD, KEPT_BYTES)
     try:
         yield
     finally:
-        library.mallopt(MMAP_THRESHOLD, USUAL)
-        library.mallopt(TRIM_THRESHOLD, 2 * USUAL)
+        library.mallopt(MMAP_THRESHOLD, USUAL_THRESHOLD)
+        library.mallopt(TRIM_THRESHOLD, 2 * USUAL_THRESHOLD)
         library.malloc_trim(0)
 
 
@@ -48,8 +47,8 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 @contextmanager
-def exact_convolutions() -> Iterator[None]:
-    """Convolutions in full fp32 on a GPU."""
+def fp32_convolutions() -> Iterator[None]:
+    """Within the block, convolutions on a GPU use full fp32 instead of TF32; the setting is restored on exit."""
     import torch
 
     before = torch.backends.cudnn.allow_tf32
@@ -61,8 +60,8 @@ def exact_convolutions() -> Iterator[None]:
 
 
 @contextmanager
-def repeatable_algorithms() -> Iterator[None]:
-    """cuDNN's deterministic algorithms, chosen without timing them, so that a run can be repeated in every bit."""
+def deterministic_algorithms() -> Iterator[None]:
+    """Within the block, cuDNN uses deterministic algorithms and no benchmark, so that runs are bit-identical."""
     import torch
 
     cudnn = torch.backends.cudnn

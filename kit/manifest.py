@@ -1,10 +1,9 @@
-"""The manifest of a bundle, config.json, and the refusal of anything that is not as it says.
+"""The manifest of a bundle, config.json: writing it, reading it, and checking that the bundle is as it says.
 
 config = read_config(find_bundle("runs/pets"))
 
-A bundle is data: JSON, safetensors, text and pictures; config.json names each file by its SHA-256, its own lies beside
-it in config.json.sha256, and nothing in it is ever run. This is foundation, because both the rooms that write and read
-bundles and the one that takes weights from them need it.
+A bundle is data: JSON, safetensors, text and pictures; nothing in it is ever run. config.json holds the SHA-256 of each
+file; its own is in config.json.sha256.
 """
 
 import hashlib
@@ -15,8 +14,10 @@ from typing import Any
 
 from kit.errors import BundleError
 from kit.files import sha256, write_json, write_text
-from kit.recipe import MOST_PIXELS_A_SIDE, RESIZES
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
+from kit.recipe import MAX_SIZE, RESIZES
+from kit.tasks import of
+from kit.tasks.base import is_number
+from kit.tasks.text import TASKS
 
 FORMAT, VERSION = "kit-bundle", 1
 CONFIG, WEIGHTS, ONNX, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
@@ -24,7 +25,6 @@ SEAL = "config.json.sha256"
 EXAMPLES, MISTAKES, TRAINED_ON, UNKNOWN = "examples", "mistakes", "trained_on.txt", "unknown.safetensors"
 FROM_TABLE, CONVERTED = "table", "converted"
 MOST_CONFIG_BYTES = 20_000_000
-LARGEST = 1e100
 HEADS = ("linear", "fastai")
 LEAST_SIZE = 8
 GET_ANOTHER = "get the bundle again from where it was made"
@@ -46,18 +46,16 @@ FIELDS: dict[str, type] = {
     "files": dict,
 }
 MISTAKE_FIELDS: dict[str, type] = {"file": str, "label": str, "prediction": str}
-RANGE_FIELDS: dict[str, type] = {"low": list, "high": list, "bounded": bool}
-HEADLINES = {CLASSIFICATION: "error_rate", MULTILABEL: "f1", REGRESSION: "r2"}
 IMAGE_FIELDS: dict[str, type] = {"size": int, "resize": str, "at_least": int, "mean": list, "std": list}
 
 
 def vocab_hash(vocab: Sequence[str]) -> str:
-    """The SHA-256 of the classes in their order: weights and vocabulary carry it, so that they cannot be mixed up."""
+    """The SHA-256 of the vocabulary: the weights hold it too, so that the two cannot be mixed up."""
     return hashlib.sha256(json.dumps(list(vocab), ensure_ascii=False).encode()).hexdigest()
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The bundle that `path` means: a bundle's folder, or a run folder that holds one."""
+    """The folder of the bundle at `path`: a bundle, or a run folder that holds one. Raises `BundleError`."""
     folder = Path(path).expanduser()
     for candidate in (folder, folder / "bundle"):
         if (candidate / CONFIG).is_file():
@@ -67,9 +65,9 @@ def find_bundle(path: str | Path) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a bundle, after its form and the hash of every file it names were checked.
+    """config.json of a bundle; its fields and the hash of every file it names are checked.
 
-    Raises `BundleError` that names the field or the file that is not as it should be.
+    Raises `BundleError` that names the field or the file that is not valid.
     """
     config = read_form(folder)
     for name in config["files"]:
@@ -78,7 +76,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_form(folder: Path) -> dict[str, Any]:
-    """The same after its form alone was checked: for who has `check_file` look at the files in the meantime."""
+    """config.json; only its fields are checked. Call `check_file` for each file before opening it."""
     path = folder / CONFIG
     if path.stat().st_size > MOST_CONFIG_BYTES:
         raise BundleError(f"{path} has {path.stat().st_size:,} bytes; at most {MOST_CONFIG_BYTES:,}", fix=GET_ANOTHER)
@@ -92,19 +90,19 @@ def read_form(folder: Path) -> dict[str, Any]:
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """Write config.json, and its own SHA-256 beside it, so that not one bit of a bundle can change unseen."""
+    """Write config.json, and its SHA-256 to config.json.sha256, so that every change of a bundle is noticed."""
     (folder / SEAL).unlink(missing_ok=True)
     write_json(folder / CONFIG, config)
     write_text(folder / SEAL, _seal(folder))
 
 
 def _seal(folder: Path) -> str:
-    """The SHA-256 of config.json as sha256sum writes it."""
+    """The SHA-256 of config.json in the format of `sha256sum`."""
     return f"{sha256(folder / CONFIG)}  {CONFIG}\n"
 
 
 def _check_seal(folder: Path) -> None:
-    """Older bundles have no seal, and whoever changes config.json on purpose removes it."""
+    """Raise `BundleError` where config.json has another SHA-256; bundles without config.json.sha256 are not checked."""
     path = folder / SEAL
     if path.is_file() and path.read_bytes() != _seal(folder).encode():
         problem = f"{folder / CONFIG} is not the file that was saved (another SHA-256 than in {SEAL})"
@@ -112,9 +110,9 @@ def _check_seal(folder: Path) -> None:
 
 
 def photos(config: dict[str, Any], part: str) -> list[str]:
-    """The photos in the folder `part` of a bundle (`EXAMPLES`, `MISTAKES`), in order, as paths from the bundle.
+    """The photos in the folder `part` of a bundle (`EXAMPLES`, `MISTAKES`), sorted, as paths relative to the bundle.
 
-    Only those that config.json names, for only their hashes were checked."""
+    Only those that config.json names: the hashes of others were not checked."""
     return sorted(name for name in config["files"] if name == f"{part}/{Path(name).name}" and name.endswith(".jpg"))
 
 
@@ -132,17 +130,17 @@ def _check_form(config: Any, path: Path) -> None:
         raise BundleError(f"{path}: field architecture.name is not a str", fix=GET_ANOTHER)
     if config["architecture"].get("head") not in HEADS:
         raise BundleError(f"{path}: field architecture.head is none of {', '.join(HEADS)}", fix=GET_ANOTHER)
-    if not _is_count(config["image"]["size"]) or not LEAST_SIZE <= config["image"]["size"] <= MOST_PIXELS_A_SIDE:
-        problem = f"{path}: field image.size is not a whole number from {LEAST_SIZE} to {MOST_PIXELS_A_SIDE}"
+    if not _is_count(config["image"]["size"]) or not LEAST_SIZE <= config["image"]["size"] <= MAX_SIZE:
+        problem = f"{path}: field image.size is not a whole number from {LEAST_SIZE} to {MAX_SIZE}"
         raise BundleError(problem, fix=GET_ANOTHER)
-    if not _is_number(config["temperature"]) or config["temperature"] <= 0:
+    if not is_number(config["temperature"]) or config["temperature"] <= 0:
         raise BundleError(f"{path}: field temperature is not a number above 0", fix=GET_ANOTHER)
     if config["image"]["resize"] not in RESIZES:
         raise BundleError(f"{path}: field image.resize is none of {', '.join(RESIZES)}", fix=GET_ANOTHER)
     if config["task"] not in TASKS:
         problem = f"{path}: field task is {config['task']!r}, none of {', '.join(TASKS)}"
         raise BundleError(problem, fix="use the kit that wrote it, or a newer one")
-    vocab, fewest = config["vocab"], 2 if config["task"] == CLASSIFICATION else 1
+    vocab, fewest = config["vocab"], of(config["task"]).fewest
     if not all(isinstance(name, str) for name in vocab):
         raise BundleError(f"{path}: field vocab is not a list of texts", fix=GET_ANOTHER)
     if len(vocab) < fewest or len(set(vocab)) != len(vocab) or vocab_hash(vocab) != config["vocab_sha256"]:
@@ -150,33 +148,12 @@ def _check_form(config: Any, path: Path) -> None:
     if WEIGHTS not in config["files"]:
         raise BundleError(f"{path}: field files names no {WEIGHTS}", fix=GET_ANOTHER)
     _check_shown(config, path)
-    _check_task(config, path)
-
-
-def _check_task(config: dict[str, Any], path: Path) -> None:
-    """What a task needs beyond probabilities: thresholds, or the range of its numbers."""
-    count = len(config["vocab"])
-
-    def numbers(values: Any) -> bool:
-        return _all(values, _is_number) and len(values) == count
-
-    if config["task"] == MULTILABEL and not numbers(config.get("thresholds")):
-        raise BundleError(f"{path}: field thresholds is not a list of {count} numbers", fix=GET_ANOTHER)
-    if config["task"] == REGRESSION:
-        limits = config.get("range")
-        good = isinstance(limits, dict) and _fits(limits, RANGE_FIELDS)
-        good = good and numbers(limits["low"]) and numbers(limits["high"])
-        if not good or any(low >= high for low, high in zip(limits["low"], limits["high"], strict=True)):
-            raise BundleError(f"{path}: field range has no low and high for {count} numbers", fix=GET_ANOTHER)
-    figures = config["metrics"]
-    for name in (HEADLINES[config["task"]], "n", "low", "high"):
-        may_be_none = config["task"] == REGRESSION and name != "n"
-        if not _is_number(figures.get(name)) and not (may_be_none and figures.get(name, 0) is None):
-            raise BundleError(f"{path}: field metrics.{name} is not a number", fix=GET_ANOTHER)
+    if problem := of(config["task"]).problem(config):
+        raise BundleError(f"{path}: {problem}", fix=GET_ANOTHER)
 
 
 def _check_shown(config: dict[str, Any], path: Path) -> None:
-    """What the page shows of the mistakes; a bundle may go without."""
+    """The confusion matrix and the mistakes that the page shows; both are optional."""
     cells, mistakes = config["metrics"].get("confusion", []), config.get("mistakes", [])
     if not _all(cells, lambda cell: _all(cell, _is_count) and len(cell) == 3 and max(cell[:2]) < len(config["vocab"])):
         raise BundleError(f"{path}: field metrics.confusion is not a list of [class, class, times]", fix=GET_ANOTHER)
@@ -187,15 +164,11 @@ def _check_shown(config: dict[str, Any], path: Path) -> None:
 def _is_mistake(one: Any) -> bool:
     if not isinstance(one, dict) or not _fits(one, MISTAKE_FIELDS):
         return False
-    return one.get("probability") is None or _is_number(one["probability"])
+    return one.get("probability") is None or is_number(one["probability"])
 
 
 def _all(values: Any, test: Callable[[Any], bool]) -> bool:
     return isinstance(values, list) and all(map(test, values))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _is_count(value: Any) -> bool:
@@ -207,7 +180,7 @@ def _fits(values: dict[str, Any], fields: dict[str, type]) -> bool:
 
 
 def check_file(folder: Path, config: dict[str, Any], name: str) -> None:
-    """Raise `BundleError` where a file that config.json names lies elsewhere, is missing, or has another SHA-256."""
+    """Raise `BundleError` where a file that config.json names is outside the bundle, missing or changed."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(

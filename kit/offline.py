@@ -1,7 +1,7 @@
-"""Whether the network may be asked at all: KIT_OFFLINE=1, HF_HUB_OFFLINE=1 or --offline forbid every request.
+"""Offline mode (KIT_OFFLINE=1, HF_HUB_OFFLINE=1, --offline), and a quick check whether a host can be reached.
 
 offline()                                        # 'KIT_OFFLINE=1', or None
-look("https://huggingface.co")                   # OSError at once where it cannot be reached
+check_connection("https://huggingface.co")       # OSError within seconds where it cannot be reached
 """
 
 import os
@@ -9,40 +9,41 @@ import socket
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-LOOK_SECONDS = 3
-FEWEST_SECONDS = 1
+TIMEOUT_SECONDS = 3
+LEAST_SECONDS = 1
 SWITCHES = ("KIT_OFFLINE", "HF_HUB_OFFLINE")
 YES = ("1", "ON", "YES", "TRUE")
 
 
 def offline() -> str | None:
-    """The environment variable that forbids every request, as "KIT_OFFLINE=1"; None where the network may be asked.
+    """The environment variable that turns on offline mode, as "KIT_OFFLINE=1", or None where the network may be used.
 
-    HF_HUB_OFFLINE is Hugging Face's own; whoever sets it has no network, so that kit asks nobody else either.
+    HF_HUB_OFFLINE is Hugging Face's own switch; kit obeys it for all hosts.
     """
     values = ((name, os.environ.get(name, "")) for name in SWITCHES)
     return next((f"{name}={value}" for name, value in values if value.upper() in YES), None)
 
 
-def look(url: str) -> None:
-    """Connect once to the host of an address. Raises `OSError`, within seconds, where no connection comes about.
+def check_connection(url: str) -> None:
+    """Connect to the host of `url` once. Raises `OSError` within seconds where that fails.
 
-    Clients wait longer, for each of the host's addresses. With a proxy nothing is tried: it alone knows the host.
+    HTTP clients wait for minutes instead, for each address of the host in turn. Skipped where a proxy is configured,
+    because then only the proxy resolves the host.
     """
     parts = urlsplit(url)
     if getproxies().get(parts.scheme):
         return
     port = parts.port or (80 if parts.scheme == "http" else 443)
-    places = [place for *_, place in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)]
+    addresses = [address for *_, address in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)]
     failure: OSError = TimeoutError("no address")
-    for place in places:
+    for address in addresses:
         try:
-            return socket.create_connection(place[:2], max(LOOK_SECONDS / len(places), FEWEST_SECONDS)).close()
+            return socket.create_connection(address[:2], max(TIMEOUT_SECONDS / len(addresses), LEAST_SECONDS)).close()
         except OSError as error:
             failure = error
     raise failure
 
 
 def go_offline() -> None:
-    """From here on nothing is asked of the network, by kit, by Hugging Face's client, or by a process started later."""
+    """Turn on offline mode for kit, Hugging Face's client, and processes started later."""
     os.environ.update(dict.fromkeys(SWITCHES, "1"))

@@ -1,4 +1,4 @@
-"""The whole line on one screen: a folder of labelled images in, a trained learner, its error rate and a bundle out.
+"""The whole pipeline: from a folder of labelled images to a trained learner, its error rate and a bundle.
 
 run = kit.fine_tune("pets/images", label=kit.is_cat, arch="resnet34", epochs=1)
 """
@@ -15,7 +15,7 @@ import pandas as pd
 from kit import bundle, data, evaluate, model, train
 from kit.console import say
 from kit.errors import DataError, RecipeError, TrainingError, did_you_mean
-from kit.files import can_be_made, new_folder
+from kit.files import check_creatable, new_folder
 from kit.recipe import Recipe
 from kit.runs import Run, free_name, write_run
 
@@ -38,18 +38,18 @@ def fine_tune(
     onnx: bool = True,
     **options: Any,
 ) -> Run:
-    """Fine-tune a pretrained network on a folder of labelled images; returns the `Run`, whose folder holds everything.
+    """Fine-tune a pretrained network on a folder of labelled images; returns the `Run`, whose folder has all results.
 
-    source: a folder, a DataFrame with path and label, or a named data set. out: a new folder, by default below runs/.
-    item_tfms, batch_tfms, cbs: fastai's. examples, onnx: what goes into the bundle. options: fields of `Recipe`, and
-    whatever fastai's Learner takes (metrics, loss_func, opt_func, splitter, wd, moms, ...). Raises `KitError`, as
-    early as it can be known. Ctrl-C, and a loss that is not finite, end the training but not the run: what was learned
-    is measured and saved first, and then `KeyboardInterrupt` or `TrainingError` is raised.
+    source: a folder, a DataFrame with path and label, or a named data set. out: a new folder, by default in runs/.
+    item_tfms, batch_tfms, cbs: fastai's. examples, onnx: as in `bundle.save`. options: fields of `Recipe`, and
+    arguments of fastai's Learner (metrics, loss_func, opt_func, splitter, wd, moms, ...). Raises `KitError`, before
+    training where possible. After Ctrl-C, or a loss that is not finite, the weights so far are evaluated and saved
+    before `KeyboardInterrupt` or `TrainingError` is raised.
     """
     started = time.perf_counter()
     changes, learner_options = divide(options)
     recipe = replace(recipe or Recipe(), **changes)
-    folder = can_be_made(Path(out) if out else free_name(source, recipe))
+    folder = check_creatable(Path(out) if out else free_name(source, recipe))
     train.check_log(recipe.log)
     table = checked_table(source, recipe)  # before torch and fastai are loaded, which takes seconds
     new_folder(folder)
@@ -71,7 +71,7 @@ def fine_tune(
 def trained(
     learn: "Learner", recipe: Recipe, cbs: list | None, folder: Path
 ) -> "tuple[History, KeyboardInterrupt | TrainingError | None]":
-    """The history of `train.fine_tune`, and what stopped it on the way, if something was learned before that."""
+    """The history of `train.fine_tune`, and the exception that ended it, if at least one step was done before."""
     history = train.History()
     try:
         train.fine_tune(learn, recipe, cbs=cbs, history=history, log_folder=folder)
@@ -84,26 +84,26 @@ def trained(
 
 
 def ended(run: Run, stop: KeyboardInterrupt | TrainingError | None) -> Run:
-    """The finished run; or what stopped it is raised, after a word on how to go on."""
+    """The finished run; or raise the exception that ended it, after printing how to continue."""
     if stop is None:
         return run
     say("\n".join(["", *run.lines(), f"to go on from here: kit fine-tune {run.source} --weights {run.folder}"]))
     if isinstance(stop, TrainingError):
-        raise TrainingError(stop.problem, fix=f"{stop.fix}; what was learned before it lies in {run.folder}")
+        raise TrainingError(stop.problem, fix=f"{stop.fix}; the weights from before it are in {run.folder}")
     raise stop
 
 
 def find_rate(source: str | Path | pd.DataFrame, recipe: Recipe) -> "RateCurve":
-    """What `--rate auto` would do with this recipe: the rate finder's curve and its suggestion. Writes nothing."""
+    """The learning-rate finder's curve and suggestion for a recipe, as for `--rate auto`. Writes no file."""
     table = checked_table(source, recipe)
     train.seed_everything(recipe.seed)
     dls = data.blocks(recipe).dataloaders(table)
-    data.make_resident(dls, recipe.cache)
+    data.cache_images(dls, recipe.cache)
     return train.find_rate(model.learner(dls, recipe), recipe)
 
 
 def divide(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options that are fields of `Recipe`, and those that are fastai's Learner's; others get "did you mean"."""
+    """Options that are fields of `Recipe`, and those of fastai's Learner; `RecipeError` for any other."""
     ours = {field.name for field in fields(Recipe)}
     if ours.issuperset(options):
         return options, {}
@@ -120,8 +120,8 @@ def divide(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def checked_table(source: str | Path | pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
-    """The table of a source as the recipe wants it, looked at and reported; `DataError` where training would fail."""
-    table = data.table(source, **data.told(recipe))
+    """The table of a source for a recipe, checked, with a printed report; `DataError` where training would fail."""
+    table = data.table(source, **data.table_args(recipe))
     report = data.check(table, recipe.fixed_batch)
     say("\n".join(report.lines()))
     if report.errors:

@@ -1,7 +1,7 @@
-"""The recipe: everything that a training run is told, in one frozen dataclass.
+"""The recipe: all settings of a training run in one frozen dataclass.
 
-Recipe(arch="resnet34", epochs=3) in Python, `--arch resnet34 --epochs 3` on the command line, recipe.json in a run
-folder: one source for all three. Variants are made with `dataclasses.replace`.
+Recipe(arch="resnet34", epochs=3) in Python, `--arch resnet34 --epochs 3` on the command line, and recipe.json in a run
+folder have the same fields. Variants are made with `dataclasses.replace`.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from kit.errors import RecipeError, did_you_mean
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
+from kit.tasks import of
+from kit.tasks.text import CLASSIFICATION, TASKS
 
 RESIZES = ("crop", "pad", "squish")
 SPLITS = ("stratified", "random", "grouped", "given")
@@ -19,42 +20,42 @@ BALANCES = ("none", "balanced")
 LAYERS = ("auto", "head", "whole")
 CACHES = ("auto", "memory", "disk", "none")
 LOGS = ("none", "tensorboard", "wandb")
-MOST_PIXELS_A_SIDE = 4096
+MAX_SIZE = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What a training run is told. Every field is checked when the recipe is made; `RecipeError` names what is off."""
+    """The settings of a training run. Fields are checked when a recipe is made; `RecipeError` names an invalid one."""
 
     label: str | Callable[[Any], Any] = "folder"
-    """How a file says its label: folder, is_cat, a pattern with one group like '^(.*)_[0-9]+', or module:function."""
+    """The label of a file: folder, is_cat, a pattern with one group like '^(.*)_[0-9]+', or module:function."""
 
     labels: str | None = None
-    """A CSV file with a row an image: columns path and label, and if you like split and group."""
+    """A CSV file with a row for each image: columns path and label, optionally split and group."""
 
     task: str = CLASSIFICATION
     """What an image has: classification (one class), multilabel (any number of classes), regression (numbers)."""
 
     delimiter: str = ";"
-    """What stands between the classes of a multilabel label."""
+    """The separator between the classes of a multilabel label."""
 
     targets: str | None = None
-    """Columns of --labels instead of label, with commas between: a 0 or 1 a class (multilabel), or a number each."""
+    """Columns of --labels to use instead of label, comma-separated: 0 or 1 for a class (multilabel), or numbers."""
 
     y_range: str = "auto"
-    """Between which numbers regression answers: auto (a tenth beyond those of training), none, or LOW,HIGH for all."""
+    """The range of regression's answers: auto (that of the training labels plus a tenth), none, or LOW,HIGH for all."""
 
     unlabelled: str = "error"
-    """What to do with files without a label and rows without a file: error, or skip (they are counted and named)."""
+    """For files without a label and rows without a file: error, or skip (they are counted and named)."""
 
     follow_links: bool = False
-    """Whether links to images outside of the folder count."""
+    """Whether links to images outside of the folder are followed."""
 
     arch: str = "auto"
-    """The network: resnet18 to resnet152, resnext..., any name of timm's, or auto (by the weights; else resnet18)."""
+    """The network: resnet18 to resnet152, resnext..., any name in timm, or auto (by the weights; else resnet18)."""
 
     weights: str = "imagenet"
-    """Where to start: imagenet, bundled (for resnet18), none, hub:ID, a .safetensors or .pth file, or a bundle."""
+    """Initial weights: imagenet, bundled (for resnet18), none, hub:ID, a .safetensors or .pth file, or a bundle."""
 
     layers: str = "auto"
     """What is trained: head (from features computed once), whole (fastai's fine_tune), auto (all if better)."""
@@ -63,88 +64,88 @@ class Recipe:
     """Passes over the training images in which all layers are trained."""
 
     freeze_epochs: int = 1
-    """With layers=whole, passes before that in which the pretrained body is frozen and only the new head is trained."""
+    """With layers=whole: passes before these in which the pretrained body is frozen and only the head is trained."""
 
     rate: float | str | None = None
-    """The highest learning rate: by default 1e-4 after a trained head, else 2e-3; auto: a rate finder chooses it."""
+    """The highest learning rate: by default 1e-4 after a trained head, else 2e-3; auto: by a learning-rate finder."""
 
     lr_mult: float | None = None
-    """How many times lower the first layers' rate is; by default 1 after a trained head, else 100 (bundled: 10)."""
+    """Factor by which the first layers' rate is lower; by default 1 after a trained head, else 100 (bundled: 10)."""
 
     size: int = 224
-    """Pixels a side that the network sees."""
+    """Input size of the network, in pixels a side."""
 
     presize: int | None = None
-    """Pixels a side before augmentation (presizing): augmentation then loses no corner. Try 460 for size 224."""
+    """Size before augmentation (presizing), in pixels a side, to avoid empty corners. Try 460 for size 224."""
 
     resize: str = "crop"
-    """How an image becomes square: crop, pad or squish."""
+    """How images are made square: crop, pad or squish."""
 
     augment: bool = True
-    """Whether training images are flipped, turned, zoomed, warped and relit at random."""
+    """Whether training images are randomly flipped, rotated, zoomed, warped, and changed in brightness and contrast."""
 
     progressive: bool = False
-    """Progressive resizing: training begins with images of half the size and ends with whole ones; quicker."""
+    """Progressive resizing: training starts with images of half the size and ends with full size; faster."""
 
     mixup: float = 0.0
-    """Mixup's alpha: training images are blended in pairs, and so are their labels; 0 for none, 0.4 is usual."""
+    """Mixup's alpha: pairs of training images and their labels are blended; 0 for none, 0.4 is usual."""
 
     cutmix: float = 0.0
-    """CutMix's alpha: a patch of one training image is pasted into another, labels blended; 0 for none, 1 is usual."""
+    """CutMix's alpha: patches of training images are pasted into others, labels blended; 0 for none, 1 is usual."""
 
     label_smoothing: float = 0.0
-    """The share of each label that the training loss spreads over all classes; 0 for none, 0.1 is usual."""
+    """The share of each label that is distributed over all classes in the training loss; 0 for none, 0.1 is usual."""
 
     class_weights: str = "none"
-    """Whether rare classes weigh more in the training loss: none, balanced (all classes weigh the same)."""
+    """Weights of classes in the training loss: none, balanced (the same total weight for all classes)."""
 
     sampler: str = "none"
-    """Whether rare classes are drawn more often in training: none, balanced (all classes equally often)."""
+    """Sampling of training images: none, balanced (images of all classes equally often)."""
 
     batch: int = 64
-    """Images a batch; halved, with accumulation, where the memory does not suffice."""
+    """Batch size; halved, with accumulation, when out of memory."""
 
     accumulate: int = 1
-    """Batches whose gradients make one step: the step of a large batch in the memory of a small one."""
+    """Batches whose gradients are accumulated for one step, which saves memory."""
 
     clip: float | None = None
-    """The largest norm of a step's gradient, longer ones are shortened to it; by default none, 1 is usual."""
+    """Gradient clipping: the largest norm of a step's gradient; by default none, 1 is usual."""
 
     patience: int | None = None
-    """Early stopping: end a phase after so many epochs without a lower validation loss, and keep the best weights."""
+    """Early stopping: end a phase after this many epochs without a lower validation loss, and keep the best weights."""
 
     split: str = "stratified"
-    """Which images validate: stratified (each class alike), random (as fastai's), grouped, given (by folder or CSV)."""
+    """The validation split: stratified (by class), random (as in fastai), grouped, given (by folder or CSV)."""
 
     valid: float = 0.2
-    """The share of images that validates."""
+    """The share of validation images."""
 
     seed: int = 42
-    """The seed of everything random: the split, the new head, the order, the augmentation."""
+    """The seed of all random numbers: split, new head, order of images, augmentation."""
 
     device: str = "auto"
-    """Where to compute: auto, cpu, cuda, cuda:1, mps."""
+    """The device: auto, cpu, cuda, cuda:1, mps."""
 
     precision: str = "auto"
-    """The arithmetic of training: auto (from facts about the device), fp32, bf16, fp16. Results are always fp32."""
+    """Precision of training: auto (by the device), fp32, bf16, fp16. Evaluation is always in fp32."""
 
     compile: bool = False
-    """Whether torch.compile compiles the network first: it takes minutes, and on CPUs it gained nothing."""
+    """Whether to use torch.compile, which takes minutes, and was not faster on CPUs."""
 
     workers: int | None = None
-    """Processes that load images; by default one a core and eight at most. Another number, other random numbers."""
+    """Processes that load images; by default one a core, at most eight. The number changes the random numbers."""
 
     cache: str = "auto"
-    """Where decoded images wait between epochs: auto (memory, disk if many), memory, disk, none (decode each time)."""
+    """Cache of decoded images: auto (memory, or disk if many), memory, disk, none (decode in each epoch)."""
 
     tta: int = 0
-    """Test-time augmentation: so many augmented views of each validation image, for a second error rate beside it."""
+    """Test-time augmentation: number of augmented views of each validation image, for a second error rate."""
 
     log: str = "none"
-    """Where training is logged too: none, tensorboard (into the run folder), wandb (Weights & Biases)."""
+    """Additional logging: none, tensorboard (in the run folder), wandb (Weights & Biases)."""
 
-    def __post_init__(self):
-        """Refuse what no run can follow, before anything is read or written."""
+    def __post_init__(self) -> None:
+        """Check all fields; raises `RecipeError`."""
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in _RANGES and not (value is None and field.default is None):
@@ -164,15 +165,15 @@ class Recipe:
 
     @property
     def fixed_batch(self) -> int | None:
-        """`batch` where training takes it as it is; None where a few images make it smaller (layers auto and head)."""
+        """`batch`, or None where training adapts it to the number of images (layers auto and head)."""
         return self.batch if self.layers == "whole" or self.weights == "none" else None
 
     def target_names(self) -> list[str]:
-        """The columns that `targets` names; none where it names none."""
+        """The columns in `targets`; [] where there are none."""
         return [name.strip() for name in self.targets.split(",")] if self.targets else []
 
     def limits(self) -> tuple[float, float] | None:
-        """Both numbers of `y_range`; None where they are not given."""
+        """Low and high of `y_range`; None for auto and none."""
         if self.y_range in ("auto", "none"):
             return None
         try:
@@ -201,8 +202,8 @@ _RANGES = {
     "freeze_epochs": (0, 100_000),
     "rate": (1e-12, 100.0),
     "lr_mult": (1, 1e6),
-    "size": (16, MOST_PIXELS_A_SIDE),
-    "presize": (16, MOST_PIXELS_A_SIDE),
+    "size": (16, MAX_SIZE),
+    "presize": (16, MAX_SIZE),
     "mixup": (0, 100),
     "cutmix": (0, 100),
     "label_smoothing": (0, 0.9),
@@ -230,18 +231,10 @@ _CHOICES = {
 _OF_ALL_LAYERS = ("rate", "lr_mult", "progressive", "mixup", "cutmix", "label_smoothing", "clip", "patience")
 _OF_THE_LEARNER = ("task", "arch", "weights", "y_range", "size", "presize", "resize")
 _OF_THE_LEARNER += ("augment", "batch", "sampler", "device", "workers")
-_ONLY_FOR = {
-    "delimiter": (MULTILABEL,),
-    "targets": (MULTILABEL, REGRESSION),
-    "y_range": (REGRESSION,),
-    "label_smoothing": (CLASSIFICATION,),
-    "class_weights": (CLASSIFICATION, MULTILABEL),
-    "sampler": (CLASSIFICATION,),
-}
 
 
 def _check_number(field: Any, value: Any) -> None:
-    """`value` must be a number of the field's own kind within both bounds, or "auto" where the field takes words."""
+    """`RecipeError` unless `value` is a number of the field's type within its bounds, or "auto" where allowed."""
     (lowest, highest), kinds = _RANGES[field.name], {field.type, *get_args(field.type)}
     if str in kinds and value == "auto":
         return
@@ -259,46 +252,47 @@ def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
 
 
 def _check_together(recipe: Recipe) -> None:
-    """Fields that make no sense together."""
+    """`RecipeError` for combinations of fields that have no meaning."""
     _check_task(recipe)
     for name in _OF_ALL_LAYERS if recipe.layers == "head" else ():
         if _changed(recipe, name):
             problem = (
-                f"{name}={getattr(recipe, name)!r} means nothing with layers='head', which is learned from features"
+                f"{name}={getattr(recipe, name)!r} has no effect with layers='head', which is trained from features"
             )
             raise RecipeError(problem, fix="leave it out, or say layers=auto or layers=whole")
     if recipe.mixup and recipe.cutmix:
         problem = f"mixup={recipe.mixup:g} and cutmix={recipe.cutmix:g} would both blend every batch"
         raise RecipeError(problem, fix="choose one of them")
     if recipe.class_weights == recipe.sampler == "balanced":
-        problem = "class_weights=balanced and sampler=balanced would make up for the same imbalance twice"
+        problem = "class_weights=balanced and sampler=balanced would correct the same imbalance twice"
         raise RecipeError(problem, fix="choose one of them")
     if recipe.tta and not recipe.augment:
-        problem = f"tta={recipe.tta} wants augmented views, and augment=False makes none"
+        problem = f"tta={recipe.tta} needs augmented views, and augment=False makes none"
         raise RecipeError(problem, fix="leave out one of the two")
 
 
 def _changed(recipe: Recipe, name: str) -> bool:
-    """Whether a field has another value than its default."""
+    """Whether a field differs from its default."""
     return getattr(recipe, name) != next(field.default for field in fields(recipe) if field.name == name)
 
 
 def _check_task(recipe: Recipe) -> None:
-    """Fields that mean nothing for the recipe's task, and names and ranges that cannot be."""
-    for name, tasks in _ONLY_FOR.items():
-        if recipe.task not in tasks and _changed(recipe, name):
-            problem = f"{name}={getattr(recipe, name)!r} means nothing for the task {recipe.task}"
+    """`RecipeError` for fields that have no meaning for the task, and for invalid names and ranges."""
+    for name in {name: None for task in TASKS for name in of(task).recipe_fields}:
+        if name not in of(recipe.task).recipe_fields and _changed(recipe, name):
+            problem = f"{name}={getattr(recipe, name)!r} has no effect for the task {recipe.task}"
+            tasks = [task for task in TASKS if name in of(task).recipe_fields]
             raise RecipeError(problem, fix=f"leave it out, or say task={' or '.join(tasks)}")
     names = recipe.target_names()
     if not all(names) or len(set(names)) != len(names):
         raise RecipeError(f"targets={recipe.targets!r} names a column twice, or none", fix="targets='width,height'")
-    if recipe.task == MULTILABEL and not recipe.delimiter:
+    if not recipe.delimiter:
         raise RecipeError("delimiter='' separates nothing", fix="delimiter=';', or what stands between your labels")
     recipe.limits()
 
 
 def label_name(label: str | Callable) -> str:
-    """The label rule in words that JSON can hold: a name, a pattern, or 'module:function' of a function."""
+    """The label rule as text for JSON: a name, a pattern, or 'module:function' of a function."""
     if isinstance(label, str):
         return label
     named = label if hasattr(label, "__qualname__") else type(label)
@@ -306,8 +300,8 @@ def label_name(label: str | Callable) -> str:
 
 
 def check_same_data(made: Recipe, given: Recipe) -> None:
-    """Raise `RecipeError` where `given` says something else of the data or the network than `made`, with which the
-    learner was made: training would ignore it."""
+    """Raise `RecipeError` where `given` differs from `made`, the learner's recipe, in fields of data or network, which
+    training would ignore."""
     other = [name for name in _OF_THE_LEARNER if getattr(made, name) != getattr(given, name)]
     other += ["layers"] if (made.layers == "whole") != (given.layers == "whole") else []
     if other:

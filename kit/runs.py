@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kit.data.audit import check
-from kit.evaluate.pictures import as_html, draw_overview, draw_predictions
-from kit.evaluate.report import Report, write_report
+from kit.evaluate.pictures import as_html, draw_predictions
 from kit.evaluate.result import Result
 from kit.files import write_json, write_text
 from kit.intervals import Estimate
 from kit.recipe import Recipe
+from kit.views.report import Report, write_report
 
 if TYPE_CHECKING:
     from kit.train.history import History
@@ -48,7 +48,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """What the run was told."""
-        return self.learner.origin.recipe
+        return self.learner.spec.recipe
 
     @property
     def headline(self) -> Estimate:
@@ -99,8 +99,8 @@ class Run:
         lines = []
         if self.recipe.patience and self.history.steps:
             lines.append("note: early stopping chose the weights by these images, which flatters them a little")
-        if self.learner.origin.start.note:
-            lines.append(f"note: {self.learner.origin.start.note}")
+        if self.learner.spec.weights.note:
+            lines.append(f"note: {self.learner.spec.weights.note}")
         return lines
 
 
@@ -116,7 +116,7 @@ def free_name(source: Any, recipe: Recipe) -> Path:
 
 def result_json(run: Run) -> dict[str, Any]:
     """result.json: the figures for programs, and where the weights came from."""
-    start = run.learner.origin.start
+    weights = run.learner.spec.weights
     return {
         **run.evaluation.figures(),
         "seconds": round(run.seconds, 2),
@@ -125,7 +125,7 @@ def result_json(run: Run) -> dict[str, Any]:
         "tta": run.views.figures() | {"views": run.recipe.tta} if run.views else None,
         "stopped": run.history.stopped,
         "layers": run.history.chosen.get("layers"),
-        "weights": {"asked": start.asked, "kind": start.kind, "origin": start.origin, "note": start.note},
+        "weights": {"asked": weights.asked, "kind": weights.kind, "origin": weights.origin, "note": weights.note},
         "bundle": str(run.bundle),
     }
 
@@ -142,8 +142,8 @@ def chosen_json(run: Run) -> dict[str, Any]:
     return {
         "source": str(source),
         "folder": str(Path.cwd()),
-        "arch": run.learner.origin.architecture.full_name,
-        "weights": run.learner.origin.start.origin,
+        "arch": run.learner.spec.architecture.full_name,
+        "weights": run.learner.spec.weights.origin,
         "split": run.table.attrs.get("split"),
         **run.history.chosen,
         "steps": len(run.history.steps),
@@ -155,46 +155,61 @@ def chosen_json(run: Run) -> dict[str, Any]:
         "precision_because": precision.reason,
         "threads": torch.get_num_threads(),
         "workers": dls.train.fake_l.num_workers,
-        "mean": list(run.learner.origin.start.mean),
-        "std": list(run.learner.origin.start.std),
+        "mean": list(run.learner.spec.weights.mean),
+        "std": list(run.learner.spec.weights.std),
         "left_out": run.table.attrs.get("left_out", []),
         "versions": package_versions(),
     }
 
 
 def write_run(run: Run) -> None:
-    """Write all of a run folder but the bundle, which is there already."""
-    from kit.train.history import draw_curves
-
-    write_json(run.folder / "recipe.json", {"recipe": run.recipe.to_json(), "chosen": chosen_json(run)})
-    write_json(run.folder / "result.json", result_json(run))
+    """Write all of a run folder except the bundle, which is there already."""
     sides = [("valid", run.evaluation)] + ([("test", run.test)] if run.test else [])
     predictions = pd.concat([part.predictions.assign(split=side) for side, part in sides], ignore_index=True)
-    tables = {"table": run.table, "history": run.history.table(), "predictions": predictions}
-    for name, table in tables.items():
-        write_text(run.folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
-    pictures = run.folder / "pictures"
-    pictures.mkdir()
-    draw_curves(run.history, pictures / "curves.png")
-    result = run.evaluation
-    overview = draw_overview(result, pictures)
-    draw_predictions(result, result.top_losses(8), pictures / "top_losses.png", "Highest losses")
-    draw_predictions(result, result.telling(), pictures / "predictions.png", "Predictions on validation images")
-    write_report(report_of(run, overview), run.folder / "report.html")
-
-
-def report_of(run: Run, overview: Path) -> Report:
-    """What report.html tells of a run; overview: the picture of its whole result."""
-    return Report(
-        result=run.evaluation,
-        recipe=run.recipe,
-        chosen=chosen_json(run),
-        curves=run.folder / "pictures" / "curves.png",
-        overview=overview,
-        command=command(run.source, replace(run.recipe, arch=run.learner.origin.architecture.full_name)),
+    write_results(
+        run.folder,
+        run.evaluation,
+        run.recipe,
+        chosen_json(run),
+        result_json(run),
+        {"table": run.table, "history": run.history.table(), "predictions": predictions},
+        history=run.history,
+        command=command(run.source, replace(run.recipe, arch=run.learner.spec.architecture.full_name)),
         findings=check(run.table, run.recipe.fixed_batch).findings,
         notes=[*run.evaluation.remarks(), *run.remarks()],
     )
+
+
+def write_results(
+    folder: Path,
+    result: Result,
+    recipe: Recipe,
+    chosen: dict[str, Any],
+    figures: dict[str, Any],
+    tables: dict[str, pd.DataFrame],
+    history: "History | None" = None,
+    **report: Any,
+) -> None:
+    """Write recipe.json, result.json, tables as CSV files, pictures and report.html into a folder.
+
+    chosen: see `chosen_json`; figures: for result.json; history: of one training, for its curves; report: further
+    fields of `kit.views.Report`.
+    """
+    from kit.train.history import draw_curves
+
+    write_json(folder / "recipe.json", {"recipe": recipe.to_json(), "chosen": chosen})
+    write_json(folder / "result.json", figures)
+    for name, table in tables.items():
+        write_text(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    curves = pictures / "curves.png" if history else None
+    if history:
+        draw_curves(history, curves)
+    overview = result.draw_overview(pictures)
+    draw_predictions(result, result.top_losses(8), pictures / "top_losses.png", "Highest losses")
+    draw_predictions(result, result.selection(), pictures / "predictions.png", "Predictions on validation images")
+    write_report(Report(result, recipe, chosen, overview, curves=curves, **report), folder / "report.html")
 
 
 def command(source: Any, recipe: Recipe, folds: int | None = None) -> str:

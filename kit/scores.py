@@ -1,4 +1,4 @@
-"""Scores of predictions of several classes an image, and of numbers; numpy alone.
+"""Metrics in NumPy: F1 and average precision for several classes per image; MAE, RMSE and R2 for numbers.
 
 mean_f1(probabilities > 0.5, truth)             # 0.81
 """
@@ -6,57 +6,48 @@ mean_f1(probabilities > 0.5, truth)             # 0.81
 import numpy as np
 
 
-def f1(right: np.ndarray, said: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """F1, the harmonic mean of precision and recall, of counts: 2 right / (said + there); NaN where both are 0."""
+def f1(correct: np.ndarray, predicted: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """F1 from counts: 2 correct / (predicted + actual), the harmonic mean of precision and recall; NaN for 0 / 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return 2 * right / (said + there)
+        return 2 * correct / (predicted + actual)
 
 
-def mean_f1(said: np.ndarray, there: np.ndarray) -> float:
-    """The mean F1 of the classes: said, there (images, classes), 0 or 1. A class that is neither counts 0."""
-    said, there = said.astype(bool), there.astype(bool)
-    return float(np.nan_to_num(f1((said & there).sum(0), said.sum(0), there.sum(0))).mean())
+def mean_f1(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Macro F1. predicted, truth: (images, classes), 0 or 1. A class that is never predicted nor true counts as 0."""
+    predicted, truth = predicted.astype(bool), truth.astype(bool)
+    return float(np.nan_to_num(f1((predicted & truth).sum(0), predicted.sum(0), truth.sum(0))).mean())
 
 
-def average_precision(scores: np.ndarray, there: np.ndarray) -> float:
-    """The area below the steps of precision over recall (n,); NaN where the class is nowhere.
+def average_precision(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Average precision of each class: probabilities, truth (images, classes) -> (classes,).
 
-    Images of equal score count together: sum over the distinct scores of (R_k - R_k-1) P_k.
+    NaN where no image has the class.
     """
-    there = there.astype(bool)
-    if not there.any():
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    hits, sorted_scores = np.cumsum(there[order]), scores[order]
-    last = np.append(np.flatnonzero(np.diff(sorted_scores)), len(scores) - 1)  # the last image of each distinct score
-    precision, recall = hits[last] / (last + 1), hits[last] / hits[-1]
-    return float((np.diff(recall, prepend=0) * precision).sum())
+    from sklearn.metrics import average_precision_score
+
+    classes = zip(truth.astype(bool).T, probabilities.T, strict=True)
+    return np.array([average_precision_score(*one) if one[0].any() else np.nan for one in classes])
 
 
-def mean_average_precision(scores: np.ndarray, there: np.ndarray) -> float:
-    """The mean of the classes' average precision; what is nowhere stays out. scores, there: (images, classes)."""
-    found = [average_precision(scores[:, place], there[:, place]) for place in range(there.shape[1])]
-    return float(np.nanmean(found)) if not np.isnan(found).all() else float("nan")
+def mean_average_precision(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Mean average precision of the classes that some image has; NaN where none has any."""
+    return float(np.nanmean(average_precision(probabilities, truth))) if truth.any() else float("nan")
 
 
 def mae(numbers: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The mean absolute error of each target: numbers, truth (images, targets) -> (targets,), in the target's unit."""
+    """Mean absolute error: numbers, truth (images, targets) -> (targets,), in each target's unit."""
     return np.abs(numbers - truth).mean(0)
 
 
 def rmse(numbers: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The root of the mean squared error of each target, in the target's unit."""
+    """Root mean squared error: numbers, truth (images, targets) -> (targets,), in each target's unit."""
     return np.sqrt(np.square(numbers - truth).mean(0))
 
 
 def r2(numbers: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The share of each target's variance that the numbers explain: 1 is all, 0 what the mean would; it may be below.
+    """Coefficient of determination, 1 - residual variance / variance of the truth; (images, targets) -> (targets,).
 
-    NaN where the truth does not vary.
+    0 is as good as predicting the mean, negative values are worse; NaN where the truth is constant.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - np.square(numbers - truth).sum(0) / np.square(truth - truth.mean(0)).sum(0) * _varies(truth)
-
-
-def _varies(truth: np.ndarray) -> np.ndarray:
-    return np.where(np.ptp(truth, axis=0) > 0, 1.0, np.nan)
+    variance = np.where(np.ptp(truth, axis=0) > 0, np.square(truth - truth.mean(0)).mean(0), np.nan)
+    return 1 - np.square(numbers - truth).mean(0) / variance

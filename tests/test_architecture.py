@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kit"
 FILES = sorted(PACKAGE.rglob("*.py"))
-FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "manifest", "console", "lazy", "offline", "weightfile"}
-FOUNDATION |= {"task", "scores", "machine"}
-ROOMS = ["data", "features", "model", "train", "evaluate", "bundle", "serve"]
+FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "manifest", "console", "offline"}
+FOUNDATION |= {"tasks", "scores", "machine"}
+ROOMS = ["data", "features", "model", "train", "evaluate", "views", "bundle", "serve"]
 WHOLE_LINE = {"runs", "pipeline", "cross_validation", "scale", "doctor", "cli", "__init__"}
 LIGHT = ["kit", "kit.recipe", "kit.data.images", "kit.manifest", "kit.bundle.predictor"]
 HEAVY = {"torch", "fastai", "pandas", "torchvision", "timm", "gradio", "matplotlib", "sklearn"}

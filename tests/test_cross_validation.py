@@ -65,12 +65,12 @@ def test_two_cross_validations_are_compared_on_all_images(found, photos, tiny, t
 
 def test_its_report_tells_of_all_folds_and_how_to_make_it_again(found, photos):
     text = (found.folder / "report.html").read_text(encoding="utf-8")
-    assert "of 25 images that it was not trained on" in text
+    assert "Measured on 25 images that it was not trained on" in text
     assert found.spread in text
     assert "from a random start, 1 epoch, 3 folds" in text
     assert f"kit fine-tune {photos} --folds 3 --arch resnet18 --weights none" in text
     assert ": 5 validation images are too few" not in text, "all images validate in turn"
-    assert "How it learned" not in text, "three trainings have no one curve"
+    assert "Training curves" not in text, "three trainings have no one curve"
 
 
 def test_what_flatters_a_figure_is_said_of_folds_too(photos, tiny, tmp_path):

@@ -1,6 +1,6 @@
 """The house: no error says what no test has read.
 
-Every text that is given to an error of kit/errors.py, or to a refusal of the server, is looked up in the tests: four
+Every text that is given to an error of kit/errors.py, or to a `RequestError` of the server, is looked up in the tests: four
 words in a row of its longest literal part must stand in a string of one of them. Comments and docstrings do not count.
 """
 
@@ -13,7 +13,7 @@ from kit import errors
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-REFUSAL = "Refusal"
+REFUSAL = "RequestError"
 KINDS = {REFUSAL} | {
     name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.KitError)
 }
@@ -125,7 +125,7 @@ def check(value, many):
     if many:
         raise DataError(f"{value} of the first kind" if value else f"{value} of the second kind", fix="fix")
     problem = f"{value} of the third kind"
-    raise Refusal(404, problem.replace("a", "b"), fix=reason())
+    raise RequestError(404, problem.replace("a", "b"), fix=reason())
 
 def outer(value):
     def inner():

@@ -9,8 +9,8 @@ import pytest
 
 from kit import fetch
 from kit.errors import FetchError, OutputError
-from kit.fetch import Digest, Source, download
-from kit.offline import look
+from kit.fetch import Source, download
+from kit.offline import check_connection
 
 CONTENT = bytes(range(256)) * 4000
 OTHER = bytes(reversed(CONTENT))
@@ -21,16 +21,14 @@ class Site:
 
     def __init__(self):
         self.files = {"/weights.pth": CONTENT}
-        self.tag = '"one"'
         self.cuts = []
         self.ranges = True
-        self.if_range = True
         self.requests = []
         self.sent = []
         self.after_cut = lambda: None
 
     def source(self, path="/weights.pth", content=CONTENT, **options):
-        return Source(self.address + path, Digest("sha256", hashlib.sha256(content).hexdigest(), **options))
+        return Source(self.address + path, hashlib.sha256(content).hexdigest(), **options)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -48,8 +46,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        if site.tag:
-            self.send_header("ETag", site.tag)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         stop = site.cuts.pop(0) if site.cuts else len(content)
@@ -60,8 +56,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def start(self, site) -> int:
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        changed = site.if_range and self.headers.get("If-Range", site.tag) != site.tag
-        return int(asked[1]) if asked and site.ranges and not changed else 0
+        return int(asked[1]) if asked and site.ranges else 0
 
     def log_message(self, *arguments):
         pass
@@ -86,6 +81,10 @@ def to(tmp_path):
     return tmp_path / "cache" / "weights.pth"
 
 
+def part_of(content, to):
+    return to.with_name(f"weights.pth.{hashlib.sha256(content).hexdigest()[:8]}.partial")
+
+
 def left_beside(to):
     return sorted(path.name for path in to.parent.iterdir())
 
@@ -107,7 +106,6 @@ def test_after_a_cut_only_the_rest_is_sent(site, to):
     download([site.source()], to, "the weights")
     assert to.read_bytes() == CONTENT
     assert site.requests[1]["Range"] == "bytes=300000-"
-    assert site.requests[1]["If-Range"] == '"one"'
     assert site.sent == [300_000, len(CONTENT) - 300_000]
     assert left_beside(to) == ["weights.pth"]
 
@@ -117,7 +115,7 @@ def test_a_connection_that_is_always_cut_is_given_up_and_the_next_call_goes_on(s
     with pytest.raises(FetchError, match="connection cut"):
         download([site.source()], to, "the weights")
     assert len(site.requests) == fetch.ATTEMPTS
-    assert left_beside(to) == ["weights.pth.partial", "weights.pth.partial.json"]
+    assert left_beside(to) == [part_of(CONTENT, to).name]
     download([site.source()], to, "the weights")
     assert site.requests[-1]["Range"] == f"bytes={1000 * fetch.ATTEMPTS}-"
     assert to.read_bytes() == CONTENT
@@ -138,59 +136,49 @@ def test_a_server_that_ignores_ranges_sends_the_whole_again(site, to):
     assert to.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("heeds_if_range", [True, False])
-def test_a_file_that_changed_between_two_attempts_starts_over(site, to, heeds_if_range):
-    def change():
-        site.files["/weights.pth"], site.tag = OTHER, '"two"'
-
-    site.cuts, site.after_cut, site.if_range = [300_000], change, heeds_if_range
-    download([site.source(content=OTHER)], to, "the weights")
-    assert to.read_bytes() == OTHER
-    assert site.sent[-1] == len(OTHER)
-
-
-def test_a_mixture_that_no_version_betrays_is_fetched_again_as_a_whole(site, to):
-    site.cuts, site.tag = [300_000], None
+def test_a_file_that_changed_between_two_attempts_is_fetched_again_as_a_whole(site, to):
+    site.cuts = [300_000]
     site.after_cut = lambda: site.files.update({"/weights.pth": OTHER})
     download([site.source(content=OTHER)], to, "the weights")
     assert to.read_bytes() == OTHER
     assert site.sent == [300_000, len(OTHER) - 300_000, len(OTHER)]
 
 
-def test_a_part_of_another_address_is_not_continued(site, to):
-    site.cuts = [1000] * fetch.ATTEMPTS
-    with pytest.raises(FetchError):
-        download([site.source()], to, "the weights")
+def test_a_mirror_of_the_same_file_goes_on_where_another_source_was_cut(site, to):
     site.files["/mirror.pth"] = CONTENT
-    download([site.source("/mirror.pth")], to, "the weights")
-    assert "Range" not in site.requests[-1]
+    site.cuts = [1000] * fetch.ATTEMPTS
+    download([site.source(), site.source("/mirror.pth")], to, "the weights")
+    assert site.requests[-1]["Range"] == f"bytes={1000 * fetch.ATTEMPTS}-"
     assert to.read_bytes() == CONTENT
+
+
+def test_a_part_of_another_file_is_not_continued_and_is_removed_in_the_end(site, to):
+    site.files["/newer.pth"] = OTHER
+    site.cuts = [1000] * fetch.ATTEMPTS
+    download([site.source(), site.source("/newer.pth", OTHER)], to, "the weights")
+    assert "Range" not in site.requests[-1]
+    assert to.read_bytes() == OTHER
+    assert left_beside(to) == ["weights.pth"]
 
 
 def test_a_whole_part_only_needs_its_name(site, to):
-    site.cuts = [1000] * fetch.ATTEMPTS
-    with pytest.raises(FetchError):
-        download([site.source()], to, "the weights")
-    to.with_name("weights.pth.partial").write_bytes(CONTENT)
-    sent_before = len(site.sent)
+    to.parent.mkdir()
+    part_of(CONTENT, to).write_bytes(CONTENT)
     download([site.source()], to, "the weights")
     assert to.read_bytes() == CONTENT
-    assert len(site.sent) == sent_before
+    assert site.sent == []
 
 
 def test_a_part_that_is_longer_than_the_file_starts_over(site, to):
-    site.cuts = [1000] * fetch.ATTEMPTS
-    with pytest.raises(FetchError):
-        download([site.source()], to, "the weights")
-    to.with_name("weights.pth.partial").write_bytes(CONTENT + b"more")
+    to.parent.mkdir()
+    part_of(CONTENT, to).write_bytes(CONTENT + b"more")
     download([site.source()], to, "the weights")
     assert to.read_bytes() == CONTENT
 
 
-def test_damaged_notes_start_over(site, to):
+def test_a_damaged_part_starts_over(site, to):
     to.parent.mkdir()
-    to.with_name("weights.pth.partial").write_bytes(b"?" * 1000)
-    to.with_name("weights.pth.partial.json").write_text("{")
+    part_of(CONTENT, to).write_bytes(b"?" * 1000)
     download([site.source()], to, "the weights")
     assert to.read_bytes() == CONTENT
 
@@ -210,21 +198,21 @@ def test_an_absent_file_is_taken_from_the_next_source(site, to):
 
 def test_when_every_source_fails_three_lines_say_why_and_what_to_do(site, to):
     site.files["/other.pth"] = OTHER
-    closed = Source("http://127.0.0.1:1/weights.pth", Digest("md5", "0" * 32))
+    closed = Source("http://127.0.0.1:1/weights.pth", "0" * 32)
     with pytest.raises(FetchError) as caught:
         download([site.source("/gone.pth"), site.source("/other.pth"), closed], to, "the resnet18 weights")
     host = site.address.removeprefix("http://")
     assert str(caught.value) == (
         '"weights.pth" is missing (the resnet18 weights), and no source gave it:\n'
-        f"  {host}: 404; {host}: wrong checksum; 127.0.0.1:1: connection refused\n"
+        f"  {host}: 404; {host}: wrong checksum; 127.0.0.1:1: Connection refused\n"
         f'  Fix: get "gone.pth" by hand ({site.address}/gone.pth) and put it at {to}'
     )
     assert left_beside(to) == []
 
 
-def test_a_name_that_no_network_knows_has_no_route(to):
-    with pytest.raises(FetchError, match=r"nowhere\.invalid: no route"):
-        download([Source("http://nowhere.invalid/a", Digest("md5", "0" * 32))], to, "the weights")
+def test_a_name_that_no_network_knows_is_told(to):
+    with pytest.raises(FetchError, match=r"nowhere\.invalid: .*(name|Name|resolution)"):
+        download([Source("http://nowhere.invalid/a", "0" * 32)], to, "the weights")
 
 
 def test_a_host_that_drops_what_it_is_sent_is_given_up_after_one_look(to, monkeypatch):
@@ -238,14 +226,14 @@ def test_a_host_that_drops_what_it_is_sent_is_given_up_after_one_look(to, monkey
     monkeypatch.setattr("kit.offline.getproxies", dict)
     monkeypatch.setattr("kit.offline.socket.getaddrinfo", lambda *_, **__: many)
     monkeypatch.setattr("kit.offline.socket.create_connection", dropped)
-    with pytest.raises(FetchError, match=r"a\.test: no answer\n"):
-        download([Source("http://a.test/a", Digest("md5", "0" * 32))], to, "the weights")
+    with pytest.raises(FetchError, match=r"a\.test: timed out\n"):
+        download([Source("http://a.test/a", "0" * 32)], to, "the weights")
     assert waited == [1.5, 1.5]
 
 
 def test_with_a_proxy_only_the_proxy_is_asked(monkeypatch):
     monkeypatch.setattr("kit.offline.getproxies", lambda: {"https": "http://127.0.0.1:9"})
-    assert look("https://nowhere.invalid") is None
+    assert check_connection("https://nowhere.invalid") is None
 
 
 def test_a_file_of_another_size_is_not_even_fetched(site, to):
@@ -289,17 +277,12 @@ def test_a_disk_that_refuses_is_named(site, tmp_path):
 
 
 def test_a_digest_may_be_its_first_digits_or_of_the_first_bytes(site, to):
-    start = Digest("md5", hashlib.md5(CONTENT[:1000]).hexdigest().upper(), first_bytes=1000, size=len(CONTENT))
-    download([Source(site.address + "/weights.pth", start)], to, "the weights")
-    assert Digest("sha256", hashlib.sha256(CONTENT).hexdigest()[:8]).fits(to)
-    assert not Digest("sha256", hashlib.sha256(OTHER).hexdigest()[:8]).fits(to)
-    assert not Digest("sha256", hashlib.sha256(CONTENT).hexdigest(), size=1).fits(to)
-
-
-@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://host/file", "weights.pth", "http:///weights.pth"])
-def test_only_web_addresses_are_sources(url):
-    with pytest.raises(FetchError, match=re.escape(f'"{url}" cannot be fetched\n  Fix: give an address that begins')):
-        Source(url, Digest("md5", "0" * 32))
+    start = hashlib.md5(CONTENT[:1000]).hexdigest()
+    url = f"{site.address}/weights.pth"
+    download([Source(url, start, algorithm="md5", first_bytes=1000, size=len(CONTENT))], to, "the weights")
+    assert Source(url, hashlib.sha256(CONTENT).hexdigest()[:8]).fits(to)
+    assert not Source(url, hashlib.sha256(OTHER).hexdigest()[:8]).fits(to)
+    assert not Source(url, hashlib.sha256(CONTENT).hexdigest(), size=1).fits(to)
 
 
 @pytest.mark.parametrize(("name", "value"), [("KIT_OFFLINE", "1"), ("HF_HUB_OFFLINE", "true"), ("KIT_OFFLINE", "ON")])
@@ -321,15 +304,12 @@ def test_offline_what_is_there_is_taken_and_no_or_zero_forbids_nothing(site, tmp
     assert len(site.requests) == 1
 
 
-def test_a_digest_that_cannot_be_checked_is_refused():
-    with pytest.raises(ValueError, match='algorithm="crc32"; expected one of sha256, md5'):
-        Digest("crc32", "0" * 8)
-    with pytest.raises(ValueError, match='hexadecimal="f370"; expected 8 to 64 hexadecimal digits'):
-        Digest("sha256", "f370")
-    with pytest.raises(ValueError, match="no sources; expected at least one"):
-        download([], None, "the weights")
+@pytest.mark.parametrize("digest", ["", "f370", "pretrained"])
+def test_a_digest_that_checks_nothing_is_refused(digest):
+    with pytest.raises(ValueError, match=f'digest="{digest}"; expected 8 or more hexadecimal digits, in lower case'):
+        Source("https://host/weights.pth", digest)
 
 
 def test_a_password_in_an_address_is_not_shown():
-    assert Source("https://me:secret@host:8080/a%20b.zip", Digest("md5", "0" * 32)).host == "host:8080"
-    assert Source("https://host/a%20b.zip?x=1", Digest("md5", "0" * 32)).name == "a b.zip"
+    assert Source("https://me:secret@host:8080/a%20b.zip", "0" * 32).host == "host:8080"
+    assert Source("https://host/a%20b.zip?x=1", "0" * 32).name == "a b.zip"

@@ -8,7 +8,7 @@ from mmap import ALLOCATIONGRANULARITY
 import pytest
 
 from kit.errors import OutputError
-from kit.files import atomic_path, can_be_made, new_folder, packaged, sha256, write_json
+from kit.files import atomic_path, check_creatable, new_folder, packaged, sha256, write_json
 
 
 def test_a_file_is_replaced_only_when_all_is_written(tmp_path):
@@ -36,7 +36,7 @@ def test_a_hash_is_that_of_the_bytes(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 1, ALLOCATIONGRANULARITY, 2 * ALLOCATIONGRANULARITY + 1])
 def test_a_file_of_several_pieces_has_one_hash(tmp_path, monkeypatch, size):
-    monkeypatch.setattr("kit.files.LARGEST_PIECE", ALLOCATIONGRANULARITY)
+    monkeypatch.setattr("kit.files.BLOCK_BYTES", ALLOCATIONGRANULARITY)
     content = random.Random(size).randbytes(size)
     (tmp_path / "file").write_bytes(content)
     assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
@@ -56,10 +56,10 @@ def test_a_folder_to_write_must_be_new_and_writable(tmp_path):
 
 
 def test_trying_whether_a_folder_can_be_made_leaves_nothing(tmp_path):
-    assert can_be_made(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert check_creatable(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "empty").mkdir()
-    can_be_made(tmp_path / "empty")
+    check_creatable(tmp_path / "empty")
     assert (tmp_path / "empty").is_dir()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import resident
 
-from kit.machine import heap_kept
+from kit.machine import keep_freed_memory
 
 PIECE = 200_000_000
 
@@ -20,20 +20,20 @@ def held_after_a_large_array() -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives pieces back one by one")
 def test_a_large_piece_is_kept_meanwhile_and_given_back_after():
     before = resident()
-    with heap_kept():
+    with keep_freed_memory():
         assert held_after_a_large_array() > PIECE / 2
     assert resident() - before < PIECE / 2
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr("kit.machine._glibc", lambda: None)
-    with heap_kept():
+    with keep_freed_memory():
         assert np.ones(3).sum() == 3
 
 
 def test_what_happens_meanwhile_comes_through_and_the_memory_goes_back_all_the_same():
     before = resident()
-    with pytest.raises(RuntimeError, match="on purpose"), heap_kept():
+    with pytest.raises(RuntimeError, match="on purpose"), keep_freed_memory():
         held_after_a_large_array()
         raise RuntimeError("on purpose")
     assert resident() - before < PIECE / 2

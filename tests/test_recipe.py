@@ -51,13 +51,13 @@ def test_a_value_that_no_run_can_follow_is_refused_with_its_bounds(field, value,
     ("fields", "text"),
     [
         ({"mixup": 0.4, "cutmix": 1.0}, "mixup=0.4 and cutmix=1 would both blend every batch"),
-        ({"class_weights": "balanced", "sampler": "balanced"}, "make up for the same imbalance twice"),
+        ({"class_weights": "balanced", "sampler": "balanced"}, "would correct the same imbalance twice"),
         (
             {"layers": "head", "mixup": 0.4},
-            "mixup=0.4 means nothing with layers='head', which is learned from features",
+            "mixup=0.4 has no effect with layers='head', which is trained from features",
         ),
-        ({"layers": "head", "rate": 1e-3}, "rate=0.001 means nothing with layers='head'"),
-        ({"tta": 4, "augment": False}, "tta=4 wants augmented views, and augment=False makes none"),
+        ({"layers": "head", "rate": 1e-3}, "rate=0.001 has no effect with layers='head'"),
+        ({"tta": 4, "augment": False}, "tta=4 needs augmented views, and augment=False makes none"),
     ],
 )
 def test_what_makes_no_sense_together_is_refused(fields, text):

@@ -1,8 +1,8 @@
-"""What computes the network of a bundle: ONNX Runtime, or torch where there is no model.onnx, or for bf16.
+"""Engines that compute the network of a bundle: ONNX Runtime, or torch where there is no model.onnx, and for bf16.
 
 engine = onnx_engine(Path("bundle/model.onnx")); engine(pixels).outputs
 
-Both take uint8 pixels and give the same answers: that is proven on real images when model.onnx is written.
+Both take uint8 pixels and give the same outputs: this is checked on real images when model.onnx is written.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ import numpy as np
 
 from kit.errors import BundleError, first_line
 from kit.manifest import GET_ANOTHER
-from kit.task import CLASSIFICATION
+from kit.tasks.text import CLASSIFICATION
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network says of n images, in float32: outputs (n, classes), which are probabilities or regression's
-    numbers, features (n, f), and a heat map of each class (n, classes, h, w), which is None for networks without
-    feature maps."""
+    """Outputs of a network for n images, float32: outputs (n, classes), which are probabilities or regression's
+    numbers; features (n, f); and a heat map of each class (n, classes, h, w), None for networks without feature
+    maps."""
 
     outputs: np.ndarray
     features: np.ndarray
@@ -37,7 +37,7 @@ Engine = Callable[[np.ndarray], Answers]
 
 
 def onnx_engine(path: Path, config: Mapping[str, Any], many: bool = True) -> Engine:
-    """The engine of a model.onnx on the CPU. many: take longer to start and less for each image, as for a folder.
+    """The engine of a model.onnx on the CPU. many: optimise more at the start, so that each image takes less time.
 
     config: its bundle's. Raises `BundleError` for a file that is not ONNX, or was written for other classes.
     """
@@ -69,18 +69,18 @@ def torch_engine(
     """
     import torch
 
-    from kit.bundle.served import InBf16, Served
-    from kit.machine import exact_convolutions
+    from kit.bundle.inference_model import InBf16, InferenceModel
+    from kit.machine import fp32_convolutions
 
-    served = Served(network, rules, task).to(device)
+    model = InferenceModel(network, rules, task).to(device)
     if device.type != "mps":
-        served.body.to(memory_format=torch.channels_last)  # as the pixels come; quicker on CPUs and GPUs
+        model.body.to(memory_format=torch.channels_last)  # the layout of the pixels; faster on CPUs and GPUs
     if precision == "bf16":
-        served.body = InBf16(served.body)
+        model.body = InBf16(model.body)
 
     @torch.inference_mode()
     def engine(pixels: np.ndarray) -> Answers:
-        with exact_convolutions():
-            return Answers(*(output.cpu().numpy() for output in served(torch.from_numpy(pixels).to(device))))
+        with fp32_convolutions():
+            return Answers(*(output.cpu().numpy() for output in model(torch.from_numpy(pixels).to(device))))
 
     return engine

@@ -1,6 +1,6 @@
-"""model.onnx: the network of a bundle as a file that ONNX Runtime runs, proven to answer as the learner did.
+"""model.onnx: the network of a bundle as a file for ONNX Runtime, checked to give the outputs of the learner.
 
-kit export runs/pets        # for a bundle that has none yet; kit fine-tune writes it by itself
+kit export runs/pets        # for a bundle that has none yet; kit fine-tune writes it too
 """
 
 import logging
@@ -18,16 +18,16 @@ from onnx.compose import add_prefix, merge_models
 from torch import Tensor, nn
 
 from kit.bundle.engines import onnx_engine
+from kit.bundle.inference_model import InferenceModel
 from kit.bundle.predictor import Predictor
 from kit.bundle.read import load, load_network
-from kit.bundle.served import Served
 from kit.data.images import Source
 from kit.errors import BundleError, first_line
 from kit.features.compute import store_of
 from kit.files import atomic_path, sha256
 from kit.manifest import ONNX, find_bundle, read_config, write_config
 from kit.model.heads import featurizer
-from kit.task import CLASSIFICATION, REGRESSION
+from kit.tasks import of
 
 OUTPUTS = ("outputs", "features", "maps")
 TOLERANCE = 1e-4
@@ -35,10 +35,10 @@ BODY = f"body-{onnx.__version__}-{version('onnxscript')}.onnx"
 
 
 def export(path: str | Path, images: Sequence[Source], expected: np.ndarray | None = None) -> dict[str, Any]:
-    """Add model.onnx to a bundle, or write it anew; returns its proof, which config.json then holds.
+    """Add model.onnx to a bundle or replace it; returns the result of the check, which config.json stores as `onnx`.
 
-    images: real ones, on which ONNX Runtime must give the outputs `expected` (images, classes), by default those that
-    torch gives. Raises `BundleError`, by how much it differs, and leaves the bundle as it was.
+    images: images on which ONNX Runtime must give the outputs `expected` (images, classes), by default those of torch.
+    Raises `BundleError` with the difference where it does not, and leaves the bundle unchanged.
     """
     folder = find_bundle(path)
     config = read_config(folder)
@@ -52,32 +52,28 @@ def export(path: str | Path, images: Sequence[Source], expected: np.ndarray | No
 
 
 def outputs(predictor: Predictor, images: Sequence[Source]) -> np.ndarray:
-    """What a predictor's engine says of images: (images, classes)."""
+    """Outputs of a predictor's engine for images: (images, classes)."""
     if not images:
         raise BundleError("there is no image to prove the ONNX file on", fix="give some: --images FOLDER")
     return np.concatenate([predictor.outputs(predictor.prepare(image)[None]) for image in images])
 
 
 def largest_difference(config: Mapping[str, Any], found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference of outputs (images, classes): of probabilities as they are, of numbers in their range."""
-    width = 1.0
-    if config["task"] == REGRESSION:
-        width = np.subtract(config["range"]["high"], config["range"]["low"])
-    return float((np.abs(found - expected) / width).max())
+    """The largest absolute difference of outputs (images, classes); of regression as a share of each range."""
+    return float((np.abs(found - expected) / of(config["task"]).width(config)).max())
 
 
 def prove(folder: Path, config: dict[str, Any], path: Path, images: Sequence[Source], expected: np.ndarray) -> float:
-    """The largest difference between the ONNX file at `path` and what is expected, of a probability, or of a number in
-    widths of its range. Raises `BundleError` where it is above 1e-4, or another class comes first.
+    """The largest difference between the outputs of the ONNX file at `path` and the expected ones.
+
+    Raises `BundleError` where it is above 1e-4 or another class comes first.
     """
     found = outputs(Predictor(config, onnx_engine(path, config), folder), images)
     difference = largest_difference(config, found, expected)
-    changed = 0
-    if config["task"] == CLASSIFICATION:
-        changed = int((found.argmax(1) != expected.argmax(1)).sum())
+    task = of(config["task"])
+    changed = task.changed(found, expected)
     if not difference <= TOLERANCE or changed:
-        what = "a number, in widths of its range," if config["task"] == REGRESSION else "a probability"
-        problem = f"as ONNX the network answers differently: {what} by {difference:.2g}"
+        problem = f"as ONNX the network answers differently: {task.difference} by {difference:.2g}"
         problem += f", and another class comes first for {changed} of {len(images)} images" if changed else ""
         raise BundleError(problem, fix="leave it out (--no-onnx); the bundle then predicts with torch")
     return difference
@@ -86,22 +82,22 @@ def prove(folder: Path, config: dict[str, Any], path: Path, images: Sequence[Sou
 def write_onnx(network: nn.Module, config: Mapping[str, Any], path: Path) -> None:
     """Write a network of body and head, with the image rules of its bundle, to `path`; any number of images a batch.
 
-    The file is whole (weights inside) and takes uint8 pixels (n, size, size, 3). Body and head are converted one by
-    one: converting a body takes seconds, so that of a body whose features are in the cache is kept there as well.
-    Raises `BundleError` where the network holds an operation that cannot be written.
+    The file contains the weights and takes uint8 pixels (n, size, size, 3). Body and head are converted separately:
+    converting a body takes seconds, so the ONNX form of a body whose features are cached is cached beside them.
+    Raises `BundleError` where the network has an operation that cannot be converted.
     """
     store = store_of(featurizer(network), config["image"])
-    served, size = Served(network, config["image"], config["task"]), config["image"]["size"]
+    model, size = InferenceModel(network, config["image"], config["task"]), config["image"]["size"]
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     if known := store.read_file(BODY):
         body = onnx.load_from_string(known)
     else:
-        body = _converted(nn.Sequential(served.prepare, served.body), pixels, "pixels", ["maps_of_body"])
+        body = _converted(nn.Sequential(model.preprocess, model.body), pixels, "pixels", ["maps_of_body"])
         if store.exists():
             store.add_file(BODY, body.SerializeToString())
     with torch.no_grad():
-        activations = served.body(served.prepare(pixels))
-    head = _converted(served.answer, activations, "maps_of_body", OUTPUTS if served.answer.pool else OUTPUTS[:2])
+        activations = model.body(model.preprocess(pixels))
+    head = _converted(model.head, activations, "maps_of_body", OUTPUTS if model.head.pool else OUTPUTS[:2])
     head = add_prefix(head, "head/", rename_inputs=False, rename_outputs=False)
     whole = merge_models(body, head, io_map=[("maps_of_body", "maps_of_body")])
     onnx.helper.set_model_props(whole, {"vocab_sha256": config["vocab_sha256"]})
@@ -129,7 +125,7 @@ def _converted(module: nn.Module, example: Tensor, given: str, outputs: Sequence
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """The exporter tells of its own steps; they mean nothing to who only wants the file."""
+    """Suppress the warnings and log messages that the exporter writes about its own steps."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

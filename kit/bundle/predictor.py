@@ -1,12 +1,12 @@
-"""Predict with a bundle: images in, predictions out, a bad image is an error in its own row.
+"""Predict with a bundle; an image that cannot be opened gives a prediction with an error.
 
 predictor = kit.bundle.load("runs/pets"); predictor.predict(["cat.jpg"]).table()
 
-Imports numpy and Pillow only; what computes the network is passed in, and pandas is imported by `table()` alone.
+Imports only numpy and Pillow: the engine that computes the network is an argument, and only `table()` needs pandas.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from os import PathLike
@@ -17,21 +17,35 @@ import numpy as np
 from PIL import Image
 
 from kit.bundle.engines import Answers, Engine
-from kit.bundle.prediction import Prediction, Predictions, of_several
 from kit.data.images import Source, prepare_image, source_name, without_warnings
 from kit.errors import ImageError
 from kit.evaluate.calibration import calibrated
-from kit.evaluate.unknown import Unknown
-from kit.task import MULTILABEL, REGRESSION
+from kit.evaluate.ood import OODDetector
+from kit.tasks import Prediction, of
 
 THREADS = 4
 BATCHES_AHEAD = 1
 
 
-class Predictor:
-    """A network with all that it needs to turn files into predictions: `config` of its bundle, and an engine."""
+class Predictions(list[Prediction]):
+    """A list of `Prediction`, in the order of the images; `vocab` and `task` are the bundle's."""
 
-    def __init__(self, config: dict[str, Any], engine: Engine, folder: Path, unknown: Unknown | None = None):
+    def __init__(self, rows: Iterable[Prediction], vocab: Sequence[str], task: str):
+        super().__init__(rows)
+        self.vocab, self.task = list(vocab), task
+
+    def table(self) -> Any:
+        """A pandas DataFrame with the columns of the task."""
+        import pandas as pd
+
+        task = of(self.task)
+        return pd.DataFrame([task.row(one, self.vocab) for one in self], columns=task.columns(self.vocab))
+
+
+class Predictor:
+    """Turns image files into predictions by an engine and the `config` of its bundle."""
+
+    def __init__(self, config: dict[str, Any], engine: Engine, folder: Path, unknown: OODDetector | None = None):
         self.config, self.engine, self.folder, self.unknown = config, engine, folder, unknown
         self.vocab: list[str] = list(config["vocab"])
         self.task: str = config["task"]
@@ -40,19 +54,19 @@ class Predictor:
         return f"Predictor({self.config['architecture']['name']}, {len(self.vocab)} classes, from {self.folder})"
 
     def prepare(self, source: Source) -> np.ndarray:
-        """One image as the network is given it: uint8 (size, size, 3). Raises `ImageError`."""
+        """One image as input of the engine: uint8 (size, size, 3). Raises `ImageError`."""
         return prepare_image(source, self.config["image"])
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
-        """Prepared images (n, size, size, 3) to what the network itself says (n, classes): probabilities, not
-        calibrated, or numbers."""
+        """Prepared images (n, size, size, 3) to the outputs of the network (n, classes): uncalibrated probabilities, or
+        numbers."""
         return self.engine(images).outputs.astype(np.float64)
 
     def explain(self, source: Source) -> tuple[Prediction, np.ndarray | None]:
-        """The prediction of one image, and a heat map of each class (classes, h, w), over the square it was cut to.
+        """The prediction of one image, and a heat map of each class (classes, h, w) over its prepared square.
 
-        A map is 0 where a place did not speak for the class; there are none where the network has no feature maps.
-        Raises `ImageError`.
+        A map is 0 where the image is no evidence for the class; None where the network has no feature maps. Raises
+        `ImageError`.
         """
         answers = self.engine(self.prepare(source)[None])
         (prediction,) = self._predictions(answers, [_name(source)])
@@ -61,14 +75,14 @@ class Predictor:
     def predict(self, images: Source | Iterable[Source], batch: int = 32) -> Predictions:
         """Predict one image or several: paths, bytes, open files or Pillow images, `batch` at a time.
 
-        A bad image gives a `Prediction` with its error; the others are not disturbed.
+        An image that cannot be opened gives a `Prediction` with its error.
         """
         one = isinstance(images, str | PathLike | bytes | Image.Image) or hasattr(images, "read")
         several = [images] if one else images
         return Predictions(self.predict_each(several, batch), self.vocab, self.task)
 
     def predict_each(self, images: Iterable[Source], batch: int = 32) -> Iterator[Prediction]:
-        """The same one by one, as they come: for folders that are larger than the memory."""
+        """Predictions one by one, for more images than fit into memory."""
         with without_warnings(), ThreadPoolExecutor(THREADS) as pool:
             try:
                 for sources, prepared in self._ahead(iter(images), batch, pool):
@@ -79,7 +93,7 @@ class Predictor:
     def _ahead(
         self, stream: Iterator[Source], batch: int, pool: ThreadPoolExecutor
     ) -> Iterator[tuple[list[Source], Iterable[np.ndarray | str]]]:
-        """Batches of sources with what becomes of them: the pool prepares one while the one before is computed."""
+        """Batches of sources and prepared images; the pool prepares the next batch while one is computed."""
         waiting: deque[tuple[list[Source], Iterable[np.ndarray | str]]] = deque()
         while sources := list(islice(stream, batch)):
             waiting.append((sources, pool.map(self._attempt, sources)))
@@ -101,7 +115,7 @@ class Predictor:
             if is_image(image):
                 yield next(ready)
             else:
-                yield Prediction(_name(source), None, None, {}, image.removeprefix(f"{source_name(source)}: "))
+                yield Prediction(_name(source), error=image.removeprefix(f"{source_name(source)}: "))
 
     def _predictions(self, answers: Answers, names: list[str]) -> Iterator[Prediction]:
         plain, temperature = answers.outputs.astype(np.float64), self.config["temperature"]
@@ -109,16 +123,7 @@ class Predictor:
         unlike = self.unknown.flags(answers.features).tolist() if self.unknown else [None] * len(names)
         for name, row, own, other in zip(names, known, plain, unlike, strict=True):
             by_name, own = (dict(zip(self.vocab, values.tolist(), strict=True)) for values in (row, own))
-            yield self._prediction(name, by_name, own, other)
-
-    def _prediction(self, name: str, known: dict[str, float], own: dict[str, float], unlike: bool | None) -> Prediction:
-        """What the outputs of one image mean for the task."""
-        if self.task == REGRESSION:
-            return Prediction(name, None, None, {}, unlike=unlike, numbers=known)
-        if self.task == MULTILABEL:
-            return of_several(name, known, self.config["thresholds"], unlike)
-        best = max(known, key=known.get)
-        return Prediction(name, best, known[best], known, None, own, unlike)
+            yield Prediction(name, plain=own, unlike=other, **of(self.task).answer(by_name, self.config))
 
 
 def is_image(prepared: np.ndarray | str) -> bool:

@@ -1,4 +1,4 @@
-"""From a bundle's folder to a Predictor, or to a fastai Learner to go on training.
+"""From a bundle's folder to a Predictor, or to a fastai Learner for further training.
 
 predictor = load("runs/pets"); learn = learner("runs/pets", dls)
 """
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from kit.console import say
 from kit.errors import ArchitectureError, BundleError, RecipeError
 from kit.manifest import CONFIG, GET_ANOTHER, ONNX, UNKNOWN, WEIGHTS, check_file, find_bundle, read_config, read_form
-from kit.task import REGRESSION
+from kit.tasks import of
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from kit.bundle.predictor import Predictor
-    from kit.evaluate.unknown import Unknown
+    from kit.evaluate.ood import OODDetector
 
 ENGINES = ("auto", "onnx", "torch")
 PRECISIONS = ("fp32", "bf16")
@@ -28,33 +28,33 @@ PRECISIONS = ("fp32", "bf16")
 def load(
     path: str | Path, device: str = "auto", engine: str = "auto", many: bool = True, precision: str = "fp32"
 ) -> "Predictor":
-    """A `Predictor` from a bundle or a run folder; it needs neither the training images nor the script.
+    """A `Predictor` from a bundle or a run folder; it needs neither the training images nor the training script.
 
-    engine: "onnx" (ONNX Runtime, on the CPU), "torch", or "auto", which takes ONNX where the bundle has it and no other
-    device is asked for. many: whether many images will follow, so that a longer start pays. precision: "fp32", or
-    "bf16", which torch computes, quicker where the processor multiplies in it, and less exact. Every file is checked
-    against its SHA-256 first. Raises `BundleError` for anything that is not as it was saved, or cannot be computed so.
+    engine: "onnx" (ONNX Runtime, on the CPU), "torch", or "auto": ONNX where the bundle has it and no other device is
+    given. many: optimise for many images, at the cost of a slower start. precision: "fp32", or "bf16" by torch, less
+    exact, and faster on processors with bf16 arithmetic. Every file is checked against its SHA-256 first. Raises
+    `BundleError` for a file that changed since the bundle was saved, and for an unsupported engine or precision.
     """
     folder = find_bundle(path)
     config = read_form(folder)
     engine = choose_engine(config, device, engine, precision)
-    with checking(folder, config, first=ONNX if engine == "onnx" else WEIGHTS) as sound:
+    with checking(folder, config, first=ONNX if engine == "onnx" else WEIGHTS) as wait_for:
         from kit.bundle.engines import onnx_engine, torch_engine
         from kit.bundle.predictor import Predictor
 
         unknown = None
         if UNKNOWN in config["files"]:
-            sound(UNKNOWN)
+            wait_for(UNKNOWN)
             unknown = load_unknown(folder)
         if engine == "onnx":
-            sound(ONNX)
+            wait_for(ONNX)
             return Predictor(config, onnx_engine(folder / ONNX, config, many), folder, unknown)
         from kit.data.datablock import device as find_device
 
         where = find_device(device)
         if precision == "bf16":
             check_bf16(where)
-        sound(WEIGHTS)
+        wait_for(WEIGHTS)
         network = load_network(folder, config)
         computed = torch_engine(network, config["image"], where, precision, config["task"])
         return Predictor(config, computed, folder, unknown)
@@ -62,10 +62,10 @@ def load(
 
 @contextmanager
 def checking(folder: Path, config: dict[str, Any], first: str) -> Iterator[Callable[[str], None]]:
-    """Meanwhile a thread compares all files of a bundle with their SHA-256: small ones, then `first`, then the others.
+    """Check all files of a bundle against their SHA-256 in a thread: small ones, then `first`, then the others.
 
-    Yields a function to call before a file is used: it waits until that file was found to be the one that was saved.
-    At the end of the block all files were. Raises `BundleError` for one that is not.
+    Yields a function to call with a file's name before it is used, which waits for its check. On exit all files are
+    checked. Raises `BundleError` for a file with another SHA-256.
     """
     names = sorted(config["files"], key=lambda name: (name in (ONNX, WEIGHTS), name != first))
     with ThreadPoolExecutor(1) as pool:
@@ -78,22 +78,22 @@ def checking(folder: Path, config: dict[str, Any], first: str) -> Iterator[Calla
             pool.shutdown(cancel_futures=True)
 
 
-def load_unknown(folder: Path) -> "Unknown":
-    """What tells images that are not like the training images, from a bundle that has it."""
+def load_unknown(folder: Path) -> "OODDetector":
+    """The out-of-distribution detector of a bundle that has one."""
     from safetensors import SafetensorError
     from safetensors.numpy import load as load_arrays
 
-    from kit.evaluate.unknown import Unknown
+    from kit.evaluate.ood import OODDetector
 
     try:
         arrays = load_arrays((folder / UNKNOWN).read_bytes())
     except SafetensorError as error:
         raise BundleError(f"{folder / UNKNOWN} cannot be read ({error})", fix=GET_ANOTHER) from error
-    return Unknown.from_arrays(arrays)
+    return OODDetector.from_arrays(arrays)
 
 
 def choose_engine(config: dict[str, Any], device: str, engine: str, precision: str = "fp32") -> str:
-    """ "onnx" or "torch". Says so where a bundle without model.onnx falls back to torch, which starts slower."""
+    """ "onnx" or "torch". Prints a note where torch is used because the bundle has no model.onnx."""
     for name, value, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise BundleError(f"{name} {value!r}", fix=f"choose one of {', '.join(known)}")
@@ -116,7 +116,7 @@ def choose_engine(config: dict[str, Any], device: str, engine: str, precision: s
 
 
 def check_bf16(device: "torch.device") -> None:
-    """Say why bf16 is quick or slow on a device. Raises `BundleError` where it cannot be computed in bf16 at all."""
+    """Print why bf16 is fast or slow on a device. Raises `BundleError` where the device does not support it."""
     from kit.train.precision import choose_precision, device_facts
 
     try:
@@ -126,18 +126,18 @@ def check_bf16(device: "torch.device") -> None:
 
 
 def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
-    """The trained network of a bundle whose config was read: a torch module of body and head, in eval mode, fp32."""
+    """The network of a bundle with this config: a torch module of body and head, in eval mode, fp32."""
     import torch
 
     from kit.model.heads import Range, empty_network
-    from kit.model.tensors import read_tensors
+    from kit.model.weightfile import read_tensors
 
     path, name = folder / WEIGHTS, config["architecture"]["name"]
     tensors, facts = read_tensors(path)
     if facts.get("vocab_sha256") != config["vocab_sha256"]:
         raise BundleError(f"{path} was trained for other classes, or in another order", fix=GET_ANOTHER)
     try:
-        limits = Range.from_json(config["range"]) if config["task"] == REGRESSION else None
+        limits = Range.from_json(config["range"]) if of(config["task"]).ranges(config) else None
         head = config["architecture"]["head"]
         network = empty_network(name, len(config["vocab"]), config["image"]["size"], limits, head)
     except ArchitectureError as error:
@@ -152,7 +152,7 @@ def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
 
 
 def learner(path: str | Path, dls: Any, **kwargs: Any) -> Any:
-    """A fastai Learner with a bundle's whole network, head and all, over your DataLoaders: to go on training.
+    """A fastai Learner with a bundle's network, including its head, over your DataLoaders, for further training.
 
     kwargs: fastai's own, for `Learner`. Raises `BundleError` where `dls.vocab` is not the bundle's.
     """
@@ -166,7 +166,7 @@ def learner(path: str | Path, dls: Any, **kwargs: Any) -> Any:
         problem = (
             f"the data has the classes {', '.join(vocab[:10])}; the bundle knows {', '.join(config['vocab'][:10])}"
         )
-        raise BundleError(problem, fix="for other classes, start anew from its body: --weights BUNDLE")
+        raise BundleError(problem, fix="for other classes, start from its body: --weights BUNDLE")
     recipe = Recipe.from_json(config["recipe"] | {"arch": config["architecture"]["name"], "weights": str(folder)})
     learn = build_learner(dls, recipe, head=config["architecture"]["head"], **kwargs)
     learn.model.load_state_dict(load_network(folder, config).state_dict())

@@ -1,1 +1,1 @@
-"""The command line: one file a command, and nothing heavy imported before a command runs."""
+"""The command line: one file for each command; torch and other slow imports wait until a command needs them."""

@@ -1,4 +1,4 @@
-"""kit cache: what kit keeps on this machine to save time, and how to remove it."""
+"""kit cache: list and clear the files that kit keeps between runs."""
 
 import shutil
 import time
@@ -17,27 +17,27 @@ Clear = Annotated[
 def cache(clear: Clear = False) -> None:
     """List kit's cache (KIT_CACHE, or ~/.cache/kit): decoded images, features of images, and what was downloaded.
 
-    Decoded images (20 GB at most) and features (5 GB at most) save time when the same images are trained on again; what
-    was not used for the longest time is removed first.
+    Decoded images (at most 20 GB) and features (at most 5 GB) save time when the same images are used again. The least
+    recently used files are removed first.
     """
-    from kit.data import decoded
+    from kit.data import decode
     from kit.features import store
 
-    kept = (
-        ("decoded images", decoded.cached(), decoded.MOST_DISK),
-        ("features of images", store.stores(), store.MOST_BYTES),
+    caches = (
+        ("decoded images", decode.cache_files(), decode.MAX_DISK),
+        ("features of images", store.stores(), store.MAX_BYTES),
     )
     print(f"{cache_folder()}:")
-    for what, entries, most in kept:
+    for what, entries, most in caches:
         print(f"{what}: {len(entries)}, {_size(sum(size for _, size in entries))} of at most {_size(most)}")
         for path, size in entries:
-            used = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
-            print(f"  {path.name}  {_size(size)}  last used {used}")
+            last_used = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+            print(f"  {path.name}  {_size(size)}  last used {last_used}")
     if clear:
-        for path in (path for _, entries, _ in kept for path, _ in entries):
+        for path in (path for _, entries, _ in caches for path, _ in entries):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         print("removed")
-    for path in _downloads(exclude={decoded.FOLDER, store.FOLDER}):
+    for path in _downloads(exclude={decode.FOLDER, store.FOLDER}):
         print(f"  {path.name}  {_size(_bytes(path))}  downloaded")
 
 

@@ -1,4 +1,4 @@
-"""kit check FOLDER: look at a folder before training on it."""
+"""kit check FOLDER: find problems of a folder before training."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kit.cli.options import with_recipe
+from kit.cli.options import Folder, with_recipe
 from kit.console import say
 from kit.files import new_folder, write_json, write_text
 from kit.recipe import Recipe
@@ -17,24 +17,25 @@ if TYPE_CHECKING:
 
     from kit.data.audit import Check
 
-Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
 Show = Annotated[
-    Path | None, typer.Option(help="write a picture of a training batch here (PNG), and how a sample travels")
+    Path | None,
+    typer.Option(help="write a picture of a training batch here (PNG), and print a sample's transforms"),
 ]
 Out = Annotated[
-    Path | None, typer.Option(help="a new folder for the report: check.json, images.csv with a row an image, check.png")
+    Path | None,
+    typer.Option(help="a new folder for the report: check.json, images.csv (a row for each image), check.png"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print the findings as JSON")]
 
 
 @with_recipe
 def check(folder: Folder, recipe: Recipe, out: Out = None, show: Show = None, as_json: Json = False) -> None:
-    """Look at FOLDER before training: classes, copies, broken, dark, blurred files; exits with 1 if training fails."""
+    """Check FOLDER before training: classes, duplicates, damaged, dark, blurred files; exit code 1 for errors."""
     from kit import data
 
     if out:
         new_folder(out)
-    table = data.survey(folder, **data.told(recipe))
+    table = data.survey(folder, **data.table_args(recipe))
     report = data.check(table, recipe.fixed_batch, recipe.size)
     if out:
         write_report(table, report, out, recipe.size)
@@ -44,13 +45,13 @@ def check(folder: Folder, recipe: Recipe, out: Out = None, show: Show = None, as
     if show:
         batch = max(2, min(recipe.batch, int((table["split"] == "train").sum())))
         dls = data.blocks(replace(recipe, batch=batch)).dataloaders(table)
-        say(data.travel(dls))
+        say(data.trace_sample(dls))
         data.show_batch(dls, show)
         say(f"{show}: a training batch with its labels")
 
 
 def write_report(table: "pd.DataFrame", report: "Check", folder: Path, size: int) -> None:
-    """The report as JSON, as a table and as a picture."""
+    """Write the report as check.json, images.csv and check.png."""
     from kit import data
 
     write_json(folder / "check.json", report.to_json())

@@ -1,25 +1,26 @@
-"""kit convert EXPORT OUT: a learner that fastai exported, as a bundle; the one command that opens a pickle."""
+"""kit convert EXPORT OUT: convert a learner exported by fastai to a bundle. Only this command opens a pickle."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from kit.cli.options import Labels
 from kit.console import say
 from kit.errors import BundleError
 from kit.files import sha256
 
-Export = Annotated[Path, typer.Argument(help="the file that learn.export() wrote, like export.pkl")]
-Out = Annotated[Path, typer.Argument(help="the bundle's folder to write, new")]
-Images = Annotated[str, typer.Option(help="labelled images, to prove the bundle on and to measure it")]
+Export = Annotated[Path, typer.Argument(help="the file written by learn.export(), for example export.pkl")]
+Out = Annotated[Path, typer.Argument(help="the new folder of the bundle")]
+Images = Annotated[str, typer.Option(help="labelled images on which the bundle is compared with EXPORT and evaluated")]
 Trust = Annotated[
-    bool, typer.Option("--trust-pickle", help="open the file, which runs whatever code is in it: you know who made it")
+    bool,
+    typer.Option("--trust-pickle", help="open EXPORT, which runs any code in it; only if you trust who made it"),
 ]
-Label = Annotated[str, typer.Option(help="how a file says its label; see kit fine-tune --help")]
-Labels = Annotated[str | None, typer.Option(help="a CSV file with the columns path and label")]
-Names = Annotated[str | None, typer.Option(help="what its classes are called, in its order, like dog,cat")]
-Arch = Annotated[str | None, typer.Option(help="its network, where that cannot be seen")]
-Tolerance = Annotated[float, typer.Option(help="how much a probability may differ")]
+Label = Annotated[str, typer.Option(help="how labels are found; see kit fine-tune --help")]
+Names = Annotated[str | None, typer.Option(help="new class names, in the order of the export, for example dog,cat")]
+Arch = Annotated[str | None, typer.Option(help="its network, where it cannot be recognised")]
+Tolerance = Annotated[float, typer.Option(help="the largest difference of a probability that is accepted")]
 
 
 def convert(
@@ -33,7 +34,7 @@ def convert(
     arch: Arch = None,
     tolerance: Tolerance = 1e-4,
 ) -> None:
-    """Turn EXPORT, a learner of fastai's, into the bundle OUT, and prove on IMAGES that it predicts the same."""
+    """Convert EXPORT, a fastai learner, to the bundle OUT, and check on --images that it predicts the same."""
     if not export.is_file():
         raise BundleError(f"{export} is not a file", fix="give the file that learn.export() wrote")
     print(f"{export}: SHA-256 {sha256(export)}", flush=True)

@@ -1,4 +1,4 @@
-"""kit demo: the main job on the drawn sample, in about half a minute, without network."""
+"""kit demo: train, evaluate and predict on the drawn sample in about half a minute, without network."""
 
 import time
 from pathlib import Path
@@ -11,22 +11,22 @@ from kit.console import say
 from kit.manifest import EXAMPLES
 from kit.recipe import Recipe
 
-Out = Annotated[Path | None, typer.Option(help="the run folder to write, new; by default runs/NAME")]
+Out = Annotated[Path | None, typer.Option(help="the new run folder; default runs/NAME")]
 RECIPE = Recipe(label="is_cat", arch="tf_efficientnet_lite0", layers="head", size=256, valid=0.25, workers=0)
 
 
 def demo(out: Out = None, offline: Offline = False) -> None:
-    """Train a head on a pretrained network's features of kit's drawn cats and dogs, and show what came of it."""
+    """Train a head on the features of a pretrained network, on drawn cats and dogs, and show the result."""
     from kit.data.datasets import sample
     from kit.pipeline import fine_tune
 
     started = time.perf_counter()
-    say("A head on the features of EfficientNet-Lite0 (ImageNet weights) learns the drawn sample: cat or dog?\n")
+    say("Training a head on features of EfficientNet-Lite0 (ImageNet weights) to tell drawn cats from dogs\n")
     run = fine_tune(sample(), RECIPE, out=out)
-    say("\n".join(["", *run.lines(), f"four predictions with their pictures: {run.folder}/pictures/predictions.png"]))
+    say("\n".join(["", *run.lines(), f"a picture of some predictions: {run.folder}/pictures/predictions.png"]))
     print(f"error_rate {run.error_rate} after {time.perf_counter() - started:.0f} s")
     examples = sorted((run.bundle / EXAMPLES).iterdir())
     say("\nThree commands to try next:")
     say(f"  kit predict {run.folder} {examples[0]}")
-    say("  kit check FOLDER                 (a folder of your own images, one folder a class)")
-    say("  kit fine-tune FOLDER             (the same, on your images)")
+    say("  kit check FOLDER                 (your own images, one folder for each class)")
+    say("  kit fine-tune FOLDER             (train on them)")

@@ -1,6 +1,5 @@
-"""kit doctor: what this machine can do, and how to mend what it cannot."""
+"""kit doctor: check this machine, and print how to fix problems."""
 
-import json
 import sys
 from typing import Annotated
 
@@ -8,22 +7,21 @@ import typer
 
 from kit.console import say, terminal
 
-Network = Annotated[bool, typer.Option("--network", help="also ask the hosts that downloads come from (5 s at most)")]
+Network = Annotated[bool, typer.Option("--network", help="also connect to the hosts of downloads")]
 Json = Annotated[bool, typer.Option("--json", help="print findings and facts as JSON")]
 
 
 def doctor(network: Network = False, as_json: Json = False) -> None:
-    """Look at Python, packages, driver, CUDA, cuDNN, GPU, memory, disk, kit's files; exits with 1 if one is wrong."""
-    from kit.doctor.examination import examine
-    from kit.doctor.gathering import gather
-    from kit.doctor.report import lines, show, to_json
+    """Check Python, packages, driver, CUDA, cuDNN, GPU, memory, disk, kit's files; exit code 1 if one is wrong."""
+    from kit.doctor.examination import examine, gather
+    from kit.doctor.findings import lines, show, to_json
 
     if terminal():
         say("importing torch and fastai to see whether they work; it takes some seconds ...")
     facts = gather(network)
     findings = examine(facts)
     if as_json:
-        print(json.dumps(to_json(facts, findings), ensure_ascii=False))
+        print(to_json(facts, findings))
     elif sys.stdout.isatty():
         show(findings)
     else:

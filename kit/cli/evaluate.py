@@ -1,4 +1,4 @@
-"""kit evaluate BUNDLE FOLDER: measure a bundle anew on labelled images."""
+"""kit evaluate BUNDLE FOLDER: evaluate a bundle on other labelled images."""
 
 import json
 from pathlib import Path
@@ -6,26 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kit.cli.options import Bundle, Device, Engine
+from kit.cli.options import Bundle, Device, Engine, Folder, Labels
 from kit.console import progress, say
 from kit.errors import DataError
 from kit.files import sha256
 from kit.manifest import FROM_TABLE, TRAINED_ON
-from kit.task import MULTILABEL, REGRESSION
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kit.bundle.prediction import Prediction
     from kit.bundle.predictor import Predictor
-    from kit.data.targets import Targets
-    from kit.evaluate.result import Result
+    from kit.data.labels import Targets
 
-Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
-Label = Annotated[str | None, typer.Option(help="how a file says its label; by default as in the bundle's training")]
-Labels = Annotated[str | None, typer.Option(help="a CSV file with the columns path and label")]
+Label = Annotated[str | None, typer.Option(help="how labels are found; default: as in the bundle's training")]
 Columns = Annotated[str | None, typer.Option("--targets", help="columns of --labels, as for kit fine-tune --targets")]
-Delimiter = Annotated[str | None, typer.Option(help="what stands between several classes; by default as in training")]
+Delimiter = Annotated[str | None, typer.Option(help="the separator of several classes; default: as in training")]
 Out = Annotated[Path | None, typer.Option(help="write the predictions here (CSV)")]
 Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]
 
@@ -42,9 +37,10 @@ def evaluate(
     engine: Engine = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure BUNDLE on all labelled images of FOLDER: its figure with an interval, and each class or number."""
+    """Evaluate BUNDLE on all labelled images of FOLDER: its metrics with intervals, for each class or number too."""
     from kit.bundle.read import load
     from kit.data.sources import labelled_images
+    from kit.evaluate.evaluation import result_of_predictions
     from kit.files import check_parent, write_text
 
     if out:
@@ -59,7 +55,7 @@ def evaluate(
         if one.error:
             say(f"left out {one.path}: {one.error}")
     good = [(one, name) for one, name in zip(predictions, rows["label"], strict=True) if one.error is None]
-    result = compared([one for one, _ in good], [name for _, name in good], predictor)
+    result = result_of_predictions([one for one, _ in good], [name for _, name in good], predictor.config)
     if out:
         write_text(out, result.predictions.to_csv(index=False, lineterminator="\n"))
     print(json.dumps(result.figures() | {"metrics": result.to_json()}) if as_json else "\n".join(result.lines()))
@@ -68,7 +64,7 @@ def evaluate(
 
 
 def labels_read_as(config: dict[str, Any], targets: str | None, delimiter: str | None) -> "Targets":
-    """How labels are read: as in the bundle's training, but for what is told otherwise."""
+    """How labels are read: as in the bundle's training, except for the options that are given."""
     from kit.data.sources import targets_of
     from kit.recipe import Recipe
 
@@ -78,44 +74,27 @@ def labels_read_as(config: dict[str, Any], targets: str | None, delimiter: str |
 
 
 def check(labels: list[str], predictor: "Predictor") -> None:
-    """Raise `DataError` for classes that the bundle does not know."""
-    from kit.data.targets import classes_in
-    from kit.evaluate.evaluation import check_labels
+    """Raise `DataError` for labels of classes that the bundle does not have."""
+    from kit.evaluate.classification import check_labels
+    from kit.tasks.training import training_of
 
-    check_labels(list(classes_in(labels, predictor.task)), predictor.vocab)
-
-
-def compared(predictions: list["Prediction"], labels: list[str], predictor: "Predictor") -> "Result":
-    """The result of a bundle's predictions against the label texts."""
-    from kit.evaluate.evaluation import Evaluation
-    from kit.evaluate.multilabel import MultiLabelEvaluation
-    from kit.evaluate.regression import RegressionEvaluation
-
-    if not predictions:
-        raise DataError("no image could be predicted", fix="give a folder with labelled images that open")
-    vocab, config = predictor.vocab, predictor.config
-    if predictor.task == REGRESSION:
-        width = [high - low for low, high in zip(config["range"]["low"], config["range"]["high"], strict=True)]
-        return RegressionEvaluation.from_predictions(predictions, labels, vocab, width)
-    if predictor.task == MULTILABEL:
-        return MultiLabelEvaluation.from_predictions(predictions, labels, vocab, config["thresholds"])
-    return Evaluation.from_predictions(predictions, labels, vocab)
+    check_labels(list(training_of(predictor.task).count(labels)), predictor.vocab)
 
 
 def label_of_bundle(label: str) -> str:
-    """The label rule that a bundle names, unless it is code or a table: a bundle is data, and nothing in it is run."""
+    """The bundle's label rule. Raises `DataError` for a function or a table: code named by a bundle is never run."""
     from kit.data.labels import is_function_name
 
     if is_function_name(label):
         problem = f"this bundle was trained with the label function {label}, and kit runs no code that a bundle names"
-        raise DataError(problem, fix=f"say --label {label} yourself if you trust it, or another rule, or --labels FILE")
+        raise DataError(problem, fix=f"give --label {label} if you trust it, another rule, or --labels FILE")
     if label == FROM_TABLE:
         raise DataError("this bundle was trained on a table of labels", fix="give one for these images: --labels FILE")
     return label
 
 
 def without_trained(rows: "pd.DataFrame", folder: Path) -> "pd.DataFrame":
-    """The rows without the images that the bundle was trained on, by their SHA-256; says how many those are."""
+    """The rows without the images (by SHA-256) that the bundle was trained on; prints how many were left out."""
     path = folder / TRAINED_ON
     trained = set(path.read_text(encoding="ascii").split()) if path.is_file() else set()
     seen = [sha256(Path(name)) in trained for name in rows["path"]]

@@ -1,4 +1,4 @@
-"""kit export RUN: write model.onnx into a bundle that has none, proven on real images."""
+"""kit export RUN: add model.onnx to a bundle, after comparing it with torch on real images."""
 
 from typing import Annotated
 
@@ -9,19 +9,19 @@ from kit.console import say
 from kit.manifest import EXAMPLES, ONNX, find_bundle
 
 Images = Annotated[
-    list[str] | None, typer.Option(help="real images to prove it on; by default the bundle's own examples")
+    list[str] | None, typer.Option(help="images for the comparison; default: the examples in the bundle")
 ]
 
 
 def export(bundle: Bundle, images: Images = None) -> None:
-    """Write model.onnx into BUNDLE: it then predicts with ONNX Runtime, without torch, and starts in half a second."""
+    """Add model.onnx to BUNDLE, which then predicts with ONNX Runtime, without torch, and starts in half a second."""
     from kit.cli.predict import find_images
 
     folder = find_bundle(bundle)
-    proven_on = list(find_images(images)) if images else sorted(map(str, (folder / EXAMPLES).glob("*.jpg")))
+    compared_on = list(find_images(images)) if images else sorted(map(str, (folder / EXAMPLES).glob("*.jpg")))
     from kit.bundle.onnx import export as write  # torch, which takes seconds
 
-    proof = write(folder, proven_on)
+    proof = write(folder, compared_on)
     size = (folder / ONNX).stat().st_size / 1e6
     say(f"{folder / ONNX}: {size:.0f} MB")
     print(f"largest difference of a probability {proof['largest_difference']:.1e} on {proof['images']} images")

@@ -1,4 +1,4 @@
-"""kit fine-tune FOLDER: the whole line from a folder to a bundle."""
+"""kit fine-tune FOLDER: train, evaluate, and write a run folder with a bundle."""
 
 import json
 from pathlib import Path
@@ -6,20 +6,20 @@ from typing import Annotated
 
 import typer
 
-from kit.cli.options import with_recipe
+from kit.cli.options import Folder, with_recipe
 from kit.console import say
 from kit.recipe import Recipe
 
-Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
-Out = Annotated[Path | None, typer.Option(help="the run folder to write, new; by default runs/NAME")]
+Out = Annotated[Path | None, typer.Option(help="the new run folder; default runs/NAME")]
 Json = Annotated[bool, typer.Option("--json", help="print result.json to standard output")]
 Examples = Annotated[
     bool, typer.Option(help="a few validation photos are shared with the bundle, small, without metadata")
 ]
 Folds = Annotated[
-    int | None, typer.Option(help="k-fold: train so many times, each image predicted by a network that never saw it")
+    int | None,
+    typer.Option(help="k-fold cross-validation: train this many times, each image validated once"),
 ]
-Onnx = Annotated[bool, typer.Option(help="write model.onnx into the bundle, which predicts without torch")]
+Onnx = Annotated[bool, typer.Option(help="write model.onnx into the bundle, to predict without torch")]
 
 
 @with_recipe
@@ -32,13 +32,14 @@ def fine_tune(
     folds: Folds = None,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a pretrained network on FOLDER, measure it, and write a run folder with a bundle."""
-    from kit.cross_validation import cross_validate
-    from kit.pipeline import fine_tune as run_pipeline
-
+    """Fine-tune a pretrained network on FOLDER, evaluate it, and write a run folder with a bundle."""
     if folds is None:
+        from kit.pipeline import fine_tune as run_pipeline
+
         run = run_pipeline(folder, recipe, out=out, examples=examples, onnx=onnx)
     else:
+        from kit.cross_validation import cross_validate
+
         run = cross_validate(folder, recipe, folds=folds, out=out)
     say("\n".join(["", *run.lines()]))
     if as_json:

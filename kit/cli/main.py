@@ -1,4 +1,4 @@
-"""The command `kit`: one file a command, and errors as one red line with their fix, never a traceback.
+"""The program `kit`: errors are printed in red with their fix, without traceback.
 
 kit --help
 """
@@ -30,7 +30,7 @@ COMMANDS = (
 
 
 def application(names: Sequence[str] = COMMANDS) -> typer.Typer:
-    """The program with these of its commands; the files of others are not read, so that `kit predict` starts sooner."""
+    """The program with these commands. Other commands are not imported, so that `kit predict` starts fast."""
     app = typer.Typer(
         name="kit",
         help="Turn a folder of labelled images into a model that people can trust, share and see through.",
@@ -39,16 +39,11 @@ def application(names: Sequence[str] = COMMANDS) -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    app.callback()(_none)
+    app.callback()(lambda: None)  # with a callback, an application of one command still expects the command's name
     for name in names:
         function = name.replace("-", "_")
         app.command(name)(getattr(import_module(f"kit.cli.{function}"), function))
     return app
-
-
-def _none() -> None:
-    # With a callback the name of a command is asked for, even where there is one alone.
-    pass
 
 
 def run() -> None:

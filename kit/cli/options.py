@@ -1,4 +1,4 @@
-"""Options of several commands, and those made from the Recipe's fields: one source for help, Python and recipe.json.
+"""Options that several commands share, and options generated from the fields of `Recipe`.
 
 @app.command()
 @with_recipe
@@ -20,9 +20,11 @@ from kit.offline import go_offline
 from kit.recipe import Recipe
 
 PLAIN = (str, int, float, bool)
-Bundle = Annotated[Path, typer.Argument(help="a bundle's folder, or a run folder")]
-Device = Annotated[str, typer.Option(help="where to compute: auto, cpu, cuda, ...")]
-Engine = Annotated[str, typer.Option(help="what computes: auto, onnx (quick to start, on the CPU) or torch")]
+Bundle = Annotated[Path, typer.Argument(help="the folder of a bundle or of a run")]
+Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
+Labels = Annotated[str | None, typer.Option(help="a CSV file with the columns path and label")]
+Device = Annotated[str, typer.Option(help="the device: auto, cpu, cuda, ...")]
+Engine = Annotated[str, typer.Option(help="the engine: auto, onnx (starts fast, CPU only) or torch")]
 
 
 def _without_network(value: bool) -> bool:
@@ -33,17 +35,12 @@ def _without_network(value: bool) -> bool:
 
 Offline = Annotated[
     bool,
-    typer.Option(
-        "--offline", callback=_without_network, help="ask nothing of the network; KIT_OFFLINE=1 says the same"
-    ),
+    typer.Option("--offline", callback=_without_network, help="do not use the network; the same as KIT_OFFLINE=1"),
 ]
 
 
 def with_recipe(command: Callable) -> Callable:
-    """Replace a command's parameter `recipe` by an option for each field of `Recipe`, and hand the recipe in.
-
-    The command has --offline too, for a recipe may name what has to be fetched.
-    """
+    """Replace the parameter `recipe` of a command by an option for each field of `Recipe`, and add --offline."""
     signature = inspect.signature(command)
     own = [parameter for parameter in signature.parameters.values() if parameter.name != "recipe"]
     own.append(inspect.Parameter("offline", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Offline))
@@ -53,7 +50,7 @@ def with_recipe(command: Callable) -> Callable:
     @functools.wraps(command)
     def run(**values: Any) -> Any:
         recipe = Recipe(**{name: values.pop(name) for name in names})
-        values.pop("offline")  # what it says is done by then
+        values.pop("offline")  # its callback has run already
         return command(recipe=recipe, **values)
 
     run.__signature__ = signature.replace(parameters=[*own, *options])
@@ -72,7 +69,7 @@ def _option(field: Any) -> inspect.Parameter:
 
 
 def _number_or_word(text: str) -> float | str:
-    """A number as such; anything else as it stands, for the recipe to judge."""
+    """A float where possible, else the text, which `Recipe` checks."""
     try:
         return float(text)
     except ValueError:
@@ -81,7 +78,7 @@ def _number_or_word(text: str) -> float | str:
 
 @functools.cache
 def explanations() -> dict[str, str]:
-    """The line under each field, by the field's name: the one source of the command line's help."""
+    """The docstring under each field of `Recipe`, by the field's name: the help texts of the options."""
     body = ast.parse(inspect.getsource(Recipe)).body[0].body
     texts = {}
     for line, below in pairwise(body):

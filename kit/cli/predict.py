@@ -1,4 +1,4 @@
-"""kit predict BUNDLE IMAGES...: predict files, folders and globs; a bad image is a row with its error."""
+"""kit predict BUNDLE IMAGES...: predict files, folders and globs; a bad image gives a row with its error."""
 
 import csv
 import glob
@@ -13,24 +13,23 @@ from kit.cli.options import Bundle, Device, Engine
 from kit.console import progress, say
 from kit.errors import DataError
 from kit.files import atomic_path, check_parent
-from kit.machine import heap_kept
-from kit.task import REGRESSION, percent
+from kit.machine import keep_freed_memory
+from kit.tasks import Prediction, Task, of
 
 if TYPE_CHECKING:
-    from kit.bundle.prediction import Prediction
     from kit.bundle.predictor import Predictor
 
-Images = Annotated[list[str], typer.Argument(help="image files, folders, and globs like 'photos/*.jpg'")]
+Images = Annotated[list[str], typer.Argument(help="image files, folders, and patterns like 'photos/*.jpg'")]
 Out = Annotated[
-    Path | None, typer.Option(help="write CSV here: path, prediction, a column a class or number, unlike, error")
+    Path | None, typer.Option(help="write CSV here: path, prediction, a column for each class or number, unlike, error")
 ]
-Top = Annotated[int, typer.Option(min=1, help="how many classes to print for each image")]
-Batch = Annotated[int, typer.Option(min=1, help="images at a time")]
+Top = Annotated[int, typer.Option(min=1, help="the number of classes to print for each image")]
+Batch = Annotated[int, typer.Option(min=1, help="batch size")]
 Precision = Annotated[
-    str, typer.Option(help="fp32, or bf16: quicker for many images where the processor has it, less exact, by torch")
+    str,
+    typer.Option(help="fp32, or bf16 (by torch): less exact, faster for many images where the CPU has bf16"),
 ]
-# From here on the longer start of the quicker engine pays.
-FEW = 16
+FEW = 16  # for more images, the engine that starts slower but computes faster is worth it
 COMPARED = 8
 
 
@@ -44,7 +43,7 @@ def predict(
     engine: Engine = "auto",
     precision: Precision = "fp32",
 ) -> None:
-    """Predict IMAGES with BUNDLE; without --out, one line an image is printed."""
+    """Predict IMAGES with BUNDLE; without --out, print one line for each image."""
     from kit.bundle.read import load
 
     paths = list(find_images(images))
@@ -55,7 +54,7 @@ def predict(
     if precision != "fp32":
         say(difference(predictor, load(bundle, device, many=False), paths[:COMPARED], precision))
     failed = 0
-    with _writer(out, predictor, top) as write, heap_kept() if many else nullcontext():
+    with _writer(out, predictor, top) as write, keep_freed_memory() if many else nullcontext():
         for one in progress(predictor.predict_each(paths, batch), "predict", total=len(paths)):
             failed += one.error is not None
             write(one)
@@ -65,25 +64,25 @@ def predict(
 
 
 def difference(predictor: "Predictor", exact: "Predictor", paths: list[str], precision: str) -> str:
-    """By how much a predictor of another precision differs from an exact one on a few images, in words."""
+    """A sentence with the largest difference between two predictors, of `precision` and of fp32, on a few images."""
     pairs = zip(predictor.predict(paths), exact.predict(paths), strict=True)
     good = [(one, other) for one, other in pairs if one.error is None]
     answers = [(one.numbers or one.probabilities, other.numbers or other.probabilities) for one, other in good]
     gaps = [abs(one[name] - other[name]) for one, other in answers for name in exact.vocab]
     if not gaps:
         return f"{precision}: none of the first {len(paths)} images could be opened to compare it with fp32"
-    what = "number" if exact.task == REGRESSION else "probability"
+    what = of(exact.task).output
     text = f"{precision}: on the first {len(good)} images a {what} differs from that of fp32 by at most {max(gaps):.4f}"
-    changed = sum(one.label != other.label for one, other in good)
-    return text if exact.task == REGRESSION else f"{text}, and the classes are others for {changed}"
+    labels = [(one.label, other.label) for one, other in good if other.label is not None]
+    return text + (f", and the classes differ for {sum(one != other for one, other in labels)}" if labels else "")
 
 
 def find_images(names: list[str]) -> Iterator[str]:
-    """Files as they are, folders searched in depth for images, globs expanded; a glob without a match is an error."""
+    """Paths of images: files as given, all images below folders, matches of patterns. Raises `DataError` for none."""
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            from kit.data.images import list_images  # here, so that its imports wait until the bundle is being checked
+            from kit.data.images import list_images  # imported late, because most calls name files
 
             found = list_images(path)[0]
             if not found:
@@ -99,32 +98,20 @@ def find_images(names: list[str]) -> Iterator[str]:
 
 
 @contextmanager
-def _writer(out: Path | None, predictor: "Predictor", top: int) -> "Iterator[Callable[[Prediction], None]]":
-    """A function to call with each prediction: it prints a line, or writes a row of the CSV file `out`."""
+def _writer(out: Path | None, predictor: "Predictor", top: int) -> Iterator[Callable[[Prediction], None]]:
+    """A function that takes each prediction and prints a line, or writes a row of the CSV file `out`."""
+    task, vocab = of(predictor.task), predictor.vocab
     if out is None:
-        yield lambda one: print(_line(one, top), flush=True)
+        yield lambda one: print(_line(one, task, top), flush=True)
         return
-    from kit.bundle.prediction import columns, csv_line
-
     with atomic_path(out) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         rows = csv.writer(stream, lineterminator="\n")
-        vocab, task = predictor.vocab, predictor.task
-        rows.writerow(columns(vocab, task))
-        yield lambda one: rows.writerow(csv_line(one, vocab, task))
+        rows.writerow(task.columns(vocab))
+        yield lambda one: rows.writerow(task.csv_line(one, vocab))
 
 
-def _line(one: "Prediction", top: int) -> str:
+def _line(one: Prediction, task: Task, top: int) -> str:
     if one.error:
         return f"{one.path}: error: {one.error}"
-    return f"{one.path}: {_answer(one, top)}" + ("  (not like the training images)" if one.unlike else "")
-
-
-def _answer(one: "Prediction", top: int) -> str:
-    """The likeliest classes; of several classes an image those that are said; or the numbers."""
-    if one.numbers:
-        return one.text
-    if one.labels is None:
-        return ", ".join(f"{name} {percent(value)}" for name, value in one.top(top))
-    said = ", ".join(f"{name} {percent(one.probabilities[name])}" for name in one.labels)
-    likeliest = "; ".join(f"{name} {percent(value)}" for name, value in one.top(1))
-    return said or f"{one.text} (likeliest: {likeliest})"
+    answer = ", ".join(" ".join(part) for part in task.parts(one, top))
+    return f"{one.path}: {answer}" + ("  (not like the training images)" if one.unlike else "")

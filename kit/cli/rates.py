@@ -1,22 +1,21 @@
-"""kit rates FOLDER: the rate finder's curve, and the learning rate that it suggests."""
+"""kit rates FOLDER: run the learning rate finder, draw its curve and print the suggested rate."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kit.cli.options import with_recipe
+from kit.cli.options import Folder, with_recipe
 from kit.console import say
 from kit.recipe import Recipe
 
-Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
-Out = Annotated[Path, typer.Option(help="where to draw the curve (PNG); the same as a table lies beside it (CSV)")]
+Out = Annotated[Path, typer.Option(help="the picture of the curve (PNG); its values are written beside it (CSV)")]
 LINES = 12
 
 
 @with_recipe
 def rates(folder: Folder, recipe: Recipe, out: Out = Path("rates.png")) -> None:
-    """Train a copy for 100 batches with a growing rate, draw the loss, and say which rate --rate auto would take."""
+    """Train a copy for 100 batches with a rising rate, draw the loss, and print the rate that --rate auto would use."""
     from kit import train
     from kit.files import atomic_path, check_parent, write_text
     from kit.pipeline import find_rate

@@ -1,10 +1,9 @@
-"""How a program ends that people run: a `KitError` as red lines with its fix, Ctrl-C as exit code 130, no traceback.
+"""Run a program: a `KitError` is printed in red and ends with exit code 1, Ctrl-C with 130, without traceback.
 
 script(main)        # in apps/: the function's parameters are the program's options
 """
 
 import sys
-import warnings
 from collections.abc import Callable
 
 import typer
@@ -14,14 +13,12 @@ from kit.errors import KitError
 
 
 def script(function: Callable) -> None:
-    """Run `function` with options made from its parameters."""
+    """Run `function` as a program; its parameters become options."""
     guarded(lambda: typer.run(function))
 
 
 def guarded(program: Callable[[], None]) -> None:
-    """Run `program`; turn the errors that kit raises on purpose into lines for people."""
-    # fastai's imports make torch warn about torch.jit: nothing that the person who runs a program could mend.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    """Run `program`, and print kit's errors and Ctrl-C without traceback."""
     try:
         program()
     except KitError as error:

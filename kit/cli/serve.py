@@ -1,4 +1,4 @@
-"""kit serve BUNDLE: a page and a REST API for a bundle."""
+"""kit serve BUNDLE: serve a web page and a REST API for a bundle."""
 
 import os
 import re
@@ -10,16 +10,18 @@ from kit.cli.options import Bundle, Device, Engine
 from kit.errors import KitError
 from kit.manifest import find_bundle
 
-Host = Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0 for all of this machine's")]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="the port; 0 takes any free one")]
-Auth = Annotated[str | None, typer.Option(help="a user who has to sign in; the password is asked, or KIT_PASSWORD")]
-AllowHost = Annotated[list[str] | None, typer.Option(help="a further name by which this server may be called")]
-Share = Annotated[bool, typer.Option("--share", help="a public address through Gradio's tunnel; see --auth")]
-Public = Annotated[bool, typer.Option("--public", help="let everybody in who can reach it, without a login")]
-MaxUpload = Annotated[str, typer.Option(help="the most that one request may bring, like 10mb")]
-Concurrency = Annotated[int, typer.Option(min=1, help="predictions at a time; ten more may wait")]
-Metrics = Annotated[bool, typer.Option("--metrics", help="answer /metrics, for Prometheus")]
-Docs = Annotated[bool, typer.Option("--docs", help="answer /v1/docs and /v1/openapi.json")]
+Host = Annotated[str, typer.Option(help="the address to listen on; 0.0.0.0 for all interfaces")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="the port; 0 for any free port")]
+Auth = Annotated[
+    str | None, typer.Option(help="require a login as this user; the password is KIT_PASSWORD, or asked for")
+]
+AllowHost = Annotated[list[str] | None, typer.Option(help="another host name that requests may use for this server")]
+Share = Annotated[bool, typer.Option("--share", help="a public address by Gradio's tunnel; needs --auth or --public")]
+Public = Annotated[bool, typer.Option("--public", help="allow access without a login")]
+MaxUpload = Annotated[str, typer.Option(help="the largest request body, for example 10mb")]
+Concurrency = Annotated[int, typer.Option(min=1, help="predictions that run at the same time; ten more may wait")]
+Metrics = Annotated[bool, typer.Option("--metrics", help="enable /metrics for Prometheus")]
+Docs = Annotated[bool, typer.Option("--docs", help="enable /v1/docs and /v1/openapi.json")]
 UNITS = {"": 1, "b": 1, "kb": 1_000, "mb": 1_000_000, "gb": 1_000_000_000}
 PASSWORD = "KIT_PASSWORD"
 
@@ -62,7 +64,7 @@ def serve(
 
 
 def parse_size(text: str) -> int:
-    """Bytes from "10mb". Raises `KitError`."""
+    """Bytes from a text like "10mb". Raises `KitError` where it is not a size."""
     found = re.fullmatch(r"(\d{1,12})\s*([kmg]?b?)", text.strip().lower())
     if not found or found[2] not in UNITS:
         raise KitError(f"--max-upload {text!r} is no size", fix="write it like 10mb or 500kb")
@@ -70,5 +72,5 @@ def parse_size(text: str) -> int:
 
 
 def ask_password(user: str) -> str:
-    """The password from the environment, or from a prompt: on a command line, others could read it."""
+    """The password from KIT_PASSWORD or from a prompt; other users could read it on a command line."""
     return os.environ.get(PASSWORD) or typer.prompt(f"password for {user}", hide_input=True)

@@ -1,4 +1,4 @@
-"""kit space BUNDLE OUT: write a bundle as a folder that runs anywhere, and as a Hugging Face Space."""
+"""kit space BUNDLE OUT: write a bundle as a stand-alone Gradio app, which is also a Hugging Face Space."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,19 +7,19 @@ import typer
 
 from kit.cli.options import Bundle
 
-Out = Annotated[Path, typer.Argument(help="the folder to write, new")]
-Title = Annotated[str | None, typer.Option(help="the page's heading; by default the classes")]
-Push = Annotated[str | None, typer.Option(help="upload it to the Hugging Face Hub as this Space, USER/NAME")]
-Private = Annotated[bool, typer.Option("--private", help="with --push: for you alone to see, where it is new")]
+Out = Annotated[Path, typer.Argument(help="the new folder")]
+Title = Annotated[str | None, typer.Option(help="the heading of the page; default: the classes")]
+Push = Annotated[str | None, typer.Option(help="upload it to this Hugging Face Space, USER/NAME")]
+Private = Annotated[bool, typer.Option("--private", help="with --push: create a new Space as private")]
 
 
 def space(bundle: Bundle, out: Out, title: Title = None, push: Push = None, private: Private = False) -> None:
-    """Write BUNDLE into OUT as a page that needs only gradio, onnxruntime, pillow and numpy, and start it once."""
+    """Write BUNDLE to OUT as an app that needs only gradio, onnxruntime, pillow and numpy, and test that it starts."""
     from kit.serve import space as spaces
 
     if push:
         spaces.check_repository(push)
     folder = spaces.write_space(bundle, out, title=title)
-    print(f"{folder}: app.py, requirements.txt, smoke.py; it answers as the bundle does")
+    print(f"{folder}: app.py, requirements.txt, smoke.py; it predicts as the bundle does")
     if push:
         print(f"uploaded: {spaces.push(folder, push, private)}")

@@ -1,23 +1,19 @@
-"""From what people have to fastai DataLoaders: labels, table, splits, check, DataBlock, and the one image loader."""
+"""From labelled images to fastai DataLoaders: labels, table, splits, checks, DataBlock, and the image loader."""
 
-from kit.lazy import lazy
+from typing import Any
 
-__getattr__, __dir__, __all__ = lazy(
-    __name__,
-    {
-        "blocks": "kit.data.datablock",
-        "check": "kit.data.audit",
-        "draw_check": "kit.data.looks",
-        "folds": "kit.data.splits",
-        "is_cat": "kit.data.labels",
-        "make_resident": "kit.data.resident",
-        "open_image": "kit.data.images",
-        "parent_folder": "kit.data.labels",
-        "pattern": "kit.data.labels",
-        "show_batch": "kit.data.datablock",
-        "survey": "kit.data.sources",
-        "table": "kit.data.sources",
-        "told": "kit.data.sources",
-        "travel": "kit.data.datablock",
-    },
-)
+import lazy_loader
+
+_getattr, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+RENAMED = {"told": "table_args", "travel": "trace_sample", "make_resident": "cache_images"}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name; one of version 0.1 that was renamed still works, with a `DeprecationWarning`."""
+    if name not in RENAMED:
+        return _getattr(name)
+    import warnings
+
+    new = RENAMED[name]
+    warnings.warn(f"kit.data.{name} is now kit.data.{new}", DeprecationWarning, stacklevel=2)
+    return _getattr(new)

@@ -1,4 +1,4 @@
-"""Look before training: what the table holds, what was left out, and what would make the result wrong or weak.
+"""Check a data set before training: sizes, duplicates, files left out, and problems that affect the result.
 
 kit check FOLDER
 """
@@ -9,22 +9,23 @@ from typing import Any
 
 import pandas as pd
 
-from kit.data.counts import Finding, about_classes, about_numbers, class_counts, number_facts
-from kit.data.looks import about_looks, looked_at
+from kit.data.image_quality import has_quality_columns, quality_notes
+from kit.data.label_stats import Finding, about_classes, about_numbers, class_counts, number_facts
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
 from kit.intervals import too_few
-from kit.task import CLASSIFICATION, REGRESSION, shown
+from kit.tasks import of
+from kit.tasks.text import CLASSIFICATION, shown
 
 FEW_STEPS = 10
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a look at a table found; `lines()` for people, `to_json()` for programs.
+    """The result of `check`; `lines()` for people, `to_json()` for programs.
 
-    splits: how many images each side has; classes: the same for each class (of several classes an image counts in
-    each); numbers: of regression, the least, mean and greatest of each.
+    splits: the number of images in each split. classes: the same for each class; an image with several classes counts
+    in each. numbers: of regression, minimum, mean and maximum of each target. left_out: path and reason of each file.
     """
 
     images: int
@@ -36,11 +37,11 @@ class Check:
 
     @property
     def errors(self) -> list[str]:
-        """The findings that forbid training."""
+        """The findings for which training is refused."""
         return [finding.text for finding in self.findings if finding.severity == "error"]
 
     def lines(self) -> list[str]:
-        """The report as lines of text: counts first, then what to know, worst first."""
+        """The report as lines of text: counts, then findings, errors first."""
         sizes = ", ".join(
             f"{self.splits[split]} {split}" for split in ("train", "valid", "test") if split in self.splits
         )
@@ -71,21 +72,20 @@ class Check:
 
 
 def check(table: pd.DataFrame, batch: int | None = None, size: int = 224) -> Check:
-    """Look at a table made by `data.table`: classes, splits, duplicates, left-out files; and where `data.survey` made
-    it, at what its images look like.
+    """Check a table of `data.table`: classes, splits, duplicates, files left out; of `data.survey` also image quality.
 
-    batch: the images a step that training will take, to see whether there are enough for one. size: the pixels a side
-    that the network sees.
+    batch: images a batch, to check that the training images fill some batches. size: input size of the network in
+    pixels a side.
     """
     task = table.attrs.get("task", CLASSIFICATION)
     splits = {str(split): int(count) for split, count in table["split"].value_counts().items()}
-    classes, numbers = class_counts(table, task), number_facts(table, task)
+    classes, numbers = class_counts(table, task), number_facts(table)
     left_out = table.attrs.get("left_out", [])
-    findings = about_numbers(table) if task == REGRESSION else about_classes(table, classes, task)
-    findings = [*findings, *_about_folders(table), *_about_duplicates(table), *_about_files(left_out)]
+    findings = [*about_classes(table, classes, task), *about_numbers(table), *_about_folders(table)]
+    findings += [*_about_duplicates(table), *_about_files(left_out)]
     findings += _about_size(table, batch, task)
-    if looked_at(table):
-        findings += [Finding("note", text) for text in about_looks(table, size)]
+    if has_quality_columns(table):
+        findings += [Finding("note", text) for text in quality_notes(table, size)]
     return Check(len(table), splits, classes, findings, left_out, numbers)
 
 
@@ -112,7 +112,7 @@ def _about_duplicates(table: pd.DataFrame) -> list[Finding]:
 
 
 def _about_files(left_out: list[dict[str, str]]) -> list[Finding]:
-    """One line a reason; broken images are named, foreign files counted."""
+    """A line for each reason why files were left out, with the number of files and some names."""
     by_reason: dict[str, list[str]] = {}
     for entry in left_out:
         by_reason.setdefault(entry["reason"], []).append(Path(entry["path"]).name)
@@ -124,7 +124,7 @@ def _about_files(left_out: list[dict[str, str]]) -> list[Finding]:
 
 
 def _about_folders(table: pd.DataFrame) -> list[Finding]:
-    """How the split was chosen where folders or a CSV gave it, and classes that several folders make up."""
+    """Findings about empty folders, splits given by folders or a CSV, and classes with several folders."""
     findings = []
     if empty := table.attrs.get("empty"):
         findings.append(Finding("warning", f"empty folders make no class: {some_of(empty)}"))
@@ -151,7 +151,7 @@ def _about_size(table: pd.DataFrame, batch: int | None, task: str) -> list[Findi
         text = f"only {steps} an epoch with batches of {batch}: try --batch {max(2, min(16, train // FEW_STEPS))}"
         findings.append(Finding("warning", f"{text}, and more --epochs"))
     if not held:
-        findings.append(Finding("error", "no validation image: nothing would measure the error"))
-    elif small := too_few(held, task):
+        findings.append(Finding("error", "no validation image: the error cannot be measured"))
+    elif small := too_few(held, is_rate=of(task).is_rate):
         findings.append(Finding("warning", small, of_validation=True))
     return findings

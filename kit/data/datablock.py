@@ -5,20 +5,17 @@ dls = blocks(Recipe(size=128)).dataloaders(table)       # real fastai objects: d
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from fastai.vision.all import (
-    CategoryBlock,
     DataBlock,
     DataLoaders,
     IntToFloatTensor,
-    MultiCategoryBlock,
     Pipeline,
-    RegressionSetup,
     Transform,
     TransformBlock,
     WeightedDL,
@@ -26,20 +23,19 @@ from fastai.vision.all import (
 )
 from PIL.Image import Image
 
-from kit.data.augment import Augment
-from kit.data.resident import ResidentDL
-from kit.data.transforms import OpenImage, Square
+from kit.data.cached_dl import CachedDL
+from kit.data.transforms import Augment, OpenImage, Square
 from kit.errors import RecipeError
 from kit.machine import core_count
 from kit.recipe import Recipe
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of
+from kit.tasks.training import training_of
 
-MOST_WORKERS = 8
+MAX_WORKERS = 8
 
 
-class BalancedDL(WeightedDL, ResidentDL):
-    """fastai's WeightedDL with weights of its own: training images are drawn with replacement, every class as often
-    as any other. A loader that does not shuffle (validation, prediction) gives each image once, as ever."""
+class BalancedDL(WeightedDL, CachedDL):
+    """fastai's WeightedDL with balanced weights: training images are drawn with replacement, all classes equally often.
+    A loader that does not shuffle (validation, prediction) returns each image once."""
 
     def __init__(self, dataset=None, bs=None, wgts=None, **kwargs):
         if wgts is None and kwargs.get("shuffle"):
@@ -48,7 +44,7 @@ class BalancedDL(WeightedDL, ResidentDL):
 
 
 def balanced(labels: Sequence[str]) -> list[float]:
-    """A weight an image, so that those of each class add up to the same."""
+    """A weight for each image, with the same sum for each class."""
     counts = Counter(labels)
     return [1 / counts[label] for label in labels]
 
@@ -56,17 +52,17 @@ def balanced(labels: Sequence[str]) -> list[float]:
 def blocks(
     recipe: Recipe, *, item_tfms: Sequence | None = None, batch_tfms: Sequence | None = None, **kwargs: Any
 ) -> DataBlock:
-    """A fastai DataBlock for tables of `data.table`: open, make square, augment; splits as the table says.
+    """A fastai DataBlock for tables of `data.table`: opens images, makes them square, augments; splits by the table.
 
-    item_tfms, batch_tfms: fastai's, instead of the recipe's. Further arguments go to `DataBlock`. Normalisation is
-    added by `model.learner`, which knows the weights. `recipe.batch`, `device` and `workers` become the defaults of
+    item_tfms, batch_tfms: fastai's, instead of the recipe's. Further arguments go to `DataBlock`. `model.learner` adds
+    normalisation, which depends on the weights. `recipe.batch`, `device` and `workers` become the defaults of
     `.dataloaders(table)`.
     """
-    wanted = max(recipe.size, recipe.presize or 0)
+    wanted, training = max(recipe.size, recipe.presize or 0), training_of(recipe.task)
     arguments = {
-        "blocks": (TransformBlock(type_tfms=OpenImage(wanted), batch_tfms=IntToFloatTensor), label_block(recipe.task)),
+        "blocks": (TransformBlock(type_tfms=OpenImage(wanted), batch_tfms=IntToFloatTensor), training.block()),
         "get_x": image_path,
-        "get_y": LABEL_READERS[recipe.task],
+        "get_y": training.reader(),
         "splitter": split_rows,
         "item_tfms": [Square(recipe.size, recipe.resize, recipe.presize)] if item_tfms is None else item_tfms,
         "batch_tfms": batch_transforms(recipe) if batch_tfms is None else batch_tfms,
@@ -77,61 +73,26 @@ def blocks(
         "num_workers": worker_count(recipe.workers),
         "device": device(recipe.device),
     }
-    block.dls_kwargs["dl_type"] = BalancedDL if recipe.sampler == "balanced" else ResidentDL
+    block.dls_kwargs["dl_type"] = BalancedDL if recipe.sampler == "balanced" else CachedDL
     return block
 
 
 def image_path(item):
-    """The path of a table's row; a bare path is its own, so that `dls.test_dl([path])` works too.
+    """The path of a row of the table, or `item` itself where it is a path, as in `dls.test_dl([path])`.
 
-    (No annotations: fastai reads them to decide where a bare path enters the pipeline.)
+    Not annotated, because fastai uses annotations to decide where in the pipeline an item starts.
     """
     return item if isinstance(item, str | Path) else item["path"]
 
 
-def image_label(row):
-    """The label of a table's row."""
-    return row["label"]
-
-
-def image_classes(row):
-    """The classes of a table's row."""
-    return classes_of(row["label"])
-
-
-def image_numbers(row):
-    """The numbers of a table's row."""
-    return numbers_of(row["label"])
-
-
-LABEL_READERS = {CLASSIFICATION: image_label, MULTILABEL: image_classes, REGRESSION: image_numbers}
-
-
-class Numbers(RegressionSetup):
-    """The numbers of a row as a float32 tensor (targets,); `vocab` says what they are called."""
-
-    def setups(self, rows) -> None:
-        """Count and name them as the table does."""
-        super().setups(rows)
-        table = getattr(rows, "items", None)
-        self.vocab = getattr(table, "attrs", {}).get("names") or [f"value_{place}" for place in range(self.c)]
-
-
-def label_block(task: str) -> TransformBlock | Callable[[], TransformBlock]:
-    """fastai's block for the labels of a task."""
-    if task == REGRESSION:
-        return TransformBlock(type_tfms=Numbers)
-    return MultiCategoryBlock if task == MULTILABEL else CategoryBlock
-
-
 def split_rows(table: pd.DataFrame) -> tuple[list[int], list[int]]:
-    """The row numbers of the table's training and validation images."""
+    """The row numbers of the training and of the validation images."""
     splits = table["split"].tolist()
     return tuple([row for row, split in enumerate(splits) if split == side] for side in ("train", "valid"))
 
 
 def batch_transforms(recipe: Recipe) -> list[Transform]:
-    """fastai's augmentation of whole batches, of training batches only; with presizing it also crops to the size."""
+    """fastai's batch augmentation for training batches; with presizing it also crops to the recipe's size."""
     size = recipe.size if recipe.presize else None
     if recipe.augment:
         return [Augment(aug_transforms(size=size))]
@@ -140,10 +101,10 @@ def batch_transforms(recipe: Recipe) -> list[Transform]:
 
 
 def worker_count(wanted: int | None) -> int:
-    """The processes that load images: as told, or one a core up to eight; none where processes cannot be forked."""
+    """The number of processes that load images: by default one a core, at most eight; 0 on systems without fork."""
     if wanted is not None:
         return wanted
-    return min(core_count(), MOST_WORKERS) if os.name == "posix" and not _is_macos() else 0
+    return min(core_count(), MAX_WORKERS) if os.name == "posix" and not _is_macos() else 0
 
 
 def _is_macos() -> bool:
@@ -151,7 +112,7 @@ def _is_macos() -> bool:
 
 
 def device(name: str) -> torch.device:
-    """The device that `name` means; "auto" takes the GPU where there is one. `RecipeError` where it is not here."""
+    """The device of that name; "auto" is a GPU where there is one. `RecipeError` for a device that is not available."""
     here = ["cpu"]
     here += (
         ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
@@ -166,8 +127,8 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def travel(dls: DataLoaders, count: int = 4) -> str:
-    """How the first training sample travels, step by step, from its row of the table into a batch of `count`."""
+def trace_sample(dls: DataLoaders, count: int = 4) -> str:
+    """The first training sample after each transform, line by line, from its row of the table to a batch of `count`."""
     images, labels = dls.train_ds.tls
     row = images.items.iloc[0]
     lines = [f"the first training image: {row['path']}"]
@@ -183,7 +144,7 @@ def travel(dls: DataLoaders, count: int = 4) -> str:
 
 
 def _steps(pipeline: Pipeline, value: Any, name: str) -> list[str]:
-    """A line for each step of a pipeline: its name, and what it made of the value."""
+    """A line for each transform of a pipeline: its name and a description of its result."""
     lines = []
     for step in pipeline.fs:
         value = step(value)
@@ -202,7 +163,7 @@ def _describe(value: Any) -> str:
 
 
 def show_batch(dls: DataLoaders, path: Path, count: int = 9) -> None:
-    """A picture of the first `count` images of a training batch with their labels, written to `path` (PNG)."""
+    """Write the first `count` images of a training batch with their labels to `path`, as a PNG."""
     from matplotlib import pyplot
 
     dls.train.show_batch(max_n=count)

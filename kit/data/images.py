@@ -1,9 +1,9 @@
-"""The one way in which a file becomes an image: training, the command line, and every page and API use this.
+"""Opening of images; training, command line, web page and REST API all use this loader.
 
 open_image("cat.jpg").size                     # an RGB Pillow image, upright
 square(open_image("cat.jpg", at_least=224), 224, "crop")
 
-Imports Pillow and numpy only, so that a prediction starts without torch.
+Imports only Pillow and numpy, so that prediction starts without torch.
 """
 
 import io
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import (
@@ -31,7 +31,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from kit.data.bombs import MOST_PIXELS, check_bytes, check_exif, check_file, check_image, check_size
+from kit.data.image_limits import MAX_PIXELS, check_bytes, check_exif, check_file, check_image, check_size
 from kit.errors import ImageError
 
 # Importing a plugin is what registers its format.
@@ -50,7 +50,7 @@ SUFFIXES = frozenset(
 SHARPNESS_MARGIN = 2
 FILTER = Image.Resampling.BILINEAR
 Turn = Image.Transpose
-# How an image that was stored with an orientation of 2 and more is turned upright.
+# How to turn an image upright whose EXIF orientation is 2, 3, ... 8.
 UPRIGHT = (
     Turn.FLIP_LEFT_RIGHT,
     Turn.ROTATE_180,
@@ -64,24 +64,24 @@ TURNS = dict(enumerate(UPRIGHT, 2))
 EXIF = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 BITS_PER_SAMPLE = 258
 AT_ONCE = 1 << 20
-# A file that calls itself HEIC, first of all or among others.
+# A file whose major or compatible brands include HEIC.
 HEIC = re.compile(rb"....ftyp(?:....){0,12}?he(?:ic|ix|im|is|vc|vx)", re.DOTALL)
 
 OUTSIDE = "a link that leads out of the folder, not followed"
 
-Source = str | PathLike | bytes | BinaryIO | Image.Image
+Source: TypeAlias = str | PathLike | bytes | BinaryIO | Image.Image
 
 
 def looks_like_image(path: Path) -> bool:
-    """Whether the name promises an image that `open_image` could open; hidden files (.DS_Store, ._x) never do."""
+    """Whether a file name is that of an image, not of a hidden file such as ._x.jpg."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def list_images(folder: Path, follow_links: bool = True) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """All images below `folder`, by name, and what else lies there with the reason why it is left out.
+    """All images in `folder` and its subfolders, sorted by name, and all other files with the reason to leave them out.
 
-    Links to folders are not followed, links to files are, unless they lead out of `folder` and `follow_links` is off.
-    Hidden files and folders do not count.
+    Links to folders are not followed. Links to files are, except out of `folder` where `follow_links` is off. Hidden
+    files and folders are ignored.
     """
     images, others, home = [], [], folder.resolve()
 
@@ -108,10 +108,10 @@ def list_images(folder: Path, follow_links: bool = True) -> tuple[list[Path], li
 def open_image(source: Source, at_least: int | None = None) -> Image.Image:
     """A file, its bytes, or a Pillow image as an upright RGB image.
 
-    at_least: the pixels a side that are wanted in the end. A large JPEG is then decoded at 1/2, 1/4 or 1/8 of its
-        size, as long as both sides stay twice as long as that (the margin keeps what a later resize would see).
-    Transparent pixels become white; of an animation the first frame counts; 16-bit values are scaled to 8.
-    Raises `ImageError` that names the file and the reason: nothing is replaced, nothing half-decoded is returned.
+    at_least: the size in pixels to which it will be resized. A large JPEG is then decoded at 1/2, 1/4 or 1/8 of its
+        size, as long as both sides are at least twice as long, which does not reduce the quality of the resized image.
+    Transparent pixels become white, of an animation the first frame is used, and 16-bit values are scaled to 8 bits.
+    Raises `ImageError` with the file and the reason; a partly decoded image is never returned.
     """
     name = source_name(source)
     try:
@@ -128,14 +128,14 @@ def open_image(source: Source, at_least: int | None = None) -> Image.Image:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Without Pillow's remarks on odd files. It is for the caller of many threads: filters belong to the process."""
+    """Suppress warnings, such as Pillow's about damaged files. To be used outside of threads: filters are global."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def source_name(source: Source) -> str:
-    """What an error calls an image: its path, or the name that it carries."""
+    """The name of an image for messages: its path, or the name attribute of an object."""
     if isinstance(source, str | PathLike):
         return str(source)
     return str(getattr(source, "filename", "") or getattr(source, "name", "") or "the image")
@@ -153,7 +153,7 @@ def _read(source: str | PathLike | bytes | BinaryIO, name: str) -> bytes:
 
 
 def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
-    """The image of a file, with the formats on the list and no others (EPS would start a program)."""
+    """Decode the bytes of a file, in the formats of `FORMATS` only (for EPS, Pillow would start Ghostscript)."""
     check_file(data, name)
     formats = FORMATS
     if HEIC.match(data):
@@ -171,7 +171,7 @@ def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
 
 @cache
 def _register_heif() -> bool:
-    """Whether HEIC can be opened."""
+    """Register the HEIC decoder; False where pillow-heif is not installed."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -181,11 +181,11 @@ def _register_heif() -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong with a file, in words for the person who owns it."""
+    """The reason of an error, for the user."""
     if isinstance(error, UnidentifiedImageError):
         return f"not an image of the formats {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):
-        return f"more pixels than the {MOST_PIXELS:,} that are decoded"
+        return f"more pixels than the {MAX_PIXELS:,} that are decoded"
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     text = str(error) or type(error).__name__
@@ -193,7 +193,7 @@ def _reason(error: Exception) -> str:
 
 
 def _plain(image: Image.Image, name: str, own: bool = False) -> Image.Image:
-    """A new image, upright and RGB, of one that is decoded. own: whether nobody else has that one."""
+    """A new upright RGB image from a decoded one. own: whether the caller does not use that one any more."""
     top, upright = _top(image), _upright(image, name)
     if upright.has_transparency_data:
         return _by_bands(upright, _over_white)
@@ -201,14 +201,14 @@ def _plain(image: Image.Image, name: str, own: bool = False) -> Image.Image:
         return _by_bands(upright, lambda band: _from_wide_grey(band, top, name))
     if upright.mode != "RGB":
         return _by_bands(upright, lambda band: band.convert("RGB"))
-    # `_new` is Pillow's own way to another image with the same pixels, without a copy of them.
+    # `_new` is Pillow's own way to make an image that shares the pixels.
     if upright is image:
         return image._new(image.im) if own else image.copy()
     return upright
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
-    """The image itself where it is upright, else turned as its EXIF data say. Damaged data say nothing."""
+    """The image, turned upright by its EXIF orientation. Damaged EXIF data are ignored."""
     check_exif(image.info, name)
     try:
         turn = TURNS.get(int(image.getexif().get(ExifTags.Base.Orientation, 1)))
@@ -223,7 +223,7 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
 
 
 def _by_bands(image: Image.Image, paint: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """An RGB image, painted band by band: at once, 100 megapixels with alpha would need 2 GB."""
+    """An RGB image, converted in horizontal bands, because 100 megapixels with alpha at once would need 2 GB."""
     rows = max(1, AT_ONCE // image.width)
     if rows >= image.height:
         return paint(image)
@@ -240,7 +240,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _top(image: Image.Image) -> float:
-    """The value of white in an image of 16-bit or float greys; 0 for all others."""
+    """The value of white in a 16-bit or float grey image; 0 for all other modes."""
     if image.mode == "F":
         return 1.0
     if not image.mode.startswith("I"):
@@ -250,7 +250,7 @@ def _top(image: Image.Image) -> float:
 
 
 def _from_wide_grey(image: Image.Image, top: float, name: str) -> Image.Image:
-    """8-bit grey from 16-bit values (0 to 65535) or floats (0 to 1); other ranges have no agreed meaning."""
+    """8-bit grey from 16-bit values (0 to 65535) or floats (0 to 1); `ImageError` for values out of range."""
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > top:
         problem = f"{name}: grey values from {values.min():g} to {values.max():g}; 0 to {top:g} was expected"
@@ -259,10 +259,10 @@ def _from_wide_grey(image: Image.Image, top: float, name: str) -> Image.Image:
 
 
 def square(image: Image.Image, size: int, how: str) -> Image.Image:
-    """An RGB image as (size, size): the middle of it (crop), all of it with black borders (pad), or bent (squish).
+    """An RGB image resized to (size, size): by a centre crop (crop), with black borders (pad), or stretched (squish).
 
-    This is what validation and every prediction use. Crop and squish are fastai's `Resize` of validation images to the
-    last bit; of training images, where the crop falls at random, it is fastai's own.
+    Used for validation and prediction. crop and squish equal fastai's `Resize` of validation images exactly. Training
+    images, which are cropped at random, use fastai's `Resize` itself.
     """
     if how == "crop":
         side = max(1, int(min(image.size) / size * size))
@@ -274,7 +274,7 @@ def square(image: Image.Image, size: int, how: str) -> Image.Image:
 
 
 def _not_too_thin(image: Image.Image, size: int) -> Image.Image:
-    """The image; a single line of it where even that would vanish once the longer side is `size` pixels."""
+    """The image, or one resized to a height or width of one pixel where `pad` would give 0 pixels."""
     short, long = sorted(image.size)
     if round(short / long * size) > 0:
         return image
@@ -282,5 +282,5 @@ def _not_too_thin(image: Image.Image, size: int) -> Image.Image:
 
 
 def prepare_image(source: Source, rules: Mapping[str, Any]) -> np.ndarray:
-    """An image as the rules of a bundle's config want it: uint8 (size, size, 3), RGB. Raises `ImageError`."""
+    """An image prepared by the rules of a bundle's config: uint8 (size, size, 3), RGB. Raises `ImageError`."""
     return np.array(square(open_image(source, rules["at_least"]), rules["size"], rules["resize"]), dtype=np.uint8)

@@ -1,20 +1,27 @@
-"""How a file says its label: by its folder, by a pattern in its name, or by any function of its path.
+"""Labels: rules that give the label of a file, and reading of label texts and columns by task.
 
-label_rule("is_cat")(Path("Birman_12.jpg"))           # 'cat'
-label_rule("^(.*)_[0-9]+")(Path("beagle_7.jpg"))      # 'beagle'
+label_rule("is_cat")(Path("Birman_12.jpg"))                       # 'cat': by folder, by pattern, or by a function
+label_rule("^(.*)_[0-9]+")(Path("beagle_7.jpg"))                  # 'beagle'
+Targets("multilabel", delimiter=" ").of_text("dog cat")           # 'cat;dog'
 """
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kit.errors import DataError
+from kit.errors import DataError, did_you_mean, some_of
+from kit.tasks.text import CLASSIFICATION, SEPARATOR
+from kit.tasks.training import training_of
+
+if TYPE_CHECKING:  # `kit.is_cat` does not import pandas
+    import pandas as pd
 
 LabelRule = Callable[[Path], str]
+LABEL_COLUMNS = ("label", "labels", "class", "category", "tags", "target", "value")
 
 
 def is_cat(path: str | Path) -> bool:
@@ -27,18 +34,18 @@ def parent_folder(path: str | Path) -> str:
     return Path(path).parent.name
 
 
-# The names that a recipe gives to these rules, and a bundle reads back.
+# The names of these rules in a recipe and in a bundle.
 is_cat.label_name = "is_cat"
 parent_folder.label_name = "folder"
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A label rule: what the one group of a regular expression finds in the file's name (or path, if it has a '/')."""
+    """A label rule: the group of a regular expression, searched in the file name, or in the path if it has a '/'."""
 
     expression: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         try:
             groups = re.compile(self.expression).groups
         except re.error as error:
@@ -57,20 +64,20 @@ class Pattern:
 
     @property
     def label_name(self) -> str:
-        """How the rule is written down: the expression itself."""
+        """The rule in a recipe: the expression."""
         return self.expression
 
 
 def pattern(expression: str) -> Pattern:
-    """The label rule of a regular expression with one group; like fastai's `RegexLabeller`, but told apart by name."""
+    """The label rule of a regular expression with one group; like fastai's `RegexLabeller`, with a name for recipes."""
     return Pattern(expression)
 
 
 def label_rule(label: str | Callable[[Any], Any]) -> LabelRule:
-    """The function from path to label text that a recipe's `label` means.
+    """The function from path to label text for a recipe's `label`.
 
-    label: "folder", "is_cat", "module:function", a pattern with one group, or a function of the path. What a function
-        returns becomes text (True becomes "True"); None is not a label, and an exception means that there is none.
+    label: "folder", "is_cat", "module:function", a pattern with one group, or a function of the path. The result of a
+        function is converted to text (True to "True"). A function that raises or returns None gives a `DataError`.
     """
     if label == "folder" or label is parent_folder:
         return parent_folder
@@ -108,4 +115,76 @@ def _imported(name: str) -> Callable[[Any], Any]:
         return attrgetter(function)(importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         problem = f"the label function {name!r} cannot be imported ({error})"
-        raise DataError(problem, fix="give --label anew, or run where that module can be imported") from error
+        raise DataError(problem, fix="give another --label, or run where that module can be imported") from error
+
+
+@dataclass(frozen=True)
+class Targets:
+    """How labels are read: the task, the separator between classes, and the columns that hold the labels, if named."""
+
+    task: str = CLASSIFICATION
+    delimiter: str = SEPARATOR
+    columns: tuple[str, ...] = ()
+
+    def of_text(self, text: str) -> str:
+        """The label text from the result of a label rule or from a cell. Raises `DataError` for an invalid one."""
+        return training_of(self.task).of_text(text, self.delimiter)
+
+    def of_frame(self, frame: "pd.DataFrame", name: str) -> tuple[list[str | None], list[str]]:
+        """The label text of each row, None for rows without one, and the names of the columns that were read.
+
+        name: of the table, for errors. Raises `DataError` for missing columns and invalid cells.
+        """
+        import pandas as pd
+
+        columns = [_named(frame, column, name) for column in self.columns] or [find_column(frame, LABEL_COLUMNS, name)]
+        cells = [["" if pd.isna(cell) else str(cell).strip() for cell in frame[column]] for column in columns]
+        rows = list(zip(*cells, strict=True))
+        training = training_of(self.task)
+        labels, wrong = [], []
+        for number, row in enumerate(rows, 2):
+            try:
+                labels.append(training.of_cells(row, self.columns, self.delimiter))
+            except DataError as error:
+                wrong.append((f"row {number}: {error.problem}", error.fix))
+        if wrong:
+            problem = (
+                f"{len(wrong)} of {len(rows)} labels of {name} cannot be read: {some_of([text for text, _ in wrong])}"
+            )
+            raise DataError(problem, fix=wrong[0][1])
+        return labels, [str(column).strip() for column in columns]
+
+    def names(self, columns: Sequence[str]) -> list[str]:
+        """The names of regression's numbers: the columns that hold them; a label rule's number is "value"."""
+        return training_of(self.task).names(self.columns or columns)
+
+
+def read_with(rule: Callable[[Path], str], targets: Targets) -> Callable[[Path], str]:
+    """The label rule `rule`, with its result read by the task of `targets`."""
+
+    def label(path: Path) -> str:
+        text = rule(path)
+        try:
+            return targets.of_text(text)
+        except DataError as error:
+            raise DataError(f"{path.name}: {error.problem}", fix=error.fix) from error
+
+    return label
+
+
+def find_column(frame: "pd.DataFrame", known: Sequence[str], name: str) -> str:
+    """The first column with one of the `known` names, ignoring case. Raises `DataError` where there is none."""
+    for wanted in known:
+        for column in frame.columns:
+            if str(column).strip().lower() == wanted:
+                return column
+    has = ", ".join(map(str, frame.columns))
+    raise DataError(f"{name} has no column {known[0]!r}; it has: {has}", fix=f"name a column one of {', '.join(known)}")
+
+
+def _named(frame: "pd.DataFrame", wanted: str, name: str) -> str:
+    for column in frame.columns:
+        if str(column).strip() == wanted:
+            return column
+    hint = did_you_mean(wanted, map(str, frame.columns))
+    raise DataError(f"{name} has no column {wanted!r}.{hint}", fix=f"one of: {', '.join(map(str, frame.columns))}")

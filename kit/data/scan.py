@@ -1,8 +1,8 @@
-"""One pass over the files of a data set: which can be opened, what they hash to, and what they look like.
+"""Read all files of a data set once: whether they can be opened, their hashes, sizes and sharpness.
 
 scan = scan_images([Path("cat.jpg"), ...])       # scan.facts: a FileFacts each, in the same order
 
-What is kept of an image to compare it, 3 kB, lies in a file without a name: a hundred thousand images fill no memory.
+The 3 kB of each image that are kept for comparison are in a temporary file, to limit memory for many images.
 """
 
 import hashlib
@@ -23,21 +23,21 @@ from kit.data.images import check_bytes, open_image, without_warnings
 from kit.errors import DataError, ImageError
 from kit.machine import core_count
 
-# Twice this is kept when a JPEG is decoded small: at 64 pixels, 2 of 370 photos no longer met their copies.
+# JPEGs are decoded at twice this size or more: at 64 pixels, copies of 2 of 370 photos were not found.
 FINGERPRINT_SIZE = 64
 SHARPNESS_SIZE = 128
 BLOCK = 64
-MANY = 4_000  # so many that processes are worth the half second they take to begin
+MANY = 4_000  # from here on processes are worth the half second that they need to start
 JPEG = b"\xff\xd8"
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What one look at a file tells: its SHA-256, width and height in pixels as it is shown, and how sharp it is; or
-    the `problem` that keeps it out.
+    """Facts of one file: SHA-256, width and height in pixels of the upright image, and sharpness; or the `problem` why
+    it cannot be opened.
 
-    sharpness: the spread of the second derivative over that of the grey levels, at 128 pixels. Of 185 photos of pets
-    none is below 0.21; blurred by 1 % of their side, 3 of 4 are below 0.15, by 2 % all.
+    sharpness: standard deviation of the second derivative divided by that of the grey levels, at 128 pixels. Of 185
+    photos of pets none is below 0.21; blurred by 1 % of their side, 3 of 4 are below 0.15; by 2 %, all.
     """
 
     sha256: str = ""
@@ -49,9 +49,8 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a pass over the files found: facts, one a file; and of the good ones among them, in the same order, small
-    pictures, uint8 (n, 32, 32, 3), their hashes, uint64 (n,), and light (n, 2): the mean and the standard deviation of
-    their grey levels (0 to 255)."""
+    """Result of a scan. facts: one for each file. Of the good files, in the same order: pictures, uint8 (n, 32, 32, 3);
+    hashes, uint64 (n,); light (n, 2), mean and standard deviation of the grey levels (0 to 255)."""
 
     facts: list[FileFacts]
     pictures: np.ndarray
@@ -60,21 +59,21 @@ class Scan:
 
     @property
     def good(self) -> list[FileFacts]:
-        """The facts of the files that can be opened: a picture belongs to each."""
+        """The facts of the files that can be opened."""
         return [fact for fact in self.facts if fact.problem is None]
 
     def duplicates(self) -> list[list[int]]:
-        """Which of the good files are copies of each other, as lists of their places."""
+        """Groups of good files that are duplicates, as lists of indices."""
         return groups(self.pictures, self.hashes, [fact.sha256 for fact in self.good])
 
 
 def scan_images(paths: Sequence[str | Path]) -> Scan:
-    """Read each file once, decode it small, and look at it. Nothing is raised for a bad file: its facts say why."""
+    """Read each file once and decode it at reduced size. A file that cannot be opened has a `problem` in its facts."""
     pictures, facts, end = _store(len(paths)), [], 0
     hashed, light = np.empty(len(paths), np.uint64), np.empty((len(paths), 2))
     blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
-    way = _by_processes if len(paths) >= MANY and core_count() > 1 else _by_threads
-    for part in progress(way(blocks), "look at the images", total=len(blocks)):
+    scan = _by_processes if len(paths) >= MANY and core_count() > 1 else _by_threads
+    for part in progress(scan(blocks), "scan images", total=len(blocks)):
         facts += part.facts
         here = slice(end, end + len(part.pictures))
         pictures[here], hashed[here], light[here], end = part.pictures, part.hashes, part.light, here.stop
@@ -83,39 +82,41 @@ def scan_images(paths: Sequence[str | Path]) -> Scan:
 
 def _by_threads(blocks: list[Sequence[str | Path]]) -> Iterator[Scan]:
     with without_warnings(), ThreadPoolExecutor(core_count()) as pool:
-        yield from pool.map(_look_at, blocks)
+        yield from pool.map(_scan_block, blocks)
 
 
 def _by_processes(blocks: list[Sequence[str | Path]]) -> Iterator[Scan]:
-    """Small files keep Python's lock busy, and threads only wait for each other; a process has a lock of its own.
+    """In processes, because threads wait for Python's global lock when files are small.
 
-    joblib's processes do not run the caller's script again, as those of multiprocessing would.
+    joblib's processes do not import the caller's script again, as those of multiprocessing do.
     """
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     try:
-        with without_warnings():  # of Ctrl-C joblib would tell how many results nobody waited for
-            yield from Parallel(core_count(), return_as="generator")(delayed(_look_alone)(block) for block in blocks)
+        with without_warnings():  # at Ctrl-C joblib warns of results that were not read
+            yield from Parallel(core_count(), return_as="generator")(
+                delayed(_scan_in_process)(block) for block in blocks
+            )
     except TerminatedWorkerError as error:
-        problem = "a process that looks at the images was ended from outside, or by one of the files"
-        raise DataError(problem, fix="look at a part of the folder at a time; is there memory left?") from error
+        problem = "a process that reads the images was killed, perhaps by one of the files or for lack of memory"
+        raise DataError(problem, fix="check a part of the folder at a time, and the free memory") from error
 
 
 def _store(count: int) -> np.ndarray:
-    """Room for `count` small pictures, on the disk; it is given back when the array is no longer used."""
+    """A memory-mapped array for `count` images; its space on disk is freed with the array."""
     with tempfile.TemporaryFile(prefix="kit-scan-") as file:
         return np.memmap(file, np.uint8, "w+", shape=(max(1, count), SIDE, SIDE, 3))[:count]
 
 
-def _look_alone(paths: Sequence[str | Path]) -> Scan:
-    """`_look_at` in a process of its own."""
+def _scan_in_process(paths: Sequence[str | Path]) -> Scan:
+    """`_scan_block` in a process."""
     with without_warnings():
-        return _look_at(paths)
+        return _scan_block(paths)
 
 
-def _look_at(paths: Sequence[str | Path]) -> Scan:
-    """What is seen of some files."""
+def _scan_block(paths: Sequence[str | Path]) -> Scan:
+    """The scan of some files."""
     looked = [_look(Path(path)) for path in paths]
     pictures = np.array([picture for _, picture in looked if picture is not None], np.uint8).reshape(-1, SIDE, SIDE, 3)
     levels = greys(pictures).reshape(-1, SIDE * SIDE)
@@ -124,7 +125,7 @@ def _look_at(paths: Sequence[str | Path]) -> Scan:
 
 
 def _look(path: Path) -> tuple[FileFacts, np.ndarray | None]:
-    """The facts of one file, and its small picture if it is good."""
+    """The facts of one file, and its image of `shrink` if it can be opened."""
     try:
         check_bytes(path.stat().st_size, path.name)
         content = path.read_bytes()
@@ -140,7 +141,7 @@ def _look(path: Path) -> tuple[FileFacts, np.ndarray | None]:
 
 
 def full_size(image: Image.Image, content: bytes) -> tuple[int, int]:
-    """Width and height of the whole image; a large JPEG was decoded smaller."""
+    """Width and height of the image at full size; a large JPEG was decoded at reduced size."""
     if min(image.size) < 2 * FINGERPRINT_SIZE or not content.startswith(JPEG):
         return image.size
     with Image.open(io.BytesIO(content), formats=["JPEG"]) as whole:
@@ -150,7 +151,7 @@ def full_size(image: Image.Image, content: bytes) -> tuple[int, int]:
 
 
 def sharpness(image: Image.Image) -> float:
-    """How sharp an RGB image is, see `FileFacts`; 0 where all of it is of one grey."""
+    """The sharpness of an RGB image, see `FileFacts`; 0 where all pixels have the same grey level."""
     grey = image.convert("L")
     grey.thumbnail((SHARPNESS_SIZE, SHARPNESS_SIZE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     levels = np.asarray(grey, np.float32)

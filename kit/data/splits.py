@@ -1,4 +1,4 @@
-"""Which images train and which validate: always from the seed, and never with a group on both sides.
+"""Split images into training and validation: repeatable by the seed, and without dividing groups.
 
 rows["split"] = assign_splits(rows, "stratified", valid=0.2, seed=42)
 """
@@ -8,45 +8,36 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
+from kit.data.duplicates import join_sets
 from kit.errors import DataError
 
 DUPLICATES = "duplicates "
 
 
 def join_groups(given: Sequence[str], duplicates: Iterable[Sequence[int]]) -> list[str]:
-    """One group name a row ('' for a row on its own): given groups, and duplicates as groups; those that meet merge.
+    """A group name for each row ('' for none), from given groups and from duplicates; overlapping groups are merged.
 
-    given: a name a row, '' for none. duplicates: lists of row numbers.
+    given: a name for each row, '' for none. duplicates: lists of row numbers.
     """
-    parent = list(range(len(given)))
-
-    def root(row: int) -> int:
-        while parent[row] != row:
-            row = parent[row]
-        return row
-
     same_name: dict[str, list[int]] = {}
     for row, name in enumerate(given):
         if name:
             same_name.setdefault(name, []).append(row)
-    for rows in [*same_name.values(), *duplicates]:
-        for row in rows[1:]:
-            parent[root(row)] = root(rows[0])
-    names: dict[int, str] = dict.fromkeys(map(root, range(len(given))), "")
-    for name, rows in same_name.items():
-        names[root(rows[0])] = names[root(rows[0])] or name
-    for number, rows in enumerate(duplicates, 1):
-        names[root(rows[0])] = names[root(rows[0])] or f"{DUPLICATES}{number}"
-    return [names[root(row)] for row in range(len(given))]
+    groups = [*same_name.items(), *((f"{DUPLICATES}{number}", rows) for number, rows in enumerate(duplicates, 1))]
+    links = [(rows[0], row) for _, rows in groups for row in rows]
+    sets = join_sets(np.arange(len(given)), *np.array(links, int).reshape(-1, 2).T).tolist()
+    names: dict[int, str] = {}
+    for name, rows in groups:
+        names.setdefault(sets[rows[0]], name)
+    return [names.get(label, "") for label in sets]
 
 
 def assign_splits(rows: pd.DataFrame, how: str, valid: float, seed: int) -> list[str]:
     """For each row of a table (columns label, split as given or '', group): "train", "valid", "test" or "out".
 
-    A given split is kept; with no validation images given, they are chosen among the rest: "stratified" takes the
-    share `valid` of each class, "random" exactly the rows of fastai's `RandomSplitter(valid, seed)`, "grouped" whole
-    groups. Duplicates that would straddle go to training; where the split was given, their training copies are left
-    out ("out") instead.
+    A given split is kept. Without given validation images they are chosen: "stratified" takes the share `valid` of each
+    class, "random" exactly the rows of fastai's `RandomSplitter(valid, seed)`, "grouped" whole groups. Duplicates that
+    would be in both go to training; where the split was given, the training copies become "out" instead.
     """
     splits = rows["split"].tolist()
     if "valid" not in splits:
@@ -72,7 +63,7 @@ def _leave_out_copies(splits: list[str], groups: list[str]) -> list[str]:
 
 
 def _units(rows: pd.DataFrame) -> Iterator[tuple[str, list[int]]]:
-    """What a split may not divide: groups and single rows, each as (most frequent label, row numbers)."""
+    """Units that a split may not divide, groups and single rows, each as (most frequent label, row numbers)."""
     members: dict[str, list[int]] = {}
     for row, group in enumerate(rows["group"]):
         members.setdefault(group or f"\0{row}", []).append(row)
@@ -83,7 +74,7 @@ def _units(rows: pd.DataFrame) -> Iterator[tuple[str, list[int]]]:
 
 
 def _by_class(rows: pd.DataFrame, seed: int) -> Iterator[tuple[int, list[list[int]]]]:
-    """For each class, by name: how many images it has, and its units in an order drawn from the seed."""
+    """For each class, sorted by name: its number of images, and its units in random order."""
     generator = np.random.default_rng(seed)
     units: dict[str, list[list[int]]] = {}
     for label, numbers in _units(rows):
@@ -94,7 +85,7 @@ def _by_class(rows: pd.DataFrame, seed: int) -> Iterator[tuple[int, list[list[in
 
 
 def _stratified(rows: pd.DataFrame, valid: float, seed: int) -> list[int]:
-    """The share `valid` of each class, one unit at least where the class has two."""
+    """The share `valid` of each class, at least one unit where the class has two."""
     chosen = []
     for count, units in _by_class(rows, seed):
         wanted = max(1, round(valid * count)) if len(units) > 1 else 0
@@ -107,7 +98,7 @@ def _stratified(rows: pd.DataFrame, valid: float, seed: int) -> list[int]:
 
 
 def _random(rows: pd.DataFrame, valid: float, seed: int) -> list[int]:
-    """The rows that fastai's `RandomSplitter` chooses; duplicates that would straddle go to training."""
+    """The rows that fastai's `RandomSplitter` chooses; duplicates that it would divide go to training."""
     if any(group and not group.startswith(DUPLICATES) for group in rows["group"]):
         return _grouped(rows, valid, seed)
     chosen = set(_drawn(len(rows), seed)[: int(valid * len(rows))])
@@ -116,7 +107,7 @@ def _random(rows: pd.DataFrame, valid: float, seed: int) -> list[int]:
 
 
 def _grouped(rows: pd.DataFrame, valid: float, seed: int) -> list[int]:
-    """Whole groups in an order drawn from the seed, until the share `valid` is met; single rows are groups of one."""
+    """Whole groups in random order until the share `valid` is reached; a single row is a group of one."""
     if not any(rows["group"]):
         raise DataError("split is 'grouped', but there are no groups", fix="give a CSV with a column group (--labels)")
     units = [unit for _, unit in _units(rows)]
@@ -128,7 +119,7 @@ def _grouped(rows: pd.DataFrame, valid: float, seed: int) -> list[int]:
 
 
 def _drawn(count: int, seed: int) -> list[int]:
-    """0 to count - 1 in the order that fastai's splitter draws; torch's own random state stays as it is."""
+    """0 to count - 1 in the order of fastai's splitter; torch's global random state is not changed."""
     import torch
 
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
@@ -138,11 +129,11 @@ CHOOSERS = {"stratified": _stratified, "random": _random, "grouped": _grouped}
 
 
 def folds(rows: pd.DataFrame, count: int, seed: int, how: str = "stratified") -> list[list[str]]:
-    """`count` splits of the same rows, each image in "valid" exactly once; groups are never divided.
+    """Splits for cross-validation: `count` lists of "train" and "valid"; each image is in "valid" exactly once.
 
-    how: "stratified" spreads the images of each class evenly; "random" and "grouped" spread all images evenly,
-    whatever their class, and "grouped" wants groups to be there. Raises `DataError` where there are fewer units (groups
-    and single images), of some class if stratified, than folds.
+    how: "stratified" distributes the images of each class evenly; "random" and "grouped" distribute all images evenly,
+    and "grouped" needs groups. Groups are never divided. Raises `DataError` where there are fewer units (groups and
+    single images) than folds, with "stratified" in any class.
     """
     side = [0] * len(rows)
     for units in _dealt(rows, count, seed, how):
@@ -156,7 +147,7 @@ def folds(rows: pd.DataFrame, count: int, seed: int, how: str = "stratified") ->
 
 
 def _dealt(rows: pd.DataFrame, count: int, seed: int, how: str) -> Iterator[list[list[int]]]:
-    """The units that are dealt out together, in an order drawn from the seed: those of a class, or all of them."""
+    """The units to distribute together, in random order: those of a class, or all."""
     if how == "grouped" and not any(rows["group"]):
         raise DataError("folds are 'grouped', but there are no groups", fix="give a CSV with a column group (--labels)")
     if how == "stratified":
@@ -172,10 +163,10 @@ def _dealt(rows: pd.DataFrame, count: int, seed: int, how: str) -> Iterator[list
 
 
 def inner_folds(rows: pd.DataFrame, count: int, seed: int) -> np.ndarray:
-    """For each row the fold, 0 to count - 1, that holds it out in a cross-validation among training images.
+    """The fold, 0 to count - 1, in which each row is held out in a cross-validation among training images.
 
-    The images of each class are spread evenly and no group is divided. The only image, or group, of its class is in no
-    fold (-1): it always trains, since nothing could be learned of its class without it.
+    The images of each class are distributed evenly and no group is divided. The only image or group of a class is in no
+    fold (-1), because the class could not be learned without it.
     """
     fold = np.full(len(rows), -1)
     for start, (_, units) in enumerate(_by_class(rows, seed)):

@@ -1,20 +1,19 @@
-"""Probabilities that mean what they say: a temperature, and how far stated and observed accuracy lie apart.
+"""Calibration of probabilities by temperature scaling, and the expected calibration error.
 
-calibrate(result.probabilities, truth).temperature        # 1.4: the network was too sure of itself
+calibrate(result.probabilities, truth).temperature        # 1.4: above 1, the network was overconfident
 
-Of all images that a calibrated model calls 80 % sure, 80 % are right. Networks are mostly surer than that; dividing
-their logits by one number, the temperature, mends most of it and changes no top class.
-Source: Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks, ICML 2017. Needs numpy alone.
+Of all images that a calibrated model predicts with a probability of 80 %, 80 % are right. Most networks are
+overconfident. Dividing the logits by one number, the temperature, corrects most of it and never changes the top class.
+Source: Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks, ICML 2017. Fitting needs SciPy, applying
+a temperature NumPy alone.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 FEWEST = 20
 RANGE = (0.1, 10.0)
-SEARCH_STEPS = 40
 SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -22,8 +21,8 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 class Calibration:
     """A temperature fitted on `n` images, and the expected calibration error (0 to 1) without and with one.
 
-    error_after is cross-fitted: each image is judged with a temperature that was fitted without it. Where that does
-    not help, the temperature is 1 and the probabilities stay as they are.
+    error_after is cross-fitted: the temperature for an image was fitted without it. Where it is not below error_before,
+    the temperature is 1, which leaves the probabilities as they are.
     """
 
     temperature: float
@@ -37,14 +36,14 @@ class Calibration:
 
 
 def calibrate(probabilities: np.ndarray, truth: np.ndarray, folds: int = 5, seed: int = 0) -> Calibration:
-    """Fit a temperature on all images, and measure it honestly: on images that did not fit it.
+    """Fit a temperature on all images, and measure by cross-fitting what it gains.
 
-    probabilities: (n, classes), rows that add up to 1; truth: (n,) class indices. The folds are drawn with `seed`, each
-    class spread evenly over them. Raises `ValueError` for shapes, indices or values that cannot be such.
+    probabilities: (n, classes), rows that add up to 1; truth: (n,) class indices. The folds are drawn with `seed`,
+    stratified by class. Raises `ValueError` for wrong shapes, indices out of range or rows that do not add up to 1.
     """
     probabilities, truth = _checked(probabilities, truth)
     if folds < 2:
-        raise ValueError(f"folds={folds}; expected 2 or more: one part fits, another judges")
+        raise ValueError(f"folds={folds}; expected 2 or more: one to fit, another to measure")
     sides = _folds(truth, folds, seed)
     after = np.empty_like(probabilities)
     for side in range(folds):
@@ -57,10 +56,11 @@ def calibrate(probabilities: np.ndarray, truth: np.ndarray, folds: int = 5, seed
 
 
 def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """softmax(log(probabilities) / temperature), (n, classes) float64: the same classes on top, more or less sure.
+    """softmax(log(probabilities) / temperature), (n, classes) float64: the top classes stay the same.
 
-    Above 1 it makes less sure. Dividing the logits gives the same, for a softmax forgets what log adds to a row; a
-    probability that was rounded to 0 counts as float32's smallest. Raises `ValueError` for a temperature of 0 or less.
+    A temperature above 1 makes the probabilities less extreme. Dividing the logits gives the same, because a constant
+    added to a row does not change its softmax. 0 is replaced by the smallest float32. Raises `ValueError` for a
+    temperature of 0 or less.
     """
     if not 0 < temperature < np.inf:
         raise ValueError(f"temperature={temperature}; expected a number above 0, such as 1.5")
@@ -68,11 +68,13 @@ def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature from 0.1 to 10 with the least cross entropy on these images; 1.0 where they cannot tell.
+    """The temperature from 0.1 to 10 with the lowest cross entropy on these images, or 1.0 where it cannot be fitted.
 
-    probabilities: (n, classes); truth: (n,) class indices. They cannot tell where there are fewer than 20, for then the
-    temperature hangs on a mistake or two; nor where all are right, for then the least loss is at boundless sureness.
+    probabilities: (n, classes); truth: (n,) class indices. It cannot be fitted on fewer than 20 images, where it would
+    depend on one or two mistakes, nor where all predictions are right, where the loss has no minimum.
     """
+    from scipy.optimize import minimize_scalar
+
     probabilities, truth = _checked(probabilities, truth)
     if len(truth) < FEWEST or (probabilities.argmax(1) == truth).all():
         return 1.0
@@ -81,14 +83,16 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
     def loss(log_temperature: float) -> float:
         return -float(_log_softmax(logs / np.exp(log_temperature))[rows, truth].mean())
 
-    return float(np.exp(_lowest(loss, *np.log(RANGE))))
+    found = minimize_scalar(loss, bounds=tuple(np.log(RANGE)), method="bounded", options={"xatol": 1e-8})
+    return float(np.exp(found.x))
 
 
 def calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
-    """The expected calibration error, 0 to 1: how far confidence and accuracy lie apart, weighted over the images.
+    """The expected calibration error (ECE): the mean of |accuracy - mean confidence| over bins.
 
-    Confidence is the top class's probability, cut into `bins` of equal width; in each, |accuracy - mean confidence|.
-    With few images it is above 0 even for perfect probabilities, by chance: compare it at equal n only.
+    It is from 0 to 1; bins are weighted by their images. Confidence is the probability of the top class, in `bins` of
+    equal width. With few images the error is above 0 by
+    chance even for perfect probabilities: compare it at equal n only.
     """
     probabilities, truth = _checked(probabilities, truth)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
@@ -97,17 +101,8 @@ def calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 
     return float(np.abs(np.bincount(places, right - confidence, bins)).sum() / len(truth))
 
 
-def _lowest(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with one valley between low and high is lowest, by golden section (J. Kiefer, 1953)."""
-    part = (np.sqrt(5) - 1) / 2
-    for _ in range(SEARCH_STEPS):
-        left, right = high - part * (high - low), low + part * (high - low)
-        low, high = (low, right) if function(left) < function(right) else (left, high)
-    return (low + high) / 2
-
-
 def _folds(truth: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold of each image (n,): shuffled, sorted by class, and dealt out like cards."""
+    """The fold of each image (n,): shuffled, sorted by class, then assigned in turn."""
     shuffled = np.random.default_rng(seed).permutation(len(truth))
     order = shuffled[np.argsort(truth[shuffled], kind="stable")]
     sides = np.empty(len(truth), dtype=int)

@@ -1,8 +1,8 @@
-"""Two runs on the same images: do they differ, by how much, and how many images it would take to tell.
+"""Comparison of two runs on the same images: whether they differ, by how much, and how many images are needed to tell.
 
 print(compare("runs/a", "runs/b"))
 
-Only images that both runs held out count. An image is known by its SHA-256, so that another folder does not matter.
+Only images that both runs held out are used. They are matched by SHA-256, so that they may lie in different folders.
 """
 
 from dataclasses import dataclass
@@ -37,24 +37,24 @@ class Compared:
 
     @property
     def differ(self) -> bool:
-        """Whether chance alone would hardly make such a difference (McNemar's test, p below 0.05)."""
+        """Whether the difference is significant: McNemar's test, p below 0.05."""
         return self.comparison.p < SURE
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """The verdict in words, and the figures that it rests on."""
+        """The verdict in words, and its figures."""
         (a, b), (error_a, error_b), found = self.names, self.errors, self.comparison
         gap = found.difference
         lines = [
             self.verdict(),
             f"{a}: error rate {error_a:.4f}; {b}: {error_b:.4f}; both on the same {self.n} images",
-            f"difference {gap.value:+.4f} ({100 * gap.confidence:g} % {gap.low:+.4f} to {gap.high:+.4f}); "
+            f"difference {gap.value:+.4f} (95 % {gap.low:+.4f} to {gap.high:+.4f}); "
             f"only {a} wrong: {found.only_a}, only {b} wrong: {found.only_b}; McNemar's exact test: p = {found.p:.3g}",
         ]
         if any(self.left_out):
-            lines.append(f"left out, for only one of the two held them out: {self.left_out[0]} and {self.left_out[1]}")
+            lines.append(f"left out, because only one run held them out: {self.left_out[0]} and {self.left_out[1]}")
         return lines
 
     def verdict(self) -> str:
@@ -85,7 +85,7 @@ class Compared:
 
 
 def _rounded(count: int) -> int:
-    """Two digits are all that such an estimate has."""
+    """Rounded up to two significant digits."""
     digits = max(0, len(str(count)) - 2)
     return -(-count // 10**digits) * 10**digits
 
@@ -93,8 +93,8 @@ def _rounded(count: int) -> int:
 def compare(run_a: str | Path, run_b: str | Path) -> Compared:
     """Compare two run folders on the images that both held out.
 
-    Raises `DataError` where there are none, where one run was trained on an image that counts, or where the two call
-    the same image by different labels.
+    Raises `DataError` where there are none, where one run was trained on one of them, or where an image has different
+    labels in the two runs.
     """
     a, b = held_out(run_a), held_out(run_b)
     names = _names(Path(run_a), Path(run_b))
@@ -132,7 +132,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _names(a: Path, b: Path) -> tuple[str, str]:
-    """The folders' names; where these are alike, the paths as they were given."""
+    """The folders' names; where they are equal, the paths as given."""
     short = a.resolve().name, b.resolve().name
     return short if short[0] != short[1] else (str(a), str(b))
 
@@ -151,7 +151,7 @@ def _nothing_shared(names: tuple[str, str], a: pd.DataFrame, b: pd.DataFrame, tr
 
 
 def _check_untouched(names: tuple[str, str], both: pd.DataFrame, trained: list[set[str]]) -> None:
-    """No copy of an image that counts was trained on, under whatever name."""
+    """Raise `DataError` where a run was trained on a copy of an image that is compared."""
     for name, seen in zip(names, trained, strict=True):
         touched = both.loc[both["sha256"].isin(seen), "path_a"].tolist()
         if touched:

@@ -1,11 +1,12 @@
-"""Results of several classes an image: F1 with its interval, average precision, and what was missed or made up.
+"""Results of several classes an image: F1 with its interval, average precision and the figures of each class.
 
 result = MultiLabelEvaluation.from_probabilities(paths, truth, probabilities, ["cat", "dog"]); result.f1
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ import pandas as pd
 
 from kit import scores
 from kit.errors import DataError
+from kit.evaluate.pictures import draw_classes
 from kit.evaluate.result import PROBABILITY, Result, plain_json
+from kit.evaluate.thresholds import fit_thresholds
 from kit.intervals import Estimate, bootstrap_means, wilson
-from kit.task import HALF, MULTILABEL, NONE, classes_of, join_classes
+from kit.tasks import of
+from kit.tasks.text import HALF, MULTILABEL, NONE, classes_of, join_classes
 
 SMALLEST = 1e-12
 
@@ -24,7 +28,7 @@ SMALLEST = 1e-12
 class MultiLabelEvaluation(Result):
     """Predictions of several classes each. `predictions`: one row an image with path, label and prediction (as
     "cat;dog"), correct (all classes right), loss (binary cross entropy, nats, mean of the classes), and p_CLASS for
-    each class. thresholds: the probability from which on each class is said."""
+    each class. thresholds: the probability from which on each class is predicted."""
 
     thresholds: list[float]
 
@@ -46,23 +50,31 @@ class MultiLabelEvaluation(Result):
             raise DataError("no image could be predicted", fix="give a folder with labelled images that open")
         vocab, truth = [str(name) for name in vocab], np.asarray(truth, bool)
         thresholds = [HALF] * len(vocab) if thresholds is None else list(thresholds)
-        said = probabilities >= np.array(thresholds)
+        predicted = probabilities >= np.array(thresholds)
         own = np.where(truth, probabilities, 1 - probabilities)
-        labels, predictions = ([_text(row, vocab) for row in rows] for rows in (truth, said))
+        labels, predictions = ([_text(row, vocab) for row in rows] for rows in (truth, predicted))
         table = pd.DataFrame({"path": list(paths), "label": labels, "prediction": predictions})
-        table["correct"] = (truth == said).all(1)
+        table["correct"] = (truth == predicted).all(1)
         table["loss"] = -np.log(np.maximum(own, SMALLEST)).mean(1)
         columns = {f"{PROBABILITY}{name}": probabilities[:, place] for place, name in enumerate(vocab)}
         return cls(pd.concat([table, pd.DataFrame(columns)], axis=1), vocab, thresholds)
 
     @classmethod
-    def from_predictions(
-        cls, predictions: Sequence[Any], labels: Sequence[str], vocab: Sequence[str], thresholds: Sequence[float]
+    def from_outputs(
+        cls, paths: Sequence[str], outputs: Any, targets: Any, vocab: Sequence[str], output_range: Any = None
     ) -> "MultiLabelEvaluation":
-        """From a bundle's predictions (`kit.bundle.Prediction`, none with an error) and the true label texts."""
+        """From a network's logits and the truth (images, classes) that fastai made of the labels."""
+        return cls.from_probabilities(paths, targets.numpy() > 0, of(cls.task).activation(outputs).numpy(), vocab)
+
+    @classmethod
+    def from_predictions(
+        cls, predictions: Sequence[Any], labels: Sequence[str], config: Mapping[str, Any]
+    ) -> "MultiLabelEvaluation":
+        """From a bundle's predictions (`kit.tasks.Prediction`, none with an error), the true labels and its config."""
+        vocab, paths = config["vocab"], [one.path for one in predictions]
         truth = np.array([[name in classes_of(label) for name in vocab] for label in labels])
         probabilities = np.array([[one.probabilities[name] for name in vocab] for one in predictions])
-        return cls.from_probabilities([one.path for one in predictions], truth, probabilities, vocab, thresholds)
+        return cls.from_probabilities(paths, truth, probabilities, vocab, config["thresholds"])
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -77,17 +89,17 @@ class MultiLabelEvaluation(Result):
         return np.array([[name in classes_of(label) for name in self.vocab] for label in self.predictions["label"]])
 
     @property
-    def said(self) -> np.ndarray:
-        """Which classes were said of each image: bool (images, classes)."""
+    def predicted(self) -> np.ndarray:
+        """Which classes were predicted for each image: bool (images, classes)."""
         return self.probabilities >= np.array(self.thresholds)
 
     @cached_property
     def f1(self) -> Estimate:
         """The mean F1 of the classes, with its 95 % interval by a bootstrap over the images.
 
-        A class that is neither there nor said counts 0."""
-        truth, said = self.truth, self.said
-        counts = np.concatenate([truth & said, said, truth], axis=1)
+        The F1 of a class that no image has, and none is predicted to have, counts as 0."""
+        truth, predicted = self.truth, self.predicted
+        counts = np.concatenate([truth & predicted, predicted, truth], axis=1)
 
         def mean(shares: np.ndarray) -> np.ndarray:
             return np.nan_to_num(scores.f1(*np.split(shares, 3, axis=1))).mean(1)
@@ -103,18 +115,18 @@ class MultiLabelEvaluation(Result):
 
     @cached_property
     def mean_average_precision(self) -> float:
-        """The mean of the classes' average precision, which asks for no threshold."""
-        return float(np.nanmean(self.per_class["average_precision"])) if self.truth.any() else float("nan")
+        """The mean over the classes of the average precision, which does not depend on thresholds."""
+        return scores.mean_average_precision(self.probabilities, self.truth)
 
     @cached_property
     def per_class(self) -> pd.DataFrame:
-        """A row a class: n (images that have it), threshold, precision, recall, f1, average_precision; NaN where
-        nothing was predicted or nothing was there."""
-        truth, said, probabilities = self.truth, self.said, self.probabilities
-        right, there, spoken = (truth & said).sum(0), truth.sum(0), said.sum(0)
+        """A row for each class: n (images that have it), threshold, precision, recall, f1, average_precision; NaN where
+        they are not defined."""
+        truth, predicted, probabilities = self.truth, self.predicted, self.probabilities
+        right, there, claimed = (truth & predicted).sum(0), truth.sum(0), predicted.sum(0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            shares = {"precision": right / spoken, "recall": right / there, "f1": scores.f1(right, spoken, there)}
-        areas = [scores.average_precision(probabilities[:, place], truth[:, place]) for place in range(len(self.vocab))]
+            shares = {"precision": right / claimed, "recall": right / there, "f1": scores.f1(right, claimed, there)}
+        areas = scores.average_precision(probabilities, truth)
         columns = {"n": there, "threshold": self.thresholds} | shares | {"average_precision": areas}
         return pd.DataFrame(columns, index=self.vocab)
 
@@ -125,21 +137,21 @@ class MultiLabelEvaluation(Result):
         return self.from_probabilities(self.predictions["path"], self.truth, outputs, self.vocab, self.thresholds)
 
     def caption(self, row: Any) -> tuple[str, bool]:
-        """The classes that were said; after them those that were missed or made up."""
-        said, there = set(classes_of(row.prediction)), set(classes_of(row.label))
-        text = ", ".join(sorted(said)) or NONE
-        missed, extra = sorted(there - said), sorted(said - there)
+        """The predicted classes, then those that are missing or wrong."""
+        predicted, there = set(classes_of(row.prediction)), set(classes_of(row.label))
+        text = ", ".join(sorted(predicted)) or NONE
+        missed, extra = sorted(there - predicted), sorted(predicted - there)
         remarks = [f"missed {', '.join(missed)}"] * bool(missed) + [f"has no {', '.join(extra)}"] * bool(extra)
         return "; ".join([text, *remarks]), bool(row.correct)
 
     def examples(self, count: int) -> pd.DataFrame:
-        """Right predictions of as many label sets as there are, the lowest losses first."""
+        """Of each combination of classes the right prediction with the lowest loss, then the next ones."""
         right = self.predictions[self.predictions["correct"]].sort_values("loss", kind="stable")
         turn = right.groupby("label").cumcount()
         return right.assign(turn=turn).sort_values("turn", kind="stable").head(count).drop(columns="turn")
 
     def mistakes(self, count: int) -> pd.DataFrame:
-        """The highest losses among those with a class wrong."""
+        """The predictions with a wrong class, highest losses first."""
         return self.predictions[~self.predictions["correct"]].nlargest(count, "loss")
 
     def to_json(self) -> dict[str, Any]:
@@ -153,13 +165,22 @@ class MultiLabelEvaluation(Result):
         }
 
     def lines(self) -> list[str]:
-        """The result in words: F1, average precision, images right in all, and the classes found worst."""
+        """The result in words: F1, average precision, and the classes with the lowest F1."""
         lines = [f"F1 {self.f1}, the mean of {len(self.vocab)} classes; mean average precision "
                  f"{self.mean_average_precision:.4f}; all classes right: {self.exact}"]  # fmt: skip
         worst = self.per_class["f1"].fillna(0).sort_values(kind="stable").head(3)
         if len(self.vocab) > 1 and worst.iloc[0] < 1:
             lines.append("found worst: " + "; ".join(f"{name} (F1 {value:.2f})" for name, value in worst.items()))
         return lines + self.remarks()
+
+    def answer_rules(self) -> dict[str, Any]:
+        """The threshold of each class that gives the highest F1, and F1 without and with them."""
+        fitted = asdict(fit_thresholds(self.probabilities, self.truth))
+        return {"thresholds": fitted.pop("values"), "thresholds_fit": fitted}
+
+    def draw_overview(self, folder: Path) -> Path:
+        """F1 and average precision of each class."""
+        return draw_classes(self, folder / "classes.png")
 
 
 def _text(row: np.ndarray, vocab: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of a result: the confusion matrix, what went most wrong, and a few predictions with their images.
+"""Pictures of a result: the confusion matrix, the highest losses, and some predictions with their images.
 
 draw_confusion(evaluation, Path("confusion.png"))
 """
@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, ParamSpec
 
 import pandas as pd
 
 from kit.data.images import open_image, square
-from kit.evaluate.evaluation import Evaluation
 from kit.evaluate.result import Result
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
 
+P = ParamSpec("P")
 MOST_NUMBERED = 25
 THUMBNAIL = 224
 WIDE_FONTS = (
@@ -39,27 +38,27 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _with_wide_fonts(draw: Callable[..., None]) -> Callable[..., None]:
+def _with_wide_fonts(draw: Callable[P, Path]) -> Callable[P, Path]:
     """Draw with a font for Korean, Japanese and Chinese class names, where one is installed."""
 
     @wraps(draw)
-    def drawing(*arguments: Any, **options: Any) -> None:
+    def drawing(*arguments: P.args, **options: P.kwargs) -> Path:
         from matplotlib import font_manager, rc_context
 
         here = set(font_manager.get_font_names())
         with rc_context({"font.family": ["DejaVu Sans", *(name for name in WIDE_FONTS if name in here)]}):
-            draw(*arguments, **options)
+            return draw(*arguments, **options)
 
     return drawing
 
 
 def _short(name: str, most: int) -> str:
-    """A class name that fits; `$` would start a formula."""
+    """A class name cut to `most` letters; `$` would start a formula in Matplotlib."""
     return (name if len(name) <= most else f"{name[: most - 1]}…").replace("$", r"\$")
 
 
 @_with_wide_fonts
-def draw_confusion(evaluation: Evaluation, path: Path) -> None:
+def draw_confusion(evaluation: Result, path: Path) -> Path:
     """The confusion matrix as a PNG: rows are true classes, columns predictions; colours by share of the row."""
     counts = evaluation.confusion
     classes = len(counts)
@@ -79,6 +78,7 @@ def draw_confusion(evaluation: Evaluation, path: Path) -> None:
                 )
     axes.spines[:].set_visible(False)
     figure.savefig(path, dpi=120)
+    return path
 
 
 def _cells(classes: int) -> Iterable[tuple[int, int]]:
@@ -87,17 +87,11 @@ def _cells(classes: int) -> Iterable[tuple[int, int]]:
 
 def draw_overview(result: Result, folder: Path) -> Path:
     """The picture of a whole result: the confusion matrix, the classes' F1, or predicted numbers over true ones."""
-    name, draw = {
-        CLASSIFICATION: ("confusion.png", draw_confusion),
-        MULTILABEL: ("classes.png", draw_classes),
-        REGRESSION: ("scatter.png", draw_scatter),
-    }[result.task]
-    draw(result, folder / name)
-    return folder / name
+    return result.draw_overview(folder)
 
 
 @_with_wide_fonts
-def draw_classes(result: Result, path: Path) -> None:
+def draw_classes(result: Result, path: Path) -> Path:
     """F1 and average precision of each class as bars, the lowest F1 last; of many classes the 40 lowest."""
     table = result.breakdown.fillna(0).sort_values("f1", ascending=False).tail(MOST_BARS)
     figure = _figure(7, 1.4 + 0.34 * len(table))
@@ -110,11 +104,12 @@ def draw_classes(result: Result, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=120)
+    return path
 
 
 @_with_wide_fonts
-def draw_scatter(result: Result, path: Path) -> None:
-    """For each target a dot an image: the true number below, the predicted one at the side; right is on the line."""
+def draw_scatter(result: Result, path: Path) -> Path:
+    """Predicted over true numbers for each target, a dot for each image; on the line both are equal."""
     truth, numbers = result.truth, result.outputs
     count = min(MOST_TARGETS, len(result.vocab))
     columns = min(3, count)
@@ -131,11 +126,12 @@ def draw_scatter(result: Result, path: Path) -> None:
         axes.set(xlabel="true", ylabel="predicted", title=_short(result.vocab[place], 30))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
+    return path
 
 
 @_with_wide_fonts
-def draw_predictions(result: Result, rows: pd.DataFrame, path: Path, title: str = "") -> None:
-    """Images of `rows` with what was predicted above, and the truth where it is another; red is wrong, green right."""
+def draw_predictions(result: Result, rows: pd.DataFrame, path: Path, title: str = "") -> Path:
+    """Images of `rows` with their captions, green where the prediction is good, else red."""
     columns = min(4, max(1, len(rows)))
     lines = -(-len(rows) // columns) or 1
     figure = _figure(2.6 * columns, 3.0 * lines + (0.4 if title else 0))
@@ -149,6 +145,7 @@ def draw_predictions(result: Result, rows: pd.DataFrame, path: Path, title: str 
         text, good = result.caption(row)
         axes.set_title("\n".join(wrap(text.replace("$", r"\$"), 30)[:3]), color=RIGHT if good else WRONG, fontsize=10)
     figure.savefig(path, dpi=120)
+    return path
 
 
 def as_html(pictures: Iterable[Path]) -> str:

@@ -1,11 +1,12 @@
-"""Results of numbers: how far off they are in their own unit, and how much of the variation they explain.
+"""Results of numbers: their errors in their own unit, and R2.
 
 result = RegressionEvaluation.from_numbers(paths, truth, numbers, ["age"], [100.0]); result.headline
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,22 @@ import pandas as pd
 
 from kit import scores
 from kit.errors import DataError
+from kit.evaluate.pictures import draw_scatter
 from kit.evaluate.result import Result, plain_json
 from kit.intervals import Estimate, bootstrap_means
-from kit.task import REGRESSION, join_numbers, numbers_of, shown
+from kit.tasks import of
+from kit.tasks.text import REGRESSION, join_numbers, numbers_of, shown
 
 TRUE, PREDICTED = "true_", "predicted_"
 
 
 @dataclass(frozen=True)
 class RegressionEvaluation(Result):
-    """Predictions of numbers. `predictions`: one row an image with path, label and prediction (texts), loss (the mean
-    squared error in widths of the range), and true_NAME and predicted_NAME for each number; `vocab`: their names."""
+    """Predictions of numbers.
+
+    predictions: one row for each image with path, label and prediction (texts), loss (the mean squared error in widths
+    of the range), and true_NAME and predicted_NAME for each number. vocab: the names of the numbers.
+    """
 
     width: list[float]
     """The width of each number's range."""
@@ -57,16 +63,24 @@ class RegressionEvaluation(Result):
         return cls(pd.concat([table, pd.DataFrame(columns)], axis=1), [str(name) for name in vocab], list(width))
 
     @classmethod
-    def from_predictions(
-        cls, predictions: Sequence[Any], labels: Sequence[str], vocab: Sequence[str], width: Sequence[float]
+    def from_outputs(
+        cls, paths: Sequence[str], outputs: Any, targets: Any, vocab: Sequence[str], output_range: Any = None
     ) -> "RegressionEvaluation":
-        """From a bundle's predictions (`kit.bundle.Prediction`, none with an error) and the true label texts."""
-        truth = np.array([numbers_of(label) for label in labels])
+        """From a network's numbers, the truth (images, targets) that fastai made of the labels, and their range."""
+        width = (output_range.high - output_range.low).tolist()
+        return cls.from_numbers(paths, targets.double().numpy(), outputs.numpy(), vocab, width)
+
+    @classmethod
+    def from_predictions(
+        cls, predictions: Sequence[Any], labels: Sequence[str], config: Mapping[str, Any]
+    ) -> "RegressionEvaluation":
+        """From a bundle's predictions (`kit.tasks.Prediction`, none with an error), the true labels and its config."""
+        vocab, truth = config["vocab"], np.array([numbers_of(label) for label in labels])
         if truth.ndim == 2 and truth.shape[1] != len(vocab):
             problem = f"the images have {truth.shape[1]} numbers each, and the bundle predicts {', '.join(vocab)}"
             raise DataError(problem, fix=f"name its columns: --targets {','.join(vocab)}")
         numbers = np.array([[one.numbers[name] for name in vocab] for one in predictions])
-        return cls.from_numbers([one.path for one in predictions], truth, numbers, vocab, width)
+        return cls.from_numbers([one.path for one in predictions], truth, numbers, vocab, of(cls.task).width(config))
 
     @property
     def truth(self) -> np.ndarray:
@@ -98,7 +112,7 @@ class RegressionEvaluation(Result):
 
     @cached_property
     def per_target(self) -> pd.DataFrame:
-        """A row a target: mae and the ends of its 95 % interval, rmse, r2; in the target's unit, but r2."""
+        """A row for each target: mae and its 95 % interval, rmse, in the unit of the target; and r2."""
         found = [self.off_by(place) for place in range(len(self.vocab))]
         ends = {"mae": [one.value for one in found], "low": [one.low for one in found], "high": [e.high for e in found]}
         rest = {"rmse": scores.rmse(self.outputs, self.truth), "r2": scores.r2(self.outputs, self.truth)}
@@ -111,15 +125,15 @@ class RegressionEvaluation(Result):
         return self.from_numbers(self.predictions["path"], self.truth, outputs, self.vocab, self.width)
 
     def caption(self, row: Any) -> tuple[str, bool]:
-        """The numbers, and after them the true ones; good is what is off by less than the target's mean error."""
-        said, there = numbers_of(row.prediction), numbers_of(row.label)
+        """The numbers, each with the true one. Good: all errors are at most the mean absolute error of their target."""
+        predicted, there = numbers_of(row.prediction), numbers_of(row.label)
         names = [f"{name} " if len(self.vocab) > 1 else "" for name in self.vocab]
-        parts = [f"{name}{shown(a)} (is {shown(b)})" for name, a, b in zip(names, said, there, strict=True)]
-        good = np.abs(np.subtract(said, there)) <= self.per_target["mae"].to_numpy()
+        parts = [f"{name}{shown(a)} (is {shown(b)})" for name, a, b in zip(names, predicted, there, strict=True)]
+        good = np.abs(np.subtract(predicted, there)) <= self.per_target["mae"].to_numpy()
         return ", ".join(parts), bool(good.all())
 
     def examples(self, count: int) -> pd.DataFrame:
-        """The better half of the predictions, from the lowest true first number to the highest."""
+        """Of the half with the lower losses some from the lowest true first number to the highest."""
         good = self.predictions.nsmallest(max(count, self.n // 2), "loss").sort_values(f"{TRUE}{self.vocab[0]}")
         return good.iloc[np.unique(np.linspace(0, len(good) - 1, min(count, len(good))).round().astype(int))]
 
@@ -136,10 +150,14 @@ class RegressionEvaluation(Result):
         return {key: None if np.isnan(value) else value for key, value in super().figures().items()}
 
     def lines(self) -> list[str]:
-        """The result in words: a line a target with its error in its own unit, and R2 of all."""
+        """The result in words: the errors of each target in its unit, and the mean R2."""
         lines = [
             f"{row.Index}: off by {shown(row.mae)} on average (95 % {shown(row.low)} to {shown(row.high)}); "
             f"RMSE {shown(row.rmse)}, R2 {row.r2:.4f}"
             for row in self.per_target.itertuples()
         ]
         return [*lines, f"R2 {self.headline}" + (", the mean of all" if len(self.vocab) > 1 else ""), *self.remarks()]
+
+    def draw_overview(self, folder: Path) -> Path:
+        """Predicted over true numbers."""
+        return draw_scatter(self, folder / "scatter.png")

@@ -1,40 +1,52 @@
-"""What every result is, whatever the task: predictions on labelled images, one figure with its interval, and words."""
+"""The base class of results: predictions on labelled images, one main figure with its interval, and its wording."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from kit.intervals import Estimate, too_few
-from kit.task import REGRESSION, shown
+from kit.tasks import of
 
 PROBABILITY = "p_"
-HEADINGS = {"n": "images", "f1": "F1", "average_precision": "average precision"}
-HEADINGS |= {"mae": "off by", "low": "95 % from", "high": "to", "rmse": "RMSE", "r2": "R2"}
 
 
 @dataclass(frozen=True)
 class Result(ABC):
-    """Predictions on labelled images. `predictions`: a row an image with path, label, prediction and loss, and more by
-    task; `vocab`: the classes, or what the numbers are called."""
+    """Predictions on labelled images.
+
+    predictions: one row for each image with path, label, prediction and loss, and further columns by task.
+    vocab: the names of the classes or numbers.
+    """
 
     predictions: pd.DataFrame
     vocab: list[str]
 
     features: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, kw_only=True)
-    """By path, what the head was given of some of the images, (f,), where that was kept."""
+    """By path, the features (f,) of some of the images, where they were kept."""
 
     task: ClassVar[str]
     name: ClassVar[str]
-    """What the headline is called in JSON: error_rate, f1, r2."""
+    """The name of the main figure in JSON: error_rate, f1, r2."""
 
     words: ClassVar[str]
-    """What people call it."""
+    """The name of the main figure in text."""
 
-    lower_is_better: ClassVar[bool] = False
+    @classmethod
+    @abstractmethod
+    def from_outputs(
+        cls, paths: Sequence[str], outputs: Any, targets: Any, vocab: Sequence[str], output_range: Any = None
+    ) -> "Result":
+        """From the float64 tensor (images, outputs) that a network's last layer gave, and fastai's targets."""
+
+    @classmethod
+    @abstractmethod
+    def from_predictions(cls, predictions: Sequence[Any], labels: Sequence[str], config: Mapping[str, Any]) -> "Result":
+        """From a bundle's predictions, none with an error, the true labels, and the bundle's config."""
 
     @property
     def n(self) -> int:
@@ -44,25 +56,25 @@ class Result(ABC):
     @property
     @abstractmethod
     def headline(self) -> Estimate:
-        """The one figure of the task, with its 95 % interval."""
+        """The main figure of the task, with its 95 % interval."""
 
     @property
     @abstractmethod
     def outputs(self) -> np.ndarray:
-        """What the network said, in the order of `vocab`: (images, outputs), probabilities or numbers."""
+        """Probabilities or numbers (images, outputs), in the order of `vocab`."""
 
     @property
     @abstractmethod
     def breakdown(self) -> pd.DataFrame:
-        """A row a class, or a number of regression, with its figures."""
+        """A table of figures with one row for each class or number."""
 
     @abstractmethod
     def caption(self, row: Any) -> tuple[str, bool]:
-        """What to write below the image of a row of `predictions`, and whether the prediction is good."""
+        """The caption of the image in a row of `predictions`, and whether the prediction is good."""
 
     @abstractmethod
     def again(self, outputs: np.ndarray) -> "Result":
-        """The result of other `outputs` on the same images."""
+        """A result with other `outputs` for the same images."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -74,19 +86,31 @@ class Result(ABC):
 
     @abstractmethod
     def examples(self, count: int) -> pd.DataFrame:
-        """A few good predictions, as different as can be."""
+        """Good predictions, as different from each other as possible."""
 
     @abstractmethod
     def mistakes(self, count: int) -> pd.DataFrame:
-        """A few bad predictions worth a look."""
+        """Bad predictions, the worst or most different first."""
 
-    def telling(self, count: int = 4) -> pd.DataFrame:
-        """Good predictions, and the worst mistake where there is one."""
+    @abstractmethod
+    def draw_overview(self, folder: Path) -> Path:
+        """Draw the picture of the whole result into a folder; returns its path."""
+
+    def answer_rules(self) -> dict[str, Any]:
+        """What a bundle's config.json needs to turn outputs into answers, fitted on these predictions."""
+        return {}
+
+    def reliability(self) -> dict[str, Any] | None:
+        """The dots of the reliability diagram and the calibration error, of one class an image."""
+        return None
+
+    def selection(self, count: int = 4) -> pd.DataFrame:
+        """Good predictions, and the worst mistake if there is one."""
         worst = self.mistakes(1)
         return pd.concat([self.examples(count - len(worst)), worst])
 
     def top_losses(self, count: int = 9) -> pd.DataFrame:
-        """The rows with the highest loss: what the model got most wrong."""
+        """The rows of `predictions` with the highest loss."""
         return self.predictions.nlargest(count, "loss")
 
     def figures(self) -> dict[str, float]:
@@ -94,21 +118,9 @@ class Result(ABC):
         found = self.headline
         return {self.name: found.value, "n": found.n, "low": found.low, "high": found.high}
 
-    def texts(self, nothing: str) -> tuple[list[str], list[list[str]]]:
-        """`breakdown` for people: its headings, and a row of texts a class or number; `nothing` where there is none."""
-        number, table = self.task == REGRESSION, self.breakdown
-
-        def text(key: str, value: float) -> str:
-            if np.isnan(value):
-                return nothing
-            return f"{value:.0f}" if key == "n" else shown(value) if number else f"{value:.3f}"
-
-        rows = [[str(name), *(text(key, value) for key, value in row.items())] for name, row in table.iterrows()]
-        return ["number" if number else "class", *(HEADINGS.get(name, name) for name in table)], rows
-
     def remarks(self) -> list[str]:
-        """Whether so few images can tell, in words."""
-        small = too_few(self.n, self.task)
+        """A warning where there are too few images to rely on the figures."""
+        small = too_few(self.n, is_rate=of(self.task).is_rate)
         return [f"note: {small}"] if small else []
 
 

@@ -1,6 +1,6 @@
-"""Test-time augmentation: the error rate of averaged predictions on augmented views, beside the plain one.
+"""Test-time augmentation: the result of predictions averaged over augmented views of each image.
 
-evaluate_views(learn, result, 4).error_rate              # not what a bundle does: it predicts each image once
+evaluate_views(learn, result, 4).error_rate              # a bundle predicts each image once, without augmentation
 """
 
 from typing import Any
@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 
 from kit.evaluate.result import Result
-from kit.machine import exact_convolutions
-from kit.model.objectives import loss_of
-from kit.train.state import random_numbers_kept
+from kit.machine import fp32_convolutions
+from kit.tasks.training import training_of
+from kit.train.state import random_state_kept
 
 
 def evaluate_views(learn: Any, plain: Result, views: int) -> Result | None:
-    """fastai's `learn.tta` on the validation images of `plain`, the learner's own evaluation; None for no views.
+    """The result of fastai's `learn.tta` on the validation images; None where `views` is 0.
 
-    Each probability, or number, is three parts of the mean over `views` augmented views of the image, and one part of
-    that on the image as it is. What follows draws the same random numbers as if nothing had been done here.
+    plain: the result without augmentation. Each probability, or number, is 0.75 times the mean over `views` augmented
+    views plus 0.25 times that of the image itself. All random states are restored on exit.
     """
     if not views:
         return None
-    # `tta` takes its softmax or sigmoid from the loss.
-    own, learn.loss_func = learn.loss_func, loss_of(plain.task, learn.origin.limits)
+    # `tta` takes its activation (softmax, sigmoid) from the loss.
+    own, learn.loss_func = learn.loss_func, training_of(plain.task).loss(learn.spec.output_range)
     try:
-        with random_numbers_kept(learn.dls), learn.no_bar(), learn.no_logging(), exact_convolutions():
+        with random_state_kept(learn.dls), learn.no_bar(), learn.no_logging(), fp32_convolutions():
             outputs, _ = learn.tta(n=views)
     finally:
         learn.loss_func = own

@@ -1,12 +1,5 @@
-"""What a pretrained body makes of images: computed once for each image, and kept in kit's cache."""
+"""Features of images by a pretrained body: computed once for each image and stored in kit's cache."""
 
-from kit.lazy import lazy
+import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy(
-    __name__,
-    {
-        "Store": "kit.features.store",
-        "compute_features": "kit.features.compute",
-        "fingerprint": "kit.features.compute",
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,13 +1,14 @@
-"""Images through a body once: features (n, f), as prediction sees the images, from the cache where they are known.
+"""Features (n, f) of images, prepared as for prediction; read from the cache where they were computed before.
 
 features = compute_features(body, paths, hashes, rules, device)      # float32 (n, f), in the order of `paths`
 
-In evaluation mode and, unless told otherwise, in fp32, so that a head on them answers as the whole network does.
+The body runs in evaluation mode and by default in fp32, so that a head on the features gives the network's outputs.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,18 +18,19 @@ from PIL import Image
 from torch import nn
 
 from kit.console import progress
+from kit.data.decode import map_ahead
 from kit.data.images import prepare_image
 from kit.errors import ImageError
 from kit.features.store import Store
 from kit.files import sha256
-from kit.machine import core_count, exact_convolutions, heap_kept
+from kit.machine import core_count, fp32_convolutions, keep_freed_memory
 
 VERSION = 1
 BATCH = 32
 
 
 class Pixels(Protocol):
-    """Decoded images by number."""
+    """Decoded images by index."""
 
     def __getitem__(self, number: int) -> np.ndarray: ...
 
@@ -44,13 +46,13 @@ def compute_features(
     precision: str = "fp32",
     pixels: Pixels | None = None,
 ) -> np.ndarray:
-    """Features (n, f), float32, of the images at `paths`, each prepared as `rules` (a bundle's `image`) say.
+    """Features (n, f), float32, of the images at `paths`, prepared by `rules` (`image` of a bundle's config).
 
-    body: images (n, 3, size, size) to features (n, f). hashes: the SHA-256 of each file when it was looked at.
-    create: keep new features in the cache, and check all files first: where one has another SHA-256 now, or is gone,
-    `ImageError` names it. Without `create`, for a body that was tuned, only files that are opened are checked.
-    precision: "bf16" is quicker on some processors; such features are never kept. pixels: images by number, uint8
-    (size, size, 3), that are decoded already and replace the files.
+    body: images (n, 3, size, size) to features (n, f). hashes: the SHA-256 of each file when it was scanned.
+    create: store new features in the cache, and check all files first: `ImageError` names one that is missing or has
+    another SHA-256 now. Without `create`, for a fine-tuned body, only files that are opened are checked.
+    precision: "bf16" is faster on some processors; such features are never stored. pixels: decoded images by index,
+    uint8 (size, size, 3), used instead of the files.
     """
     store = store_of(body, rules) if precision == "fp32" else None
     store = store if store and (create or store.exists()) else None
@@ -68,21 +70,21 @@ def compute_features(
 
 
 def _check_unchanged(files: Sequence[tuple[str, str]]) -> None:
-    """Raise `ImageError` for the first of the files (path, SHA-256) that is gone or has another SHA-256 now."""
+    """Raise `ImageError` for the first of the files (path, SHA-256) that is missing or has another SHA-256."""
     with ThreadPoolExecutor(core_count()) as pool:
         for (path, _), change in zip(files, pool.map(_change, files), strict=True):
             if change:
-                raise ImageError(f"{path} {change}", fix="run it again, so that all images are looked at anew")
+                raise ImageError(f"{path} {change}", fix="run it again, so that all images are scanned again")
 
 
 def _change(file: tuple[str, str]) -> str | None:
-    """What happened to a file since it was looked at, in words; None where it is the same."""
+    """How a file changed since it was scanned, for a message; None where it is the same."""
     path, expected = file
     try:
         found = sha256(Path(path))
     except OSError as error:
-        return f"cannot be read any more ({error.strerror})"
-    return None if found == expected else "is not the file that was looked at (another SHA-256)"
+        return f"can no longer be read ({error.strerror})"
+    return None if found == expected else "changed since it was scanned (another SHA-256)"
 
 
 def _computed(
@@ -93,13 +95,13 @@ def _computed(
     device: torch.device,
     precision: str,
 ) -> np.ndarray:
-    """The features of images by number; the next batch is prepared while the body computes this one."""
+    """Features of the images at these indices; the next batch is prepared while the body computes this one."""
     mean, std = (torch.tensor(rules[name], device=device).reshape(1, 3, 1, 1) for name in ("mean", "std"))
     layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
     training, body = body.training, body.to(device, memory_format=layout).eval()
     quick = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     parts = []
-    with heap_kept(), exact_convolutions(), torch.inference_mode(), quick:
+    with keep_freed_memory(), fp32_convolutions(), torch.inference_mode(), quick:
         for batch in progress(_batches(numbers, prepare), "features", total=-(-len(numbers) // BATCH)):
             x = (torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float() / 255 - mean) / std
             parts.append(body(x).float().cpu().numpy())
@@ -108,24 +110,21 @@ def _computed(
 
 
 def _batches(numbers: Sequence[int], prepare: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
-    """uint8 (n, size, size, 3), a batch at a time; threads prepare the next one meanwhile."""
-    chunks = [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
-    with ThreadPoolExecutor(core_count()) as pool:
-        ahead = pool.map(prepare, chunks[0] if chunks else [])
-        for after in [*chunks[1:], []] if chunks else []:
-            ready, ahead = ahead, pool.map(prepare, after)
-            yield np.stack(list(ready))
+    """Batches uint8 (n, size, size, 3); threads prepare the next one in the meantime."""
+    images = map_ahead(prepare, numbers)
+    while batch := list(islice(images, BATCH)):
+        yield np.stack(batch)
 
 
 def store_of(body: nn.Module, rules: Mapping[str, Any]) -> Store:
-    """The store of a body's features; its key holds everything that decides them beside the image."""
+    """The store of a body's features; its key has everything that determines them apart from the image."""
     image = {name: rules[name] for name in ("size", "resize", "at_least", "mean", "std")}
     versions = [VERSION, torch.__version__, Image.__version__]
     return Store({"weights": fingerprint(body), "image": image, "versions": versions})
 
 
 def fingerprint(module: nn.Module) -> str:
-    """One SHA-256 over the structure of a module and all its tensors, names and bytes."""
+    """A SHA-256 of the structure of a module and of the names and bytes of all its tensors."""
     digest = hashlib.sha256(repr(module).encode())
     for name, tensor in module.state_dict().items():
         digest.update(name.encode())

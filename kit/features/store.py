@@ -1,10 +1,10 @@
-"""Features kept on the disk, by the SHA-256 of the image: a second training on the same images computes none again.
+"""A cache of features on disk, by the SHA-256 of the image, so that another training computes none of them again.
 
 store = Store(key); known = store.read(); store.add({sha256: features})       # known[sha256]: float32 (f,)
 
-A store is a folder of kit's cache. Its key stands for everything that decides the features beside the image: the
-body's weights, the size and the way of resizing. Each `add` writes one new file, which appears when it is complete;
-no file is ever changed, so that several trainings may use one store at the same time.
+A store is a folder in kit's cache. Its key has everything that determines the features apart from the image: the
+body's weights, the size and the way of resizing. Each `add` writes one new file, atomically; files are never changed,
+so several processes can use one store at the same time.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from kit.files import atomic_path, cache_folder
 
 FOLDER = "features"
 SUFFIX = ".safetensors"
-MOST_BYTES = 5_000_000_000
+MAX_BYTES = 5_000_000_000
 HASH_BYTES = 32
-_IN_MEMORY: dict[Path, dict[str, np.ndarray]] = {}  # features that the disk refused, by the store's folder
+_IN_MEMORY: dict[Path, dict[str, np.ndarray]] = {}  # features that could not be written, by the store's folder
 
 
 class Store:
-    """The features that one body computed in one way."""
+    """The features of one body with one preparation of images."""
 
     def __init__(self, key: Mapping[str, Any]):
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:HASH_BYTES]
@@ -50,7 +50,7 @@ class Store:
         return known
 
     def add(self, features: Mapping[str, np.ndarray]) -> None:
-        """Keep features by the image's SHA-256; where the disk is full or read-only, in this process's memory."""
+        """Store features by the image's SHA-256; in this process's memory where the disk is full or read-only."""
         if not features:
             return
         try:
@@ -61,7 +61,7 @@ class Store:
             _IN_MEMORY.setdefault(self.folder, {}).update(features)
 
     def read_file(self, name: str) -> bytes | None:
-        """What `add_file` wrote; None where there is no such file, or a damaged one."""
+        """The content that `add_file` wrote; None where the file is missing or damaged."""
         try:
             stored = (self.folder / name).read_bytes()
         except OSError:
@@ -70,7 +70,7 @@ class Store:
         return content if hashlib.sha256(content).digest() == digest else None
 
     def add_file(self, name: str, content: bytes) -> None:
-        """Keep something else that was made from the same body, unless the disk refuses."""
+        """Store another file that belongs to the same body; errors of the disk are ignored."""
         with suppress(OSError, OutputError):
             self._write_file(name, hashlib.sha256(content).digest() + content)
 
@@ -89,7 +89,7 @@ class Store:
 
 
 def _read_file(path: Path) -> dict[str, np.ndarray]:
-    """The features of one file by hash; a file of another form is removed, for its features can be computed again."""
+    """The features of one file by hash. An invalid file is removed, because its features can be computed again."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -99,7 +99,7 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
         if hashes.shape != (len(features), HASH_BYTES) or not np.isfinite(features).all():
             raise ValueError("not what was written")
         return {row.tobytes().hex(): values for row, values in zip(hashes, features, strict=True)}
-    except FileNotFoundError:  # removed meanwhile, to make room
+    except FileNotFoundError:  # removed by another process to free space
         return {}
     except (SafetensorError, KeyError, ValueError):
         path.unlink(missing_ok=True)
@@ -107,17 +107,17 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def stores() -> list[tuple[Path, int]]:
-    """The folders of features in the cache with their sizes in bytes, the one used last first."""
+    """The folders of all stores with their sizes in bytes, most recently used first."""
     parent = cache_folder() / FOLDER
     folders = sorted(parent.iterdir(), key=lambda one: -one.stat().st_mtime) if parent.is_dir() else []
     return [(one, sum(path.stat().st_size for path in one.glob("*"))) for one in folders]
 
 
 def make_room(needed: int, keep: Path) -> None:
-    """Remove the stores that were used longest ago, but not `keep`, until `needed` more bytes fit into 5 GB."""
+    """Remove the least recently used stores, except `keep`, until `needed` more bytes fit into 5 GB."""
     there = stores()
     total = sum(size for _, size in there)
-    while there and total + needed > MOST_BYTES:
+    while there and total + needed > MAX_BYTES:
         folder, size = there.pop()
         if folder != keep:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which network a name means, and from which library it comes: one table decides, so that no name means two.
+"""Names of networks, the library each comes from, and how a network is cut into body and head.
 
 find_architecture("resnet18").library            # 'torchvision'
 find_architecture("timm/resnet18").library       # 'timm'
@@ -20,10 +20,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network: its library and name there, and how many parts of the body fastai may train at a lower rate.
+    """A network: its library and its name there.
 
-    cut: how many of a torchvision network's last layers are its own head; split: where the body is divided in two for
-    discriminative rates (None: body and head only).
+    cut: of a torchvision network, the negative number of last layers that are its own head. split: the layer where the
+    body is divided in two parameter groups for discriminative rates (None: the body is one group).
     """
 
     library: str
@@ -33,7 +33,7 @@ class Architecture:
 
     @property
     def full_name(self) -> str:
-        """The name that finds just this network again."""
+        """The name for which `find_architecture` returns this network."""
         return self.name if self.library == "torchvision" else f"timm/{self.name}"
 
 
@@ -43,10 +43,10 @@ TORCHVISION = {name: Architecture("torchvision", name, cut=-2, split=6) for name
 
 
 def find_architecture(name: str) -> Architecture:
-    """The architecture of a name: torchvision's residual networks first, then timm's; `timm/NAME` means timm's.
+    """The architecture of a name: a residual network of torchvision, else of timm; `timm/NAME` is always timm's.
 
-    A tag chooses among timm's weights: resnet18.a1_in1k. Raises `ArchitectureError` with "did you mean" for a name or
-    a tag that is unknown.
+    A tag chooses among timm's weights: resnet18.a1_in1k. Raises `ArchitectureError` with "did you mean" for an unknown
+    name or tag.
     """
     if name in TORCHVISION:
         return TORCHVISION[name]
@@ -73,14 +73,14 @@ def _timm_names() -> frozenset[str]:
 
 
 def _check_tag(name: str) -> None:
-    """Raise `ArchitectureError` where timm knows no weights of the tag in NETWORK.TAG."""
+    """Raise `ArchitectureError` where timm has no weights of the tag in NETWORK.TAG."""
     network, _, tag = name.partition(".")
     known = _tags(network) if tag else ()
     if tag and tag not in known:
         hint = did_you_mean(tag, known)
         names = some_of([f"{network}.{one}" for one in known])
         fix = f"one of {names}" if names else f"--arch {network}, without a tag"
-        raise ArchitectureError(f"timm knows no weights {tag!r} of {network}.{hint}", fix=fix)
+        raise ArchitectureError(f"timm has no weights {tag!r} of {network}.{hint}", fix=fix)
 
 
 def _tags(network: str) -> list[str]:
@@ -91,7 +91,7 @@ def _tags(network: str) -> list[str]:
 
 
 def build_network(architecture: Architecture) -> nn.Module:
-    """The whole network with random weights, as its library builds it (a timm network without its classifier)."""
+    """The whole network with random weights, as its library builds it; a timm network without its classifier."""
     if architecture.library == "torchvision":
         import torchvision.models
 
@@ -102,7 +102,7 @@ def build_network(architecture: Architecture) -> nn.Module:
 
 
 class ChannelsFirst(nn.Module):
-    """A body whose features come as (n, height, width, channels), turned to (n, channels, height, width)."""
+    """Wraps a body with output (n, height, width, channels) to return (n, channels, height, width)."""
 
     def __init__(self, body: nn.Module):
         super().__init__()
@@ -115,7 +115,7 @@ class ChannelsFirst(nn.Module):
 
 @dataclass(frozen=True)
 class Body:
-    """A network without its head: the module, the number of its features, and whether they still need pooling."""
+    """A network without its head. features: how many channels or features; pooled: whether output is (n, features)."""
 
     module: nn.Module
     features: int
@@ -123,10 +123,10 @@ class Body:
 
 
 def cut_body(network: nn.Module, architecture: Architecture, size: int) -> Body:
-    """The body of a network, tried once on an empty image of `size` pixels a side.
+    """The body of a network; a timm network is run once on zeros of `size` x `size` pixels to find its layout.
 
-    Features (n, c, h, w) and (n, c) are taken as they are, (n, h, w, c) is adapted. Raises `ArchitectureError`, with
-    the shape found, for a layout that no head of fastai's fits, or a size that the network refuses.
+    Output of shape (n, c, h, w) or (n, c) is used as it is, (n, h, w, c) is permuted. Raises `ArchitectureError` for
+    another shape, or for a size that the network does not accept.
     """
     if architecture.cut is not None:
         return Body(nn.Sequential(*list(network.children())[: architecture.cut]), network.fc.in_features, False)
@@ -159,7 +159,7 @@ def _shape_of_features(body: nn.Module, architecture: Architecture, size: int) -
 
 
 def splitter(architecture: Architecture) -> Callable[[nn.Module], list]:
-    """fastai's splitter for (body, head): three groups for a ResNet (early body, late body, head), else two."""
+    """fastai's splitter for (body, head): for a ResNet three groups (early body, late body, head), else two."""
     from fastai.vision.all import L, params
 
     if architecture.split is None:

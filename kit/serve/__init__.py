@@ -1,13 +1,5 @@
-"""A page and a REST API for a bundle, on one port, behind one guard."""
+"""A page and a REST API for a bundle, on one port, behind one security middleware."""
 
-from kit.lazy import lazy
+import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy(
-    __name__,
-    {
-        "Settings": "kit.serve.server",
-        "page": "kit.serve.webpage",
-        "run": "kit.serve.server",
-        "write_space": "kit.serve.space",
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

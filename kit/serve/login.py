@@ -1,174 +1,138 @@
-"""Who may come in: a form and a cookie for the page, HTTP Basic for programs, and a brake on guessing.
+"""Authentication: a form and a session cookie for the page, HTTP Basic for programs, and a limit on guesses.
 
 login = Login("anna", password); app.include_router(login.routes())
 
-The password is kept as a hash, sessions as random tokens in memory: a restart signs everybody out.
+The password is kept as a hash and sessions as random tokens in memory; a restart ends all sessions.
 """
 
 import base64
-import binascii
 import hashlib
-import hmac
 import re
 import secrets
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from kit.serve.reply import Refusal
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.templating import Jinja2Templates
 
-if TYPE_CHECKING:
-    from fastapi import APIRouter
+from kit.serve.responses import RequestError
 
 ATTEMPTS, WINDOW = 10, 60.0
 SESSION_SECONDS = 12 * 3600
-MOST_KEPT = 10_000
-OWN = re.compile(rb"\w+=[\w-]{1,100}")
-LONGEST_FORM = 10_000
-FORM = Path(__file__).with_name("login.html")
-
-
-class Throttle:
-    """Counts failures for each client: more than `ATTEMPTS` within `WINDOW` seconds, and it has to wait."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
-        self.clock = clock
-        self.failures: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def wait(self, client: str) -> float:
-        """How many seconds this client has to wait; 0 where it need not."""
-        times = self.failures.get(client, deque())
-        while times and times[0] <= self.clock() - WINDOW:
-            times.popleft()
-        return WINDOW - (self.clock() - times[0]) if len(times) >= ATTEMPTS else 0.0
-
-    def failed(self, client: str) -> None:
-        """Remember a failure."""
-        self.failures.setdefault(client, deque(maxlen=ATTEMPTS)).append(self.clock())
-        self.failures.move_to_end(client)
-        if len(self.failures) > MOST_KEPT:
-            self.failures.popitem(last=False)
+MAX_FORM_BYTES = 10_000
+REALM = 'Basic realm="kit", charset="UTF-8"'
+TEMPLATES = Jinja2Templates(Path(__file__).parent)
 
 
 class Login:
-    """One user with one password. cookie: the session cookie's name (cookies are shared by all ports of a host)."""
+    """One user with one password.
+
+    cookie: the name of the session cookie. It should differ from port to port, because browsers send the cookies of a
+    host to all its ports. clock: a function that returns seconds.
+    """
 
     def __init__(self, user: str, password: str, cookie: str = "kit_session", clock: Callable = time.monotonic):
-        self.known, self.cookie, self.clock = _digest(user, password), cookie, clock
-        self.throttle = Throttle(clock)
-        self.sessions: OrderedDict[str, float] = OrderedDict()
+        self.expected, self.cookie, self.clock = _digest(user, password), cookie, clock
+        self.sessions: dict[str, float] = {}
+        self.failures: dict[str, list[float]] = {}
 
-    def check(self, scope: MutableMapping[str, Any]) -> None:
-        """Raise `Refusal` unless the request carries a session or the password."""
-        headers = dict(scope["headers"])
-        if self._has_session(headers.get(b"cookie", b"")):
+    def check(self, request: Request) -> None:
+        """Raise `RequestError` unless the request has a valid session cookie or HTTP Basic credentials."""
+        if self.sessions.get(self._token(request), 0.0) > self.clock():
             return
-        given = _basic(headers.get(b"authorization", b""))
-        if given:
-            self.attempt(*given, client_of(scope))
+        kind, _, credentials = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "basic":
+            self.attempt(*_decode_basic(credentials), request.client.host)
             return
-        self._turn_away(scope["path"], scope["method"], headers)
+        path = request.scope["path"]
+        if request.method == "GET" and path == "/" and _is_browser(request):
+            raise RequestError(303, "sign in first", fix="open /login", headers={"Location": "/login"})
+        # For this header, browsers open a login window, even for background requests of the page.
+        headers = {"WWW-Authenticate": REALM} if path.startswith("/v1/") else None
+        raise RequestError(
+            401, "sign in first", fix="open /login, or send user and password (HTTP Basic)", headers=headers
+        )
 
     def attempt(self, user: str, password: str, client: str) -> None:
-        """Raise `Refusal` where the password is wrong, or where this client has tried too often to be told."""
-        if wait := self.throttle.wait(client):
-            again = [("Retry-After", str(int(wait) + 1))]
-            raise Refusal(429, "too many wrong passwords", fix=f"wait {wait:.0f} seconds", headers=again)
-        if not hmac.compare_digest(_digest(user, password), self.known):
-            self.throttle.failed(client)
-            raise Refusal(401, "wrong user or password", fix="try again", headers=[("WWW-Authenticate", _REALM)])
+        """Raise `RequestError`: 401 for a wrong password, 429 after `ATTEMPTS` of them within `WINDOW` seconds.
+
+        client: the IP address, of which the attempts are counted.
+        """
+        now = self.clock()
+        recent = [then for then in self.failures.get(client, []) if then > now - WINDOW]
+        if len(recent) >= ATTEMPTS:
+            wait = recent[0] + WINDOW - now
+            again = {"Retry-After": str(int(wait) + 1)}
+            raise RequestError(429, "too many wrong passwords", fix=f"wait {wait:.0f} seconds", headers=again)
+        if not secrets.compare_digest(_digest(user, password), self.expected):
+            self.failures = {name: times for name, times in self.failures.items() if times[-1] > now - WINDOW}
+            self.failures[client] = [*recent, now]
+            raise RequestError(401, "wrong user or password", fix="try again", headers={"WWW-Authenticate": REALM})
 
     def open_session(self) -> str:
-        """A new session's token."""
-        token = secrets.token_urlsafe(32)
-        self.sessions[token] = self.clock() + SESSION_SECONDS
-        if len(self.sessions) > MOST_KEPT:
-            self.sessions.popitem(last=False)
+        """Start a session and return its token; delete expired ones."""
+        now, token = self.clock(), secrets.token_urlsafe(32)
+        self.sessions = {known: end for known, end in self.sessions.items() if end > now}
+        self.sessions[token] = now + SESSION_SECONDS
         return token
 
-    def _has_session(self, header: bytes) -> bool:
-        return self.sessions.get(self._token(header), 0.0) > self.clock()
+    def _token(self, request: Request) -> str:
+        """The session's token from the Cookie header.
 
-    def _token(self, header: bytes) -> str:
-        return self.own_cookie(header).partition(b"=")[2].decode()
+        Not by `request.cookies`: before Python 3.12.6, unquoting takes seconds for 60 kB of backslashes
+        (https://github.com/python/cpython/issues/123067).
+        """
+        found = re.search(rf"(?:^|; ?){self.cookie}=([\w-]+)(?:;|$)", request.headers.get("cookie", ""))
+        return found[1] if found else ""
 
-    def own_cookie(self, header: bytes) -> bytes:
-        """This login's cookie out of a Cookie header, nothing where there is none. No other is looked at: Python's way
-        to read a quoted one takes seconds for 60 kB of it."""
-        for pair in header.split(b";"):
-            if OWN.fullmatch(pair := pair.strip()) and pair.startswith(self.cookie.encode() + b"="):
-                return pair
-        return b""
-
-    def _turn_away(self, path: str, method: str, headers: dict[bytes, bytes]) -> None:
-        if method == "GET" and path == "/" and b"text/html" in headers.get(b"accept", b""):
-            raise Refusal(303, "sign in first", fix="open /login", headers=[("Location", "/login")])
-        # Only programs are asked by name: a browser would open its own window for the page's background requests.
-        ask = [("WWW-Authenticate", _REALM)] if path.startswith("/v1/") else []
-        raise Refusal(401, "sign in first", fix="open /login, or send user and password (HTTP Basic)", headers=ask)
-
-    def routes(self) -> "APIRouter":
-        """/login and /logout."""
-        from fastapi import APIRouter, Request
-        from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
-
+    def routes(self) -> APIRouter:
+        """The routes /login and /logout."""
         router = APIRouter(include_in_schema=False)
 
         @router.get("/login")
-        def form() -> HTMLResponse:
-            return HTMLResponse(_form())
+        def form(request: Request) -> Response:
+            return TEMPLATES.TemplateResponse(request, "login.html")
 
         @router.post("/login")
-        async def enter(request: Request):
-            if len(await request.body()) > LONGEST_FORM:
-                raise Refusal(413, "no name or password is that long", fix="send username and password")
+        async def enter(request: Request) -> Response:
+            if len(await request.body()) > MAX_FORM_BYTES:
+                raise RequestError(413, "no name or password is that long", fix="send username and password")
             given = await request.form(max_files=0, max_fields=5)
-            browser = "text/html" in request.headers.get("accept", "")
             try:
-                self.attempt(str(given.get("username", "")), str(given.get("password", "")), client_of(request.scope))
-            except Refusal as refusal:
-                if not browser:
+                self.attempt(str(given.get("username", "")), str(given.get("password", "")), request.client.host)
+            except RequestError as error:
+                if not _is_browser(request):
                     raise
-                return HTMLResponse(_form(f"{refusal.problem}: {refusal.fix}"), refusal.status)
-            answer = RedirectResponse("/", 303) if browser else JSONResponse({"success": True})
-            # A browser sends a secure cookie by https only: over plain http nobody could stay signed in with one.
+                context = {"problem": f"{error.problem}: {error.fix}"}
+                return TEMPLATES.TemplateResponse(request, "login.html", context, error.status)
+            response = RedirectResponse("/", 303) if _is_browser(request) else JSONResponse({"success": True})
+            # Browsers do not send a secure cookie over plain http, as used on a local network.
             flags = {"httponly": True, "samesite": "strict", "secure": request.url.scheme == "https"}
-            answer.set_cookie(self.cookie, self.open_session(), SESSION_SECONDS, **flags)
-            return answer
+            response.set_cookie(self.cookie, self.open_session(), SESSION_SECONDS, **flags)
+            return response
 
         @router.post("/logout")
-        def leave(request: Request):
-            self.sessions.pop(self._token(request.headers.get("cookie", "").encode("latin-1")), None)
+        def leave(request: Request) -> Response:
+            self.sessions.pop(self._token(request), None)
             return RedirectResponse("/login", 303)
 
         return router
 
 
-_REALM = 'Basic realm="kit", charset="UTF-8"'
-
-
-def client_of(scope: MutableMapping[str, Any]) -> str:
-    """The address that a request came from."""
-    return (scope.get("client") or ("unknown",))[0]
+def _is_browser(request: Request) -> bool:
+    return "text/html" in request.headers.get("accept", "")
 
 
 def _digest(user: str, password: str) -> bytes:
     return hashlib.sha256(f"{user}\0{password}".encode()).digest()
 
 
-def _basic(header: bytes) -> tuple[str, str] | None:
-    kind, _, text = header.partition(b" ")
-    if kind.lower() != b"basic":
-        return None
+def _decode_basic(credentials: str) -> tuple[str, str]:
+    """User and password. FastAPI's HTTPBasic decodes ASCII only."""
     try:
-        user, _, password = base64.b64decode(text, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+        user, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
+    except ValueError:
         return "", ""
     return user, password
-
-
-def _form(problem: str = "") -> str:
-    said = f'<p role="alert">{problem}</p>' if problem else ""
-    return FORM.read_text(encoding="utf-8").replace("<!--problem-->", said)

@@ -1,4 +1,4 @@
-// The heat map's strength and class, tables that sort, and uploads one by one: all in the browser.
+// The heat map's strength and class, and uploads one by one: all in the browser.
 (() => {
   let strength = 70
   const show = () => document.querySelectorAll('.result').forEach(result => {
@@ -33,20 +33,6 @@
     document.addEventListener(event, ({target}) => {
       if (target.matches?.('.photo img')) target.style.visibility = event === 'error' ? 'hidden' : ''
     }, true)
-
-  const value = cell => cell.dataset.value === undefined ? cell.textContent.toLowerCase() : Number(cell.dataset.value)
-  document.addEventListener('click', event => {
-    const head = event.target.closest('.rows th button')?.parentElement
-    if (!head) return
-    const falls = head.getAttribute('aria-sort') === 'ascending', column = head.cellIndex
-    for (const other of head.parentElement.cells) other.removeAttribute('aria-sort')
-    head.setAttribute('aria-sort', falls ? 'descending' : 'ascending')
-    const body = head.closest('table').tBodies[0]
-    body.append(...[...body.rows].sort((one, other) => {
-      const a = value(one.cells[column]), b = value(other.cells[column])
-      return (a < b ? -1 : a > b ? 1 : 0) * (falls ? -1 : 1)
-    }))
-  })
 
   // The server limits a request; many photos are sent one after another, and a refusal is said in words.
   const plain = window.fetch

@@ -1,35 +1,30 @@
-"""REST: images in, JSON out.
+"""The REST API: images in, predictions as JSON out.
 
     curl -F image=@cat.jpg http://127.0.0.1:7860/v1/predict
 
 POST /v1/predict takes one or several images: as multipart files of any field name, as JSON {"images": ["<base64>"]},
-or one image as the body itself (Content-Type: image/...). GET /v1/model says what the model is.
+or one image as the body itself (Content-Type: image/...). GET /v1/model describes the model.
 """
 
+import asyncio
 import base64
-import binascii
 import json
-import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
 
-from kit.bundle.prediction import Prediction
 from kit.bundle.predictor import Predictor
-from kit.manifest import HEADLINES
-from kit.serve.gate import Gate, Left
-from kit.serve.reply import Refusal, State
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION
+from kit.serve.concurrency import Capacity, unless_disconnected
+from kit.serve.responses import RequestError, State
+from kit.serve.uploads import read_form
+from kit.tasks import Prediction, of
 
-MOST_IMAGES = 64
-LEFT = 499
-DIGITS = 6
+MAX_IMAGES, AT_ONCE = 64, 4
 SCHEMA = {
     "requestBody": {
         "required": True,
@@ -48,20 +43,22 @@ SCHEMA = {
         },
     }
 }
-HOW = 'send files (multipart), or JSON {"images": ["<base64>", ...]}, or one image as the body'
+USAGE = 'send files (multipart), or JSON {"images": ["<base64>", ...]}, or one image as the body'
 
 
-def routes(predictor: Predictor, gate: Gate, state: State, metrics: bool = False) -> APIRouter:
-    """The API's routes; /metrics among them where `metrics`."""
+def routes(predictor: Predictor, capacity: Capacity, pool: Executor, state: State, metrics: bool = False) -> APIRouter:
+    """The API's routes. metrics: whether /metrics is among them."""
     router = APIRouter()
 
     @router.post("/v1/predict", openapi_extra=SCHEMA)
     async def predict(request: Request) -> JSONResponse:
-        """Predict one image or several; a bad one is a row with its error, and alone it is a 422."""
+        """Predict one or several images. A bad image is a row with an error; if all are bad, the status is 422."""
         images = await read_images(request)
         begun = time.perf_counter()
-        rows = await gate.run(lambda stop: _predict(predictor, images, stop), lambda: _leaves(request))
+        with capacity.slot():
+            found = await unless_disconnected(request, predict_in(pool, predictor, [data for _, data in images]))
         took = time.perf_counter() - begun
+        rows = [row(name, one, predictor.task) for (name, _), one in zip(images, found, strict=True)]
         good = sum(row["error"] is None for row in rows)
         state.images.update(good=good, bad=len(rows) - good)
         state.seconds += took
@@ -69,80 +66,50 @@ def routes(predictor: Predictor, gate: Gate, state: State, metrics: bool = False
 
     @router.get("/v1/model")
     def model() -> dict[str, Any]:
-        """What the model is, what it was trained on, and how good it is."""
+        """The model's architecture, classes, training data and metrics."""
         return describe(predictor.config)
 
     @router.head("/v2/health/live", include_in_schema=False)
     @router.get("/v2/health/live")
     def live() -> dict[str, bool]:
-        """The process answers."""
+        """Whether the process responds."""
         return {"live": True}
 
     @router.head("/v2/health/ready", include_in_schema=False)
     @router.get("/v2/health/ready")
     def ready() -> JSONResponse:
-        """Whether new requests are welcome: not while it stops."""
+        """Whether new requests are accepted; 503 during shutdown."""
         return JSONResponse({"ready": state.ready}, 200 if state.ready else 503)
 
     if metrics:
-        router.add_api_route("/metrics", lambda: PlainTextResponse(exposition(state, gate)), include_in_schema=False)
+        router.add_api_route(
+            "/metrics", lambda: PlainTextResponse(exposition(state, capacity)), include_in_schema=False
+        )
     return router
 
 
-def _predict(predictor: Predictor, images: list[tuple[str, bytes]], stop: threading.Event) -> list[dict[str, Any]]:
-    rows = []
-    for (name, _), one in zip(images, predictor.predict_each([data for _, data in images], batch=4), strict=True):
-        if stop.is_set():
-            raise Left
-        rows.append(row(name, one, predictor.task))
-    return rows
+async def predict_in(pool: Executor, predictor: Predictor, images: list[bytes]) -> list[Prediction]:
+    """Predict images in the pool, `AT_ONCE` at a time, so that other requests get their turn."""
+    run, found = asyncio.get_running_loop().run_in_executor, []
+    for start in range(0, len(images), AT_ONCE):
+        several = [run(pool, predictor.predict, data) for data in images[start : start + AT_ONCE]]
+        found += [rows[0] for rows in await asyncio.gather(*several)]
+    return found
 
 
-def row(name: str, one: Prediction, task: str = CLASSIFICATION) -> dict[str, Any]:
-    """One prediction as JSON values. What it says depends on the task:
+def row(name: str, one: Prediction, task: str) -> dict[str, Any]:
+    """A prediction as JSON values. The fields depend on the task:
 
     classification: label, probability, probabilities (likeliest first), and plain, those before calibration.
-    multilabel: labels (those said, likeliest first; None with an error), and probabilities, each for itself.
-    regression: numbers by name. All: unlike (whether it does not look like the training images, None where the bundle
-    cannot tell), and error.
+    multilabel: labels (those predicted, likeliest first; None with an error), and the probability of each class.
+    regression: numbers by name. All: unlike (whether the image is unlike the training images; None if the bundle has
+    no detector), and error.
     """
-    return (
-        {"name": name}
-        | ANSWERS[task](one)
-        | {
-            "unlike": None if one.unlike is None else bool(one.unlike),
-            "error": one.error,
-        }
-    )
-
-
-def _class(one: Prediction) -> dict[str, Any]:
-    return {
-        "label": one.label,
-        "probability": None if one.probability is None else round(one.probability, DIGITS),
-        "probabilities": _rounded(dict(one.top(len(one.probabilities)))),
-        "plain": _rounded(one.plain),
-    }
-
-
-def _classes(one: Prediction) -> dict[str, Any]:
-    said = None if one.labels is None else list(one.labels)
-    return {"labels": said, "probabilities": _rounded(dict(one.top(len(one.probabilities))))}
-
-
-def _numbers(one: Prediction) -> dict[str, Any]:
-    return {"numbers": {name: float(f"{number:.7g}") for name, number in one.numbers.items()}}
-
-
-ANSWERS = {CLASSIFICATION: _class, MULTILABEL: _classes, REGRESSION: _numbers}
-
-
-def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, DIGITS) for name, value in values.items()}
+    return {"name": name} | of(task).json(one)
 
 
 async def read_images(request: Request) -> list[tuple[str, bytes]]:
-    """The name and the bytes of each image of a request. Raises `Refusal` that says what is wrong with it."""
+    """The name and the bytes of each image of a request. Raises `RequestError` for an invalid request."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         images = await _from_form(request)
@@ -151,26 +118,21 @@ async def read_images(request: Request) -> list[tuple[str, bytes]]:
     elif kind.startswith("image/") or kind == "application/octet-stream":
         images = [("", await request.body())]
     else:
-        raise Refusal(415, f"Content-Type {kind or 'missing'!r}", fix=HOW)
+        raise RequestError(415, f"Content-Type {kind or 'missing'!r}", fix=USAGE)
     _check_count(len(images))
     return images
 
 
 def _check_count(count: int) -> None:
-    if not 1 <= count <= MOST_IMAGES:
-        raise Refusal(422, f"{count} images; 1 to {MOST_IMAGES} were expected", fix=HOW)
+    if not 1 <= count <= MAX_IMAGES:
+        raise RequestError(422, f"{count} images; 1 to {MAX_IMAGES} were expected", fix=USAGE)
 
 
 async def _from_form(request: Request) -> list[tuple[str, bytes]]:
-    try:
-        form = await request.form(max_files=MOST_IMAGES, max_fields=MOST_IMAGES)
-    except (MultiPartException, HTTPException) as error:
-        what = getattr(error, "message", None) or getattr(error, "detail", "")
-        raise Refusal(400, f"the form cannot be read ({what})", fix=HOW) from error
-    images = []
+    form, images = await read_form(request, MAX_IMAGES, USAGE), []
     for field, value in form.multi_items():
         if not isinstance(value, UploadFile) or not value.filename:
-            raise Refusal(422, f"field {field!r} is not a file with a name", fix="curl -F image=@cat.jpg ...")
+            raise RequestError(422, f"field {field!r} is not a file with a name", fix="curl -F image=@cat.jpg ...")
         images.append((value.filename, await value.read()))
     await form.close()
     return images
@@ -180,84 +142,48 @@ def _from_json(body: bytes) -> list[tuple[str, bytes]]:
     try:
         given = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, "the body is not JSON", fix=HOW) from error
+        raise RequestError(400, "the body is not JSON", fix=USAGE) from error
     texts = given.get("images") if isinstance(given, dict) else None
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise Refusal(422, "images is not a list of texts", fix=HOW)
+        raise RequestError(422, "images is not a list of texts", fix=USAGE)
     _check_count(len(texts))
     return [("", _decode(text, place)) for place, text in enumerate(texts)]
 
 
 def _decode(text: str, place: int) -> bytes:
-    """base64, and nothing that merely names an image: no path, no URL, no data: URL."""
+    """Decode base64. Paths, URLs and data: URLs are refused."""
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Refusal(422, f"images[{place}] is not base64", fix="encode the file's bytes, without a prefix") from error
-
-
-async def _leaves(request: Request) -> None:
-    """Ends when the client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    except ValueError as error:
+        raise RequestError(
+            422, f"images[{place}] is not base64", fix="encode the file's bytes, without a prefix"
+        ) from error
 
 
 def describe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a bundle's config says of the model, without anything of the machine it was made on.
+    """A description of the model from a bundle's config, without paths of the machine that it was trained on.
 
-    The figure of the task, with its n and 95 % interval, stands under its own name: error_rate, f1 or r2.
+    The main metric of the task (error_rate, f1 or r2) is given with n and its 95 % interval.
     """
-    metrics, data, task = config["metrics"], config["data"], config["task"]
-    headline = HEADLINES[task]
+    metrics, data, task = config["metrics"], config["data"], of(config["task"])
     return {
         "name": config["architecture"]["name"],
-        "task": task,
-        "numbers" if task == REGRESSION else "classes": config["vocab"],
+        "task": task.name,
+        task.nouns: config["vocab"],
         "image": {name: config["image"][name] for name in ("size", "resize")},
-        headline: {name: metrics.get(name) for name in (headline, "n", "low", "high")},
-        **_of_task(config),
+        task.headline: {name: metrics.get(name) for name in (task.headline, "n", "low", "high")},
+        **task.described(config),
         "trained_on": {name: data[name] for name in ("train", "valid") if name in data},
         "versions": config["versions"],
     }
 
 
-def _of_task(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What describes one task only."""
-    metrics, names = config["metrics"], config["vocab"]
-    if config["task"] == REGRESSION:
-        limits = config["range"]
-        ends = {end: dict(zip(names, limits[end], strict=True)) for end in ("low", "high")}
-        return {"per_target": metrics.get("per_target", {}), "range": {**ends, "bounded": limits["bounded"]}}
-    classes = {"per_class": metrics.get("per_class", {})}
-    if config["task"] == MULTILABEL:
-        also = {name: metrics.get(name) for name in ("mean_average_precision", "exact")}
-        return classes | also | {"thresholds": dict(zip(names, config["thresholds"], strict=True))}
-    return classes | {"most_confused": metrics.get("most_confused", [])}
-
-
-def exposition(state: State, gate: Gate) -> str:
-    """The counters in Prometheus's text format."""
+def exposition(state: State, capacity: Capacity) -> str:
+    """The counters in the text format of Prometheus."""
     lines = ["# TYPE kit_answers_total counter"]
     lines += [f'kit_answers_total{{status="{status}"}} {count}' for status, count in sorted(state.answers.items())]
     lines += ["# TYPE kit_images_total counter"]
     lines += [f'kit_images_total{{result="{result}"}} {state.images[result]}' for result in ("good", "bad")]
     lines += ["# TYPE kit_predict_seconds_total counter", f"kit_predict_seconds_total {state.seconds:.6f}"]
-    lines += ["# TYPE kit_requests_inside gauge", f"kit_requests_inside {gate.inside}"]
+    lines += ["# TYPE kit_requests_inside gauge", f"kit_requests_inside {capacity.used}"]
     return "\n".join([*lines, ""])
-
-
-def handlers(app: FastAPI) -> None:
-    """Every refusal of the app as the same JSON: error, and fix. What is unforeseen is the guard's to answer."""
-
-    @app.exception_handler(Refusal)
-    async def refuse(request: Request, refusal: Refusal) -> JSONResponse:
-        body = {"error": refusal.problem, "fix": refusal.fix}
-        return JSONResponse(body, refusal.status, headers=dict(refusal.headers))
-
-    @app.exception_handler(Left)
-    async def left(request: Request, error: Left) -> JSONResponse:
-        return JSONResponse({"error": "the client left"}, LEFT)
-
-    @app.exception_handler(HTTPException)
-    async def plain(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)

@@ -1,13 +1,12 @@
-"""One process, one port: the page and the API behind the guard, a line when it is ready, and a stop that drops nobody.
+"""`kit serve`: the page and the REST API in one process, on one port.
 
 run("runs/pets", Settings(port=7860))
 
-Binding comes first, so that a taken port is said at once; the model loads while Gradio is imported.
+The port is bound first, so that a port in use is reported at once. The model is loaded while Gradio is imported.
 """
 
 import logging
 import os
-import secrets
 import shutil
 import socket
 import sys
@@ -17,23 +16,23 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
+from starlette.exceptions import HTTPException
 
 from kit.console import say
-from kit.errors import KitError, first_line
-from kit.serve.guard import LOOPBACK, Guard, Hosts, Limits
-from kit.serve.reply import LOG, State
+from kit.errors import KitError
+from kit.serve.middleware import LOOPBACK, Hosts, SecurityMiddleware
+from kit.serve.responses import LOG, State, http_error
 
 if TYPE_CHECKING:
     from kit.bundle.predictor import Predictor
 
 QUEUE = 10
-# Gradio asks nobody, and does not compute statistics of all events again after each (it would import pandas for that).
+# No requests to Gradio's servers; no statistics of all events after each event, for which Gradio imports pandas.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",
@@ -46,10 +45,15 @@ QUIET = {
 class Settings:
     """How a bundle is served.
 
-    auth and password: the user who may sign in; none: everybody may. allow_host: further names of this server.
-    share: a public address by Gradio's tunnel. public: everybody may, and that is meant. max_upload: bytes of a
-    request. concurrency: predictions at once. metrics, docs: whether /metrics and /v1/docs answer. patience: seconds
-    that a request may be silent while it arrives.
+    host, port: the address to listen on; port 0 takes a free one.
+    auth, password: the user who may log in; without them, no login is needed.
+    allow_host: further host names that requests may use for this server.
+    share: whether to open a public address by Gradio's tunnel.
+    public: confirms that `share` or another host than this machine is meant without a login.
+    max_upload: the largest request body in bytes. concurrency: how many predictions run at the same time.
+    metrics, docs: whether /metrics and /v1/docs exist.
+    patience: seconds after which a request that sends nothing is closed.
+    engine, device: as of `kit.bundle.load`.
     """
 
     host: str = "127.0.0.1"
@@ -69,7 +73,7 @@ class Settings:
 
     def __post_init__(self):
         if self.auth and not self.password:
-            raise KitError("a login without a password", fix="type one when asked, or set KIT_PASSWORD")
+            raise KitError("the login has no password", fix="enter one when asked, or set KIT_PASSWORD")
         if not (self.auth or self.public):
             if self.share:
                 raise KitError("--share opens this page to everybody", fix="--auth USER, or --public if you mean it")
@@ -79,14 +83,14 @@ class Settings:
 
     @property
     def hosts(self) -> Hosts:
-        """The names that a request may call this server by."""
+        """The host names that requests may use for this server."""
         everywhere = self.host in ("0.0.0.0", "::")
         own = {socket.gethostname().lower()} if everywhere else {self.host.lower()}
         return Hosts({*LOOPBACK, *own, *(name.lower() for name in self.allow_host)}, any_address=everywhere)
 
 
 def run(bundle: str | Path, settings: Settings | None = None) -> None:
-    """Serve a bundle or a run folder until SIGTERM or Ctrl-C. Raises `KitError` before it listens, or never."""
+    """Serve a bundle or a run folder until SIGTERM or Ctrl-C. Raises `KitError` if it cannot start."""
     begun, settings = time.perf_counter(), settings or Settings()
     log_to_stderr()
     with bind(settings.host, settings.port) as listener, private_cache() as cache:
@@ -94,19 +98,19 @@ def run(bundle: str | Path, settings: Settings | None = None) -> None:
         with ThreadPoolExecutor(1) as pool:
             loading = pool.submit(load, bundle, settings)
             from kit.serve import webpage  # noqa: F401 (Gradio is imported while the model loads)
-            from kit.serve.process import Process
+            from kit.serve.http_server import Server
 
             predictor = loading.result()
         state, hosts = State(), settings.hosts
         app = build(predictor, settings, state, hosts, cache, port)
         name = f"[{settings.host}]" if ":" in settings.host else settings.host
         address = f"http://{name}:{port}"
-        Process(app, state, lambda: announce(address, begun, settings, hosts)).run(sockets=[listener])
+        Server(app, state, lambda: announce(address, begun, settings, hosts)).run(sockets=[listener])
     say("stopped")
 
 
 def load(bundle: str | Path, settings: Settings) -> "Predictor":
-    """The bundle's predictor, after a first prediction: the first visitor does not wait for it."""
+    """Load the bundle's predictor and make a first prediction, which is slower than later ones."""
     from kit.bundle.read import load as load_bundle
 
     predictor = load_bundle(bundle, settings.device, settings.engine)
@@ -117,52 +121,47 @@ def load(bundle: str | Path, settings: Settings) -> "Predictor":
 
 def build(
     predictor: "Predictor", settings: Settings, state: State, hosts: Hosts, cache: Path, port: int = 7860
-) -> Guard:
-    """The ASGI app: the API, the login, the page, and the guard before all of them."""
+) -> SecurityMiddleware:
+    """The ASGI app: the REST API, the login and the page, behind the middleware. cache: the folder for uploads."""
     from fastapi import FastAPI
 
     from kit.serve import rest, uploads, webpage
-    from kit.serve.gate import Gate, in_turn
+    from kit.serve.concurrency import Capacity, in_pool
+    from kit.serve.gradio_internals import GradioGuard
     from kit.serve.login import Login
 
-    paths = ("/v1/docs", "/v1/openapi.json") if settings.docs else (None, None)
-    app = FastAPI(title="kit", docs_url=paths[0], openapi_url=paths[1], redoc_url=None)
+    docs, openapi = ("/v1/docs", "/v1/openapi.json") if settings.docs else (None, None)
+    handlers = {HTTPException: http_error}
+    app = FastAPI(title="kit", docs_url=docs, openapi_url=openapi, redoc_url=None, exception_handlers=handlers)
     login = Login(settings.auth, settings.password, f"kit_session_{port}") if settings.auth else None
     if login:
         app.include_router(login.routes())
-    rest.handlers(app)
-    gate = Gate(settings.concurrency, QUEUE)
-    predictor = in_turn(predictor, gate.turns)
-    blocks = webpage.page(predictor)
-    gate.elsewhere = partial(uploads.events_inside, blocks)
-    app.include_router(rest.routes(predictor, gate, state, settings.metrics))
-    app.include_router(uploads.routes(blocks, cache))
-    webpage.mount(app, blocks, settings.max_upload, gate.places, settings.concurrency)
-    uploads.remember_few(blocks)
-    limits = Limits(upload=settings.max_upload, silence=settings.patience)
-    return Guard(uploads.Events(app, blocks, cache, gate), hosts=hosts, login=login, limits=limits, state=state)
+    capacity, pool = Capacity(settings.concurrency + QUEUE), ThreadPoolExecutor(settings.concurrency)
+    app.include_router(rest.routes(predictor, capacity, pool, state, settings.metrics))
+    blocks = webpage.page(in_pool(predictor, pool))
+    app.include_router(uploads.routes(cache, blocks.upload_file_set.update))
+    webpage.mount(app, blocks, settings.max_upload, capacity.limit, settings.concurrency)
+    mount = app.routes[-1]
+    mount.app = GradioGuard(mount.app, cache, capacity, state)
+    return SecurityMiddleware(
+        app, hosts=hosts, login=login, max_upload=settings.max_upload, patience=settings.patience, state=state
+    )
 
 
-@contextmanager
-def bind(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket bound to the address, not listening yet."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `KitError` if the address cannot be used."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except (OSError, OverflowError) as error:
-            raise KitError(f"{host}:{port} cannot be used: {error}", fix="choose another: --port 7861") from error
-        yield listener
-    finally:
-        listener.close()
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise KitError(f"{host}:{port} cannot be used: {error}", fix="choose another: --port 7861") from error
 
 
 @contextmanager
 def private_cache() -> Iterator[Path]:
-    """A folder for uploads that only this user can read, gone when the server stops; Gradio is told to use it.
+    """A temporary folder for uploads that only this user can read, set as Gradio's cache.
 
-    Gradio's other settings in the environment would open what is closed here: they are set aside.
+    Other GRADIO_ variables are removed from the environment meanwhile: they could override kit's settings.
     """
     cache = Path(tempfile.mkdtemp(prefix="kit-serve-")).resolve()
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("GRADIO_") or name in QUIET}
@@ -177,9 +176,11 @@ def private_cache() -> Iterator[Path]:
 
 
 def announce(address: str, begun: float, settings: Settings, hosts: Hosts) -> None:
-    """Say where it is ready; and open the tunnel, where one is wanted."""
+    """Print the address, then open the tunnel if there is to be one, and print its address."""
     print(f"ready: {address} (after {time.perf_counter() - begun:.1f} s; stop with Ctrl-C)", flush=True)
     if settings.share:
+        from kit.serve.gradio_internals import open_tunnel
+
         say("note: --share downloads Gradio's tunnel program (frpc), and sends all traffic through gradio.live")
         try:
             public = open_tunnel(int(address.rpartition(":")[2]))
@@ -190,24 +191,10 @@ def announce(address: str, begun: float, settings: Settings, hosts: Hosts) -> No
         print(f"ready: {public} (public)", flush=True)
 
 
-def open_tunnel(port: int) -> str:
-    """Open Gradio's tunnel and return its address. Raises `KitError` where that fails."""
-    from gradio import networking
-
-    try:
-        address = networking.setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None)
-        if not urlsplit(address).hostname:
-            raise ValueError(f"{address!r} is no address")
-    except Exception as error:
-        problem = f"the public address could not be had: {first_line(error)}"
-        raise KitError(problem, fix="try again with a network; the local address goes on working") from error
-    return address
-
-
 def log_to_stderr() -> None:
-    """The numbers that clients are told lead to lines here. What anybody can cause by a malformed request does not."""
-    for talkative in ("uvicorn.error", "python_multipart"):
-        logging.getLogger(talkative).setLevel(logging.ERROR)
+    """Log errors of the server to stderr. Warnings that any malformed request causes are not logged."""
+    for name in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if not LOG.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -1,33 +1,33 @@
-"""The page: one image with what speaks for its answer, many images at once, and what is known of the model.
+"""The page: the prediction for one photo with heat maps, predictions for many photos, and the model card.
 
 page(kit.bundle.load("runs/pets")).launch()
 
-`kit serve` mounts the same page beside the REST API, behind its guard.
+`kit serve` mounts the same page beside the REST API, behind the same middleware.
 """
 
 import csv
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial, wraps
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from kit.bundle.prediction import Prediction, columns, csv_line
 from kit.bundle.predictor import Predictor
 from kit.data.images import open_image, square, without_warnings
-from kit.errors import ImageError, KitError
+from kit.errors import KitError
 from kit.manifest import EXAMPLES, photos
-from kit.serve import about, archive, render, rows, words
-from kit.serve.reply import Refusal, failed
+from kit.serve import archive
+from kit.serve.responses import RequestError, internal_error
 from kit.serve.rest import row
 from kit.serve.uploads import inside
-from kit.task import CLASSIFICATION, title_of
+from kit.tasks import Prediction, of
+from kit.views.page import about_html, prediction_html, predictions_html
+from kit.views.render import TEMPLATES, render_template
+from kit.views.view import view_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -35,56 +35,41 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 DROP, DROP_OWN = "Drop a photo, paste one, take one, or choose an example.", "Drop a photo, paste one, or take one."
 DROP_MANY = "Drop several photos, or a zip of them. Each becomes a row; a file that cannot be opened says why."
-SHOWN_MEANWHILE, TELL_SECONDS = 200, 0.5
-CACHE_SECONDS = 3600
+SHOWN_MEANWHILE, UPDATE_SECONDS, CACHE_SECONDS, PICTURE = 200, 0.5, 3600, 480
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 FONT = [gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"]
+SCRIPTS = [path.read_text(encoding="utf-8") for path in (HERE / "page.js", TEMPLATES / "sort.js")]
 LOOKS = {
     "theme": gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="lg", font=FONT),
-    "css_paths": HERE / "page.css",
-    "head": f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+    "css_paths": [TEMPLATES / "result.css", HERE / "page.css"],
+    "head": "".join(f"<script>{script}</script>" for script in SCRIPTS),
     "footer_links": [],
 }
-# Gradio's own defaults tell errors to the visitor, keep every visitor's pictures in the browser, and watch.
+# Gradio's defaults show errors to visitors, keep pictures in the browser's storage and send usage statistics.
 SAFE = {"show_error": False, "enable_monitoring": False, "run_history": False, "mcp_server": False, "ssr_mode": False}
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
 
 
 class Page(gr.Blocks):
-    """Gradio's Blocks, launched with this page's looks and with settings that keep it to itself."""
+    """Gradio's Blocks with the style and the private settings of this page as defaults of `launch`."""
 
     def launch(self, *args: Any, **kwargs: Any) -> Any:
-        """Gradio's `launch`; whatever is given here goes first."""
+        """Gradio's `launch`; arguments given here replace the defaults."""
         return super().launch(*args, **(LOOKS | SAFE | {"share": False, "max_file_size": "10mb"} | kwargs))
 
 
-def uploaded(value: Any) -> list[str]:
-    """The paths in what the browser sent for an image or for files. Raises `Refusal` for any that was not uploaded.
-
-    The events of this page take Gradio's raw values: kit alone decides how a file becomes an image, where Gradio would
-    open it before, with formats that kit never opens, and turn it as it likes.
-    """
-    files = value if isinstance(value, list) else [value] if value else []
-    cache = Path(gr.utils.get_upload_folder()).resolve()
-    paths = [str(file.get("path")) for file in files if isinstance(file, dict)]
-    if len(paths) < len(files) or not all(inside(cache, path) for path in paths):
-        raise Refusal(422, "a file was not uploaded here", fix="upload it first")
-    return paths
-
-
 def page(predictor: Predictor) -> Page:
-    """The page of a bundle: a Gradio Blocks, to `launch()` or to mount. It keeps nothing about its visitors."""
-    config = predictor.config
-    cache = (CACHE_SECONDS, CACHE_SECONDS)
-    with Page(title=title_of(config["vocab"], config["task"]), analytics_enabled=False, delete_cache=cache) as blocks:
-        about_it = escape(f"{config['architecture']['name']}. {words.headline(config)}.")
-        gr.HTML(f"<h1>{escape(blocks.title)}</h1><p>{about_it}</p>", elem_classes="title")
+    """The page of a bundle: a Gradio Blocks, to `launch()` or to mount. It stores nothing about visitors."""
+    view, cache = view_of(predictor.config), (CACHE_SECONDS, CACHE_SECONDS)
+    with Page(title=view.title, analytics_enabled=False, delete_cache=cache) as blocks:
+        gr.HTML(render_template("title.html", view=view), elem_classes="title")
         with gr.Tabs():
             with gr.Tab("One photo"):
                 _one_tab(predictor)
             with gr.Tab("Many photos"):
                 _many_tab(predictor)
             with gr.Tab("About"):
-                _html(about.card(config, predictor.folder))
+                _html(about_html(predictor.config, predictor.folder))
     return blocks
 
 
@@ -93,6 +78,8 @@ def _html(value: str) -> gr.HTML:
 
 
 def _one_tab(predictor: Predictor) -> None:
+    examples = [str(predictor.folder / name) for name in photos(predictor.config, EXAMPLES)]
+    nothing = message(DROP if examples else DROP_OWN)
     with gr.Row(elem_classes="desk"):
         with gr.Column(scale=2, min_width=300):
             photo = gr.Image(
@@ -103,167 +90,130 @@ def _one_tab(predictor: Predictor) -> None:
                 elem_classes="photo",
                 alt_text="The photo to look at",
             )
-            if examples := [str(predictor.folder / name) for name in photos(predictor.config, EXAMPLES)]:
+            if examples:
                 gr.Examples(examples, photo, label="Examples", api_visibility="private", examples_per_page=6)
         with gr.Column(scale=3, min_width=300):
-            seen = _html(invitation(predictor))
-    show = careful(lambda value: predict_one(predictor, next(iter(uploaded(value)), None)))
-    quiet = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
-    photo.change(show, photo, seen, trigger_mode="always_last", **quiet)
-    hidden = gr.Button(visible=False), gr.JSON(visible=False)
-    tell = careful_for_programs(lambda value: answer(predictor, uploaded(value)))
-    hidden[0].click(tell, photo, hidden[1], api_name="predict", preprocess=False)
+            seen = _html(nothing)
+
+    def show(value: Any) -> str:
+        try:
+            return "".join(predict_one(predictor, path) for path in uploaded(value)) or nothing
+        except Exception as error:
+            return trouble(error)
+
+    def tell(value: Any) -> dict[str, Any]:
+        try:
+            return answer(predictor, uploaded(value))
+        except Exception as error:
+            raise gr.Error(as_kit_error(error).problem, print_exception=False) from None
+
+    photo.change(show, photo, seen, trigger_mode="always_last", **PRIVATE)
+    gr.Button(visible=False).click(tell, photo, gr.JSON(visible=False), api_name="predict", preprocess=False)
 
 
 def _many_tab(predictor: Predictor) -> None:
     files = gr.File(file_count="multiple", label="Photos or zips", height=180, elem_classes="files")
     download = gr.DownloadButton("Download as CSV", variant="primary", visible=False, elem_classes="csv")
-    seen = _html(render.hint(DROP_MANY))
-    run = files.upload(
-        careful_each(lambda value: predict_many(predictor, uploaded(value))),
-        files,
-        [seen, download],
-        show_progress="hidden",
-        api_visibility="private",
-        preprocess=False,
-        concurrency_limit=1,
-    )
-    nothing = (render.hint(DROP_MANY), gr.DownloadButton(visible=False))
+    seen = _html(message(DROP_MANY))
+
+    def show(value: Any) -> Iterator[tuple[Any, Any]]:
+        try:
+            yield from predict_many(predictor, uploaded(value))
+        except Exception as error:
+            yield trouble(error), gr.skip()
+
+    run = files.upload(show, files, [seen, download], concurrency_limit=1, **PRIVATE)
+    nothing = (message(DROP_MANY), gr.DownloadButton(visible=False))
     files.clear(lambda: nothing, None, [seen, download], cancels=run, queue=False, api_visibility="private")
 
 
-def careful(function: Callable) -> Callable:
-    """The function, whose unforeseen errors become a number for the log and nothing else."""
+def uploaded(value: Any) -> list[str]:
+    """The paths in what the browser sent for an image or for files. Raises `RequestError` for any not uploaded.
 
-    @wraps(function)
-    def run(*values: Any) -> Any:
-        try:
-            return function(*values)
-        except Exception as error:
-            return _tell(error)
-
-    return run
-
-
-def careful_each(function: Callable) -> Callable:
-    """The same for a function that yields what is seen, and a button."""
-
-    @wraps(function)
-    def run(*values: Any) -> Iterator[Any]:
-        try:
-            yield from function(*values)
-        except Exception as error:
-            yield _tell(error), gr.skip()
-
-    return run
+    The events of this page take Gradio's raw values, so that `kit.data.images` opens every image: Gradio would open
+    more formats, and rotate in another way.
+    """
+    files = value if isinstance(value, list) else [value] if value else []
+    cache = Path(gr.utils.get_upload_folder()).resolve()
+    paths = [str(file.get("path")) for file in files if isinstance(file, dict)]
+    if len(paths) < len(files) or not all(inside(cache, path) for path in paths):
+        raise RequestError(422, "a file was not uploaded here", fix="upload it first")
+    return paths
 
 
-def careful_for_programs(function: Callable) -> Callable:
-    """The same for a function that programs call: they are told by an error of Gradio's."""
-
-    @wraps(function)
-    def run(*values: Any) -> Any:
-        try:
-            return function(*values)
-        except Exception as error:
-            raise gr.Error(_told(error).problem, print_exception=False) from None
-
-    return run
+def message(text: str, trouble: bool = False) -> str:
+    """A sentence in place of a result: what to do, or what failed."""
+    return render_template("message.html", text=text, trouble=trouble)
 
 
-def _told(error: Exception) -> KitError:
-    return error if isinstance(error, KitError) else failed(error)
+def as_kit_error(error: Exception) -> KitError:
+    """The error; an unexpected one becomes an error with the number of its traceback in the log, without details."""
+    return error if isinstance(error, KitError) else internal_error(error)
 
 
-def _tell(error: Exception) -> str:
-    told = _told(error)
-    return render.trouble(f"{told.problem}; {told.fix}")
+def trouble(error: Exception) -> str:
+    """An error as HTML."""
+    error = as_kit_error(error)
+    return message(f"{error.problem.removeprefix('the image: ')}; {error.fix}", trouble=True)
 
 
-def invitation(predictor: Predictor) -> str:
-    """What is seen where there is no photo yet."""
-    return render.hint(DROP if photos(predictor.config, EXAMPLES) else DROP_OWN)
-
-
-def predict_one(predictor: Predictor, path: str | None) -> str:
-    """What is seen of one uploaded file."""
-    if path is None:
-        return invitation(predictor)
-    begun = time.perf_counter()
-    try:
-        with without_warnings():
-            one, maps = predictor.explain(path)
-            took = time.perf_counter() - begun
-            image = open_image(path, at_least=render.PICTURE)
-    except ImageError as error:
-        return render.trouble(reason(error, path))
-    picture = square(image, render.PICTURE, predictor.config["image"]["resize"])
-    return render.verdict(one, maps, predictor.config, picture, took)
+def predict_one(predictor: Predictor, path: str) -> str:
+    """The prediction for one uploaded file as HTML. Raises `ImageError`, without the path of the file."""
+    begun, data = time.perf_counter(), Path(path).read_bytes()
+    with without_warnings():
+        one, maps = predictor.explain(data)
+        took = time.perf_counter() - begun
+        picture = square(open_image(data, at_least=PICTURE), PICTURE, predictor.config["image"]["resize"])
+    return prediction_html(one, maps, predictor.config, picture, took)
 
 
 def answer(predictor: Predictor, paths: list[str]) -> dict[str, Any]:
-    """The same for programs (`gradio_client`), as the REST API gives it. Raises `Refusal` where there is no file."""
+    """The prediction as the REST API gives it, for `gradio_client`. Raises `RequestError` without a file."""
     if not paths:
-        raise Refusal(422, "no image was given", fix="send one, with handle_file")
-    path = paths[0]
-    return row(Path(path).name, _without_path(predictor.predict(path)[0], path), predictor.task)
-
-
-def reason(error: ImageError, path: str) -> str:
-    """Why a file cannot be opened, without saying where it lies."""
-    return error.problem.removeprefix(f"{path}: ").replace(path, Path(path).name)
-
-
-def _without_path(one: Prediction, path: str, name: str | None = None) -> Prediction:
-    error = one.error and one.error.replace(path, Path(path).name)
-    return replace(one, path=name or Path(path).name, error=error)
+        raise RequestError(422, "no image was given", fix="send one, with handle_file")
+    one = predictor.predict(Path(paths[0]).read_bytes())[0]
+    return row(Path(paths[0]).name, one, predictor.task)
 
 
 def predict_many(predictor: Predictor, paths: list[str]) -> Iterator[tuple[Any, Any]]:
-    """What is seen of many uploaded files, again and again until all are done, and the button with the CSV."""
+    """The predictions for many uploaded files as HTML, updated until all are done, and the button with the CSV file."""
     total = sum(archive.count(path) if archive.is_zip(path) else 1 for path in paths)
-    done: list[Prediction] = []
-    told = time.monotonic()
-    table = partial(rows.table, config=predictor.config)
-    yield table(done, done=0, total=total), gr.DownloadButton(visible=False)
+    done, updated, config = [], time.monotonic(), predictor.config
+    yield predictions_html(done, config, 0, total), gr.DownloadButton(visible=False)
     for one in predict_all(predictor, paths):
         done.append(one)
-        if time.monotonic() - told > TELL_SECONDS:
-            told = time.monotonic()
-            yield table(done, done=len(done), total=max(total, len(done) + 1), most=SHOWN_MEANWHILE), gr.skip()
+        if time.monotonic() - updated > UPDATE_SECONDS:
+            updated, count = time.monotonic(), len(done)
+            yield predictions_html(done, config, count, max(total, count + 1), SHOWN_MEANWHILE), gr.skip()
     with tempfile.TemporaryDirectory() as folder:
         # Gradio copies the file while this generator waits.
-        path = write_csv(done, predictor.vocab, Path(folder), predictor.task)
-        yield table(done, done=len(done), total=len(done)), gr.DownloadButton(value=path, visible=True)
+        path = Path(folder) / "predictions.csv"
+        write_csv(done, predictor, path)
+        yield predictions_html(done, config, len(done), len(done)), gr.DownloadButton(value=str(path), visible=True)
 
 
 def predict_all(predictor: Predictor, paths: list[str]) -> Iterator[Prediction]:
     """A prediction, or an error, for each file and for each file of each zip."""
-    for path in paths:
-        if not archive.is_zip(path):
-            yield _without_path(predictor.predict(path)[0], path)
-            continue
-        for name, data in archive.images(path):
+    for path in map(Path, paths):
+        for name, data in archive.images(path) if archive.is_zip(path) else [(path.name, path.read_bytes())]:
             if isinstance(data, archive.Refused):
-                yield Prediction(name, None, None, {}, str(data))
+                yield Prediction(name, error=str(data))
             else:
-                yield _without_path(predictor.predict(data)[0], path, name)
+                yield replace(predictor.predict(data)[0], path=name)
 
 
-def write_csv(found: Sequence[Prediction], vocab: list[str], folder: Path, task: str = CLASSIFICATION) -> str:
-    """The predictions as a CSV file in `folder`, and its path."""
-    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as stream:
+def write_csv(predictions: Iterable[Prediction], predictor: Predictor, path: Path) -> None:
+    """The predictions as a CSV file, in which no cell is a formula for a spreadsheet."""
+    task, vocab = of(predictor.task), predictor.vocab
+    with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns(vocab, task))
-        writer.writerows(map(harmless, csv_line(one, vocab, task)) for one in found)
-    return str(folder / "predictions.csv")
+        writer.writerow(task.columns(vocab))
+        writer.writerows(map(harmless, task.csv_line(one, vocab)) for one in predictions)
 
 
 def harmless(value: str) -> str:
-    """A text that no spreadsheet takes for a formula; a negative number is none."""
-    if value[:1] not in FORMULA or re.fullmatch(r"-\d+\.\d+", value):
-        return value
-    return f"'{value}"
+    """A cell that no spreadsheet reads as a formula: such text gets a quote in front; negative numbers stay."""
+    return f"'{value}" if value.startswith(FORMULA) and not re.fullmatch(r"-\d+\.\d+", value) else value
 
 
 def mount(app: "FastAPI", blocks: gr.Blocks, max_upload: int, queue: int, concurrency: int) -> None:

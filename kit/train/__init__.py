@@ -1,20 +1,5 @@
-"""Training a Learner: phases, precision, history."""
+"""Training a Learner: the head from features, all layers, precision, history, and the learning-rate finder."""
 
-from kit.lazy import lazy
+import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy(
-    __name__,
-    {
-        "Accumulation": "kit.train.callbacks",
-        "BestWeights": "kit.train.stopping",
-        "History": "kit.train.history",
-        "RateCurve": "kit.train.rates",
-        "check_log": "kit.train.logs",
-        "draw_rates": "kit.train.rates",
-        "find_rate": "kit.train.rates",
-        "fine_tune": "kit.train.phases",
-        "seed_everything": "kit.train.phases",
-        "training_callbacks": "kit.train.callbacks",
-        "training_in": "kit.train.precision",
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

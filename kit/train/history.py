@@ -1,4 +1,4 @@
-"""What happened, epoch by epoch: a line each for people, history.csv for programs, the curves as a picture.
+"""The history of a training: a printed line for each epoch, history.csv, and the curves as a picture.
 
 history = History(); learn.fine_tune(1, cbs=[history]); history.rows
 """
@@ -14,19 +14,20 @@ from fastai.vision.all import IN_NOTEBOOK, Callback, Learner
 
 from kit.console import say
 
-HEAD = "head"  # the phase in which the head is learned from features
+HEAD = "head"  # the phase in which the head is trained from features
 
 
 class History(Callback):
-    """Records every epoch and every step's loss and rate, through all phases; says a line an epoch, but not if quiet.
+    """Records each epoch, and loss and rate of each step, over all phases; prints a line an epoch unless quiet.
 
-    rows: a dict an epoch (epoch, phase, train_loss, valid_loss, the metrics, seconds). steps: a dict a training batch.
-    ends: the number of steps at the end of each epoch. strengths: the cross-validated loss of each regularisation
-    strength of a head that was learned from features; its row has the epoch 0 and the phase "head".
-    chosen: what `fine_tune` decided where the recipe left it open. stopped: why training ended before its end, or None.
+    rows: a dict for each epoch (epoch, phase, train_loss, valid_loss, the metrics, seconds); a head trained from
+    features has the epoch 0 and the phase "head". steps: a dict for each training batch (step, loss, rate). ends: the
+    number of steps at the end of each epoch. strengths: the cross-validated loss of each regularisation strength of a
+    head trained from features. chosen: values that `fine_tune` chose where the recipe leaves them open. stopped: why
+    training ended early, or None.
     """
 
-    order = 55  # after the recorder, and before what may end training at the end of an epoch
+    order = 55  # after the recorder, before callbacks that may end training at the end of an epoch
 
     def __init__(self, quiet: bool = IN_NOTEBOOK):
         super().__init__()
@@ -36,34 +37,33 @@ class History(Callback):
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was recorded: training begins again."""
+        """Delete all records, because training starts over."""
         self.rows: list[dict[str, Any]] = []
         self.steps: list[dict[str, float]] = []
         self.ends: list[int] = []
         self.strengths: dict[float, float] = {}
 
     def add_head(self, figures: dict[str, float], strengths: dict[float, float], seconds: float) -> None:
-        """Record a head that was learned from features: a row without steps, and the loss of each strength tried."""
+        """Record a head that was trained from features: a row without steps, and the loss of each strength tried."""
         self.strengths = strengths
         self.rows.append({"epoch": 0, "phase": HEAD} | figures | {"seconds": round(seconds, 2)})
         self._say_row()
 
     def before_fit(self) -> None:
-        """Name the phase by what the optimiser may change."""
+        """Name the phase: "frozen" or "whole"."""
         self.phase = "frozen" if self.opt.frozen_idx else "whole"
 
     def before_epoch(self) -> None:
-        """Start the clock."""
         self.started = time.perf_counter()
 
     def after_batch(self) -> None:
-        """Keep a training step's loss and highest rate."""
+        """Record loss and highest rate of a training step."""
         if self.training:
             rate = self.opt.hypers[-1]["lr"]
             self.steps.append({"step": len(self.steps) + 1, "loss": float(self.loss.detach()), "rate": float(rate)})
 
     def after_epoch(self) -> None:
-        """Keep, and say, the epoch's figures: the recorder has computed them."""
+        """Record and print the values that fastai's recorder has computed."""
         figures = zip(self.recorder.metric_names[1:], self.learn.final_record, strict=False)
         row = {"epoch": len(self.ends) + 1, "phase": self.phase} | {name: float(value) for name, value in figures}
         self.rows.append(row | {"seconds": round(time.perf_counter() - self.started, 2)})
@@ -78,7 +78,7 @@ class History(Callback):
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of images of the lowest validation loss, the first of them; None before one is over."""
+        """The first epoch with the lowest validation loss; None where no epoch of images has ended."""
         rows = [row for row in self.rows if row["phase"] != HEAD]
         return min(rows, key=lambda row: row["valid_loss"])["epoch"] if rows else None
 
@@ -94,7 +94,7 @@ def _line(row: dict[str, Any]) -> str:
 
 @contextmanager
 def quiet(learn: Learner) -> Iterator[None]:
-    """Without fastai's own table and bars, but in a notebook: a script's log they would flood, and kit says its own."""
+    """Turn off fastai's table and progress bars outside of notebooks, where `History` prints instead."""
     if IN_NOTEBOOK:
         yield
         return
@@ -103,9 +103,9 @@ def quiet(learn: Learner) -> Iterator[None]:
 
 
 def draw_curves(history: History, path: Path) -> None:
-    """Training loss a step, validation loss an epoch, and the learning rate below, as a PNG.
+    """Write the training loss of each step, the validation loss of each epoch and the learning rate as a PNG.
 
-    Where the head alone was trained, from features: the cross-validated loss of each regularisation strength.
+    Where only the head was trained, from features: the cross-validated loss of each regularisation strength.
     """
     if not history.steps:
         return _draw_strengths(history, path)
@@ -116,7 +116,7 @@ def draw_curves(history: History, path: Path) -> None:
     steps = pd.DataFrame(history.steps)
     losses.plot(steps["step"], steps["loss"], color="#b8c4d6", linewidth=1, label="training, each step")
     losses.plot(steps["step"], steps["loss"].ewm(span=10).mean(), color="#2f6fde", label="training, smoothed")
-    ends = [0] * (len(history.rows) - len(history.ends)) + history.ends  # a head from features takes no steps
+    ends = [0] * (len(history.rows) - len(history.ends)) + history.ends  # a head trained from features has no steps
     losses.plot(ends, [row["valid_loss"] for row in history.rows], "o-", color="#e0662f", label="validation")
     losses.set_ylabel("loss")
     losses.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""Training written to TensorBoard or Weights & Biases as well, by fastai's own callbacks.
+"""Logging of training to TensorBoard or Weights & Biases, by fastai's own callbacks.
 
 with logging_to("tensorboard", learn, Path("runs/pets")) as callbacks: learn.fine_tune(1, cbs=callbacks)
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_log(log: str) -> None:
-    """Raise `RecipeError` where the package that writes the log is not installed, or does not load."""
+    """Raise `RecipeError` where the package that writes the log cannot be imported."""
     if log == "none":
         return
     try:
@@ -31,8 +31,8 @@ def logging_to(
 ) -> "Iterator[list[Callback]]":
     """The callbacks for a recipe's `log`, while the log is open.
 
-    folder: where the log's files go; by default where the package puts them. config: what wandb keeps as the run's
-    configuration. Neither draws random numbers of the training's: logged or not, a run is the same in every bit.
+    folder: for the log's files; by default the package's own. config: the configuration of the wandb run. Logging draws
+    no random numbers of the training, so that results are the same in every bit with and without it.
     """
     check_log(log)
     if log == "tensorboard":
@@ -45,14 +45,14 @@ def logging_to(
 
 
 def _tensorboard(folder: Path | None) -> "Callback":
-    """A folder a phase, since fastai counts the steps of each anew; no traced model and no pictures of batches."""
+    """fastai's callback with a folder for each phase, because it restarts the step count; no traced model or images."""
     from fastai.callback.tensorboard import TensorBoardCallback
 
     class TensorBoard(TensorBoardCallback):
-        """fastai's, into FOLDER/tensorboard/PHASE."""
+        """fastai's callback, which writes to FOLDER/tensorboard/PHASE."""
 
         def before_fit(self) -> None:
-            """Open the phase's own folder."""
+            """Choose the folder of the phase."""
             if folder is not None:
                 self.log_dir = folder / "tensorboard" / ("frozen" if self.opt.frozen_idx else "whole")
             super().before_fit()
@@ -61,15 +61,14 @@ def _tensorboard(folder: Path | None) -> "Callback":
 
 
 def _wandb() -> "Callback":
-    """Without predictions and models: nobody's photos are uploaded."""
+    """fastai's callback without predictions and models, so that no images are uploaded."""
     from fastai.callback.wandb import WandbCallback
 
     class Wandb(WandbCallback):
-        """fastai's, but the recipe is the run's configuration: fastai's own list of arguments draws a batch, and fails
-        with fastcore 2.2 (it asks numbers for their `__dict__`)."""
+        """fastai's callback without its `gather_args`, which draws a batch and fails with fastcore 2.2. The run's
+        configuration is the recipe instead."""
 
         def before_fit(self) -> None:
-            """Begin without that list."""
             self.learn.gather_args = dict
             try:
                 super().before_fit()
@@ -81,12 +80,12 @@ def _wandb() -> "Callback":
 
 @contextmanager
 def _wandb_run(learn: "Learner", folder: Path | None, config: Any) -> Iterator[None]:
-    """A run of wandb's, opened before training and closed whatever happens; WANDB_MODE=offline is honoured."""
+    """A wandb run, opened before training and always closed after it; WANDB_MODE=offline works."""
     import wandb
 
-    from kit.train.state import random_numbers_kept
+    from kit.train.state import random_state_kept
 
-    with random_numbers_kept(learn.dls):
+    with random_state_kept(learn.dls):
         try:
             run = wandb.init(project="kit", name=folder and folder.name, dir=folder and str(folder), config=config)
         except wandb.Error as error:

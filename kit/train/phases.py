@@ -1,6 +1,6 @@
-"""Fine-tuning as a recipe says: `kit.train.transfer` where the head is linear, fastai's own phases where it is not.
+"""Fine-tuning by a recipe: `kit.train.transfer` for a linear head, fastai's own phases for fastai's head.
 
-history = fine_tune(learn, Recipe(layers="whole", epochs=3))   # what learn.fine_tune(3) does, recorded
+history = fine_tune(learn, Recipe(layers="whole", epochs=3))   # learn.fine_tune(3) with a history
 """
 
 import random
@@ -14,21 +14,15 @@ import torch
 from fastai.vision.all import Callback, Learner
 
 from kit.console import say
-from kit.data.resident import make_resident
-from kit.machine import heap_kept, repeatable_algorithms
-from kit.model.build import origin_of
+from kit.machine import deterministic_algorithms, keep_freed_memory
+from kit.model.build import spec_of
 from kit.model.heads import LINEAR
 from kit.recipe import Recipe, check_same_data
-from kit.train.callbacks import training_callbacks
-from kit.train.divergence import NotFinite, StopAtNonFinite
+from kit.train.callbacks import NotFinite
 from kit.train.history import History, quiet
 from kit.train.logs import logging_to
-from kit.train.memory import trained_in_memory
-from kit.train.precision import precision_for, training_in
-from kit.train.rates import rates_for
-from kit.train.state import left_usable
-from kit.train.stopping import best_weights_kept
-from kit.train.transfer import transfer
+from kit.train.out_of_memory import train_in_memory
+from kit.train.transfer import training_on_images, transfer
 
 
 def seed_everything(seed: int) -> None:
@@ -47,26 +41,26 @@ def fine_tune(
     log_folder: Path | None = None,
     **kwargs: Any,
 ) -> History:
-    """Train `learn` as the recipe says, and return the history; the learner comes back in fp32.
+    """Train `learn` by a recipe and return the history; weights are fp32 afterwards.
 
-    recipe: by default the one that `learn` was made with; of another one, only fields of training may differ, else
-    `RecipeError` names those that do not fit. `learn.origin` keeps the one that was used.
-    A linear head (`layers` auto or head): `transfer`, the head from features first, then perhaps all layers. fastai's
-    head and pretrained weights: `Learner.fine_tune`. cbs and further arguments (`pct_start`, `div`, ...) go to fastai's
-    cycles, so that they see nothing of a head that is learned from features.
-    A random start has nothing to freeze: all layers train for all epochs with `fit_one_cycle` at the same rate.
-    history: one of your own, to look into when training ends by Ctrl-C or by `TrainingError` (a loss that is not
-    finite): `learn` then has the weights so far. log_folder: where `recipe.log` writes.
+    recipe: by default the one that `learn` was made with. Another one may differ in fields of training only, else
+    `RecipeError` names the others; it is stored in `learn.spec`.
+    With a linear head (`layers` auto or head) `transfer` trains the head from features and then, if that is better, all
+    layers. With fastai's head and pretrained weights `Learner.fine_tune` is called, with random weights
+    `fit_one_cycle` on all layers for all epochs. cbs and further arguments (`pct_start`, `div`, ...) go to these calls;
+    they do not apply to a head that is trained from features.
+    history: give one to read it after Ctrl-C or `TrainingError` (a loss that is not finite); `learn` then has the
+    weights from before the failing step. log_folder: for the files of `recipe.log`.
     """
-    origin, history = origin_of(learn), History() if history is None else history
-    recipe = origin.recipe if recipe is None else recipe
-    check_same_data(origin.recipe, recipe)
-    learn.origin = replace(origin, recipe=recipe)
+    spec, history = spec_of(learn), History() if history is None else history
+    recipe = spec.recipe if recipe is None else recipe
+    check_same_data(spec.recipe, recipe)
+    learn.spec = replace(spec, recipe=recipe)
     logging = logging_to(recipe.log, learn, log_folder, recipe.to_json())
-    with quiet(learn), heap_kept(), repeatable_algorithms(), logging as logs:
+    with quiet(learn), keep_freed_memory(), deterministic_algorithms(), logging as logs:
         attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs)
         try:
-            history.chosen["halvings"] = trained_in_memory(learn, recipe.accumulate, attempt)
+            history.chosen["halvings"] = train_in_memory(learn, recipe.accumulate, attempt)
         except NotFinite as stop:
             history.stopped = stop.error.problem
             raise stop.error from None
@@ -79,21 +73,15 @@ def fine_tune(
 def _attempt(
     learn: Learner, recipe: Recipe, history: History, cbs: list[Callback], options: dict, accumulate: int
 ) -> None:
-    """One training from its beginning to its end, with so many batches a step."""
+    """Train once from the start, with `accumulate` batches a step."""
     history.clear()
-    learn.model.to(learn.dls.device)  # fastai does so when it fits; a look at the network comes before
-    if origin_of(learn).head == LINEAR:
+    learn.model.to(learn.dls.device)  # fastai moves it only when fitting; `progressive_resizing` runs the model before
+    if spec_of(learn).head == LINEAR:
         return transfer(learn, recipe, history, cbs, options, accumulate)
-    history.chosen["cache"] = make_resident(learn.dls, recipe.cache)
-    own = training_callbacks(learn, recipe, accumulate)
-    rate, lr_mult = rates_for(learn, recipe)
-    history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
-    training = training_in(learn, precision_for(learn, recipe), recipe.compile)
-    with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
-        extra = [*needed, *own, StopAtNonFinite(history, rate), history, *cbs]
-        if origin_of(learn).start.pretrained:
+    with training_on_images(learn, recipe, history, cbs, accumulate) as (callbacks, rate, lr_mult):
+        if spec_of(learn).weights.pretrained:
             phases = {"freeze_epochs": recipe.freeze_epochs, "lr_mult": lr_mult} | options
-            learn.fine_tune(recipe.epochs, rate, cbs=extra, **phases)
+            learn.fine_tune(recipe.epochs, rate, cbs=callbacks, **phases)
         else:
             say("note: a random start has nothing to freeze; all layers train from the first step")
-            learn.fit_one_cycle(recipe.freeze_epochs + recipe.epochs, rate, cbs=extra, **options)
+            learn.fit_one_cycle(recipe.freeze_epochs + recipe.epochs, rate, cbs=callbacks, **options)

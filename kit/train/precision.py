@@ -1,8 +1,8 @@
-"""The arithmetic of training: bf16, fp16 or fp32, and the memory layout, chosen from facts about the device.
+"""Precision of training, bf16, fp16 or fp32, and memory layout, chosen from the properties of the device.
 
 choose_precision("auto", torch.device("cpu"), {"amx_bf16": True}).name     # 'bf16'
 
-Nothing is timed to choose: the same machine always chooses alike, and a run can be repeated in every bit.
+The choice does not measure times: the same machine always chooses the same, and runs can be repeated exactly.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,14 +19,14 @@ from kit.recipe import Recipe
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BF16 = ("amx_bf16", "avx512_bf16")
-# Below, maps shrink to one pixel, and oneDNN's bf16 gradient of a 3 x 3 convolution with stride 2 on one pixel reads
-# memory that was never written (torch 2.15, 2026-11; in fp32, and on larger maps, it is right).
-FEWEST_PIXELS = 32
+# In smaller images feature maps shrink to one pixel, where oneDNN's bf16 gradient of a 3 x 3 convolution with stride 2
+# reads uninitialised memory (torch 2.15, 2026-11; fp32 and larger maps are correct).
+MIN_BF16_SIZE = 32
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What training computes in: "fp32", "bf16" or "fp16"; whether channels come last in memory; and why."""
+    """name: "fp32", "bf16" or "fp16"; whether memory layout is channels-last; and the reason for the choice."""
 
     name: str
     channels_last: bool
@@ -36,9 +36,8 @@ class Precision:
 def choose_precision(asked: str, device: torch.device, facts: Mapping[str, Any]) -> Precision:
     """The precision for a device. facts: for a CPU its features by name, for a GPU {"capability": (major, minor)}.
 
-    "auto" takes bf16 where the processor multiplies matrices in it (AMX, AVX-512-BF16) or the GPU is of compute
-    capability 8.0 or more; fp16 with loss scaling on GPUs from 7.0; else fp32. Raises `RecipeError` for what the
-    device cannot do.
+    "auto" is bf16 on CPUs with AMX or AVX-512-BF16 and on GPUs of compute capability 8.0 or more, fp16 with loss
+    scaling on GPUs from 7.0, else fp32. Raises `RecipeError` for a precision that the device does not support.
     """
     if device.type == "cpu":
         return _for_cpu(asked, facts)
@@ -55,7 +54,7 @@ def _for_cpu(asked: str, facts: Mapping[str, Any]) -> Precision:
     has = [name for name in CPU_BF16 if facts.get(name)]
     if asked == "bf16" or (asked == "auto" and has):
         return Precision(
-            "bf16", True, f"the processor has {has[0]}" if has else "as asked; this processor is slow at it"
+            "bf16", True, f"the processor has {has[0]}" if has else "as requested; this processor is slow at it"
         )
     return Precision(
         "fp32", True, "as asked" if asked == "fp32" else f"the processor has none of {', '.join(CPU_BF16)}"
@@ -74,19 +73,19 @@ def _for_gpu(asked: str, capability: tuple[int, int]) -> Precision:
 
 
 def device_facts(device: torch.device) -> dict[str, Any]:
-    """What `choose_precision` asks about a device, from the device itself."""
+    """The `facts` of `choose_precision` for a device."""
     if device.type == "cuda":
         return {"capability": torch.cuda.get_device_capability(device)}
     return torch.cpu.get_capabilities() if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
 
 
 def precision_for(learn: Learner, recipe: Recipe) -> Precision:
-    """What the recipe's precision means on the learner's device, for images of its size."""
+    """The precision for a recipe on the learner's device, for images of the recipe's size."""
     device = torch.device(learn.dls.device)
     chosen = choose_precision(recipe.precision, device, device_facts(device))
-    if device.type != "cpu" or chosen.name != "bf16" or recipe.size >= FEWEST_PIXELS:
+    if device.type != "cpu" or chosen.name != "bf16" or recipe.size >= MIN_BF16_SIZE:
         return chosen
-    wrong = f"on CPUs, bf16 gradients of images under {FEWEST_PIXELS} pixels a side can be wrong"
+    wrong = f"on CPUs, bf16 gradients of images under {MIN_BF16_SIZE} pixels a side can be wrong"
     if recipe.precision == "bf16":
         raise RecipeError(f"{wrong}, and size is {recipe.size}", fix="precision auto or fp32, or a larger size")
     return Precision("fp32", True, wrong)
@@ -94,17 +93,17 @@ def precision_for(learn: Learner, recipe: Recipe) -> Precision:
 
 @contextmanager
 def training_in(learn: Learner, precision: Precision, compiled: bool = False) -> Iterator[list[Callback]]:
-    """The callbacks with which `fit` trains `learn` in `precision`; its layout in memory meanwhile.
+    """The callbacks with which `fit` trains `learn` in `precision`; the model's memory layout is changed inside.
 
-    compiled: training batches go through `torch.compile`; `TrainingError` where the network cannot be compiled here.
-    Afterwards, whatever happened, the learner is as it was but for its weights.
+    compiled: training batches run through `torch.compile`; `TrainingError` where the network cannot be compiled. On
+    exit, also after an error, everything but the weights is restored.
     """
     from torch._dynamo.exc import TorchDynamoException
 
     model, layout = learn.model, torch.channels_last if precision.channels_last else torch.contiguous_format
     mixed = MixedForward(torch.device(learn.dls.device), DTYPES.get(precision.name), layout)
     callbacks = [mixed, *([LossScaling(mixed.device)] if precision.name == "fp16" else [])]
-    set_layout(model, layout)
+    model.to(memory_format=layout)
     try:
         yield [*callbacks, *([Compiled(model)] if compiled else [])]
     except TorchDynamoException as error:
@@ -113,14 +112,14 @@ def training_in(learn: Learner, precision: Precision, compiled: bool = False) ->
     finally:
         mixed.leave()
         learn.model = model
-        set_layout(model, torch.contiguous_format)
+        model.to(memory_format=torch.contiguous_format)
 
 
 class MixedForward(Callback):
-    """The forward pass of training batches in autocast for the learner's own device; loss and weights stay in fp32.
+    """Runs the forward pass of training batches under autocast; loss, weights and validation stay in fp32.
 
-    fastai's `MixedPrecision` asks for CUDA's autocast and so does nothing on a CPU. Validation is in fp32.
-    dtype: None for fp32. layout: of images in memory, the same as that of the model's weights.
+    (fastai's `MixedPrecision` always uses CUDA's autocast and so has no effect on a CPU.) dtype: None for fp32. layout:
+    memory layout of the images, the same as that of the model's weights.
     """
 
     order = 96  # after everything that changes images
@@ -131,47 +130,47 @@ class MixedForward(Callback):
         self.autocast = torch.autocast(device.type, dtype) if dtype else None
 
     def before_batch(self) -> None:
-        """Lay images out in memory as the weights, and begin autocast."""
+        """Set the memory layout of the images, and enter autocast."""
         self.learn.xb = tuple(x.contiguous(memory_format=self.layout) if x.ndim == 4 else x for x in self.xb)
         if self.training and self.autocast:
             self.autocast.__enter__()
             self.entered = True
 
     def after_pred(self) -> None:
-        """End autocast, before the loss."""
+        """Leave autocast before the loss."""
         if self.entered:
             self.leave()
             self.learn.pred = self.pred.float()
 
     def leave(self) -> None:
-        """End autocast, also where the forward pass failed."""
+        """Leave autocast, also after an error in the forward pass."""
         if self.entered:
             self.autocast.__exit__(None, None, None)
             self.entered = False
 
 
 class Compiled(Callback):
-    """Training batches go through `torch.compile`, validation through the model itself."""
+    """Runs training batches through `torch.compile`, validation through the model itself."""
 
     order = 97  # after MixedForward
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.plain, self.quick = model, torch.compile(model)
+        self.plain, self.compiled = model, torch.compile(model)
 
     def before_batch(self) -> None:
-        """fastai's own tensors are left behind: the compiler does not know them."""
-        self.learn.model = self.quick if self.training else self.plain
+        """Switch models; the compiler needs plain tensors instead of fastai's subclasses."""
+        self.learn.model = self.compiled if self.training else self.plain
         if self.training:
             self.learn.xb = tuple(x.as_subclass(Tensor) for x in self.xb)
 
     def after_pred(self) -> None:
-        """Callbacks that read or save the model see the model itself."""
+        """Switch back, so that callbacks read and save the model itself."""
         self.learn.model = self.plain
 
 
 class LossScaling(Callback):
-    """Scale the loss before backward, so that small gradients survive fp16; skip a step whose gradients overflowed."""
+    """Scales the loss so that small gradients do not underflow in fp16; skips steps whose gradients overflow."""
 
     order = 10
 
@@ -180,15 +179,14 @@ class LossScaling(Callback):
         self.device = device
 
     def before_fit(self) -> None:
-        """A scaler for each fit."""
+        """Create a scaler for this fit."""
         self.scaler = torch.amp.GradScaler(self.device.type)
 
     def before_backward(self) -> None:
-        """Scale."""
         self.learn.loss_grad = self.scaler.scale(self.loss_grad)
 
     def before_step(self) -> None:
-        """Unscale; the scaler calls `step` unless a gradient is infinite."""
+        """Unscale the gradients; the scaler calls `step` unless one is not finite."""
         self.skipped = True
         self.scaler.step(self)
         self.scaler.update()
@@ -197,14 +195,9 @@ class LossScaling(Callback):
 
     @property
     def param_groups(self) -> list:
-        """What the scaler looks at in an optimiser."""
+        """The part of an optimiser that the scaler reads."""
         return self.opt.param_groups
 
     def step(self, *args: Any, **kwargs: Any) -> None:
-        """All gradients are finite: fastai takes the step itself."""
+        """Called by the scaler where all gradients are finite; fastai then takes the step itself."""
         self.skipped = False
-
-
-def set_layout(model: nn.Module, layout: torch.memory_format) -> None:
-    """Lay a model's 4-dimensional weights out in memory; their values stay."""
-    model.to(memory_format=layout)

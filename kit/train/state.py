@@ -1,6 +1,6 @@
-"""What training changes beside the weights: random numbers, and a learner half way through; put back when asked.
+"""Save and restore the state that training changes: random states, weights, optimiser.
 
-with random_numbers_kept(dls): dls.one_batch()          # the next run draws what it would have drawn anyway
+with random_state_kept(dls): dls.one_batch()            # later random numbers are the same as without this line
 """
 
 import random
@@ -13,8 +13,8 @@ import torch
 from fastai.vision.all import DataLoaders, Learner
 
 
-class RandomNumbers:
-    """Every generator that training draws from: Python's, numpy's, torch's on CPU and GPU, and each loader's."""
+class RandomState:
+    """The state of all generators that training uses: Python's, numpy's, torch's on CPU and GPU, and each loader's."""
 
     def __init__(self, dls: DataLoaders):
         self.python, self.numpy = random.getstate(), np.random.get_state()
@@ -22,8 +22,8 @@ class RandomNumbers:
         self.gpu = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         self.loaders = [(loader, loader.rng, loader.rng.getstate()) for loader in dls.loaders]
 
-    def put_back(self) -> None:
-        """As it was. fastai gives a loader another generator in each epoch: it gets its own again."""
+    def restore(self) -> None:
+        """Restore all states. Loaders get their own generators back, which fastai replaces in each epoch."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
         torch.set_rng_state(self.cpu)
@@ -35,38 +35,37 @@ class RandomNumbers:
 
 
 @contextmanager
-def random_numbers_kept(dls: DataLoaders) -> Iterator[None]:
-    """Whatever is drawn meanwhile, what follows draws the same random numbers."""
-    before = RandomNumbers(dls)
+def random_state_kept(dls: DataLoaders) -> Iterator[None]:
+    """Restores all random states on exit."""
+    before = RandomState(dls)
     try:
         yield
     finally:
-        before.put_back()
+        before.restore()
 
 
-class Beginning:
-    """A learner before its training: weights (copied to the CPU), what is frozen, optimiser, random numbers."""
+class Snapshot:
+    """A copy of a learner's state: weights (on the CPU), which parameters are frozen, optimiser, random states."""
 
     def __init__(self, learn: Learner):
-        self.learn, self.random = learn, RandomNumbers(learn.dls)
+        self.learn, self.random = learn, RandomState(learn.dls)
         self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in learn.model.state_dict().items()}
-        self.awake = [parameter.requires_grad for parameter in learn.model.parameters()]
+        self.unfrozen = [parameter.requires_grad for parameter in learn.model.parameters()]
         self.opt = learn.opt
         self.opt_state = deepcopy(learn.opt.state_dict()) if learn.opt is not None else None
 
-    def put_back(self) -> None:
-        """As it was, every bit of it."""
+    def restore(self) -> None:
         self.learn.model.load_state_dict(self.weights)
-        for parameter, awake in zip(self.learn.model.parameters(), self.awake, strict=True):
-            parameter.requires_grad_(awake)
+        for parameter, unfrozen in zip(self.learn.model.parameters(), self.unfrozen, strict=True):
+            parameter.requires_grad_(unfrozen)
         self.learn.opt = self.opt
         if self.opt is not None:
             self.opt.load_state_dict(deepcopy(self.opt_state))
-        self.random.put_back()
+        self.random.restore()
 
 
 def copy_of(learn: Learner, dls: DataLoaders) -> Learner:
-    """A Learner over `dls` with the settings of `learn`, its own model and loss, and fastai's callbacks alone."""
+    """A Learner over `dls` with the settings of `learn`, copies of its model and loss, and only fastai's callbacks."""
     names = ("opt_func", "splitter", "lr", "wd", "wd_bn_bias", "train_bn", "moms", "default_cbs")
     same = {name: getattr(learn, name) for name in names}
     return Learner(dls, deepcopy(learn.model), loss_func=deepcopy(learn.loss_func), **same)
@@ -74,7 +73,7 @@ def copy_of(learn: Learner, dls: DataLoaders) -> Learner:
 
 @contextmanager
 def left_usable(learn: Learner) -> Iterator[None]:
-    """However training ends, `learn` is left as one to go on with: fastai tidies up only after an end of its own."""
+    """Cleans up after an interrupted training, which fastai does not: gradients, references to batches, the loss."""
     loss_func = learn.loss_func
     try:
         yield

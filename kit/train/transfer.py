@@ -1,17 +1,18 @@
-"""Transfer without harm: a linear head from features first, then all layers, only where a trial says that it is better.
+"""Transfer learning: a linear head from features first, then all layers where a trial shows that they are better.
 
 transfer(learn, recipe, history, ...)      # what `fine_tune` does for layers=auto and layers=head
 
-Training all layers can destroy what a good head knew (Kumar et al., "Fine-Tuning can Distort Pretrained Features and
+Training all layers can distort good features (Kumar et al., "Fine-Tuning can Distort Pretrained Features and
 Underperform Out-of-Distribution", ICLR 2022). Measured here with ImageNet weights and a few hundred images: batch
-norms that train on small, augmented batches, and rates above 1e-4, do most of the harm. So batch norms stay in
+norms in training mode on small, augmented batches, and rates above 1e-4, cause most of the loss. So batch norms stay in
 evaluation mode, the rate is low, and a trial decides: a copy trains on four fifths of the training images, and all
-layers are trained for good only where the last fifth says that this is better than the head alone. Validation images
-have no part in that choice.
+layers are trained only where the last fifth shows that this is better than the head alone. Validation images are not
+used for that choice.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,31 +24,28 @@ from fastai.vision.all import Callback, DataLoader, DataLoaders, Datasets, L, Le
 from torch import nn
 
 from kit.console import say
-from kit.data.resident import make_resident
+from kit.data.cached_dl import cache_images
 from kit.data.splits import inner_folds
-from kit.data.targets import strata
-from kit.model.build import features_of, origin_of
+from kit.model.build import features_of, spec_of
 from kit.model.heads import Range, classifier, featurizer
 from kit.recipe import Recipe
-from kit.task import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, numbers_of
-from kit.train.callbacks import training_callbacks
-from kit.train.divergence import NotFinite, StopAtNonFinite
+from kit.tasks.training import TaskTraining, training_of
+from kit.train.callbacks import NotFinite, StopAtNonFinite, best_weights_kept, training_callbacks
 from kit.train.history import History, quiet
-from kit.train.linear import SOLVERS, LinearHead, fit_head
+from kit.train.linear import LinearHead, fit_head
 from kit.train.precision import precision_for, training_in
 from kit.train.rates import rates_for
-from kit.train.state import copy_of, left_usable, random_numbers_kept
-from kit.train.stopping import best_weights_kept
+from kit.train.state import copy_of, left_usable, random_state_kept
 
 FOLDS = 5
-FEWEST_MISTAKES = 2  # of the head on the inner part: with fewer, nothing could show that all layers are better
-STEPS_AN_EPOCH, SMALLEST_BATCH = 16, 8
+MIN_MISTAKES = 2  # of the head on held-out images: with fewer, no trial could show that all layers are better
+STEPS_AN_EPOCH, MIN_BATCH = 16, 8
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The head, and all layers, on n training images held out from both: mean losses, the standard error of their
-    paired difference, and how many images were wrong (of classes alone)."""
+    """Head alone against all layers, on n training images held out from both: mean losses, the standard error of their
+    paired difference, and the number of wrong images (None for regression)."""
 
     n: int
     head_loss: float
@@ -58,9 +56,9 @@ class Trial:
 
     @property
     def better(self) -> bool:
-        """Whether all layers have a loss lower by more than a standard error, and not more images wrong.
+        """Whether all layers have a loss lower by more than one standard error, and no more wrong images.
 
-        Training twice does not give the same network twice: a gain within the noise of so few images may be a loss.
+        The final training gives another network than the trial, so a difference within the noise proves nothing.
         """
         fewer = self.head_mistakes is None or self.whole_mistakes <= self.head_mistakes
         return self.head_loss - self.whole_loss > self.error and fewer
@@ -74,19 +72,19 @@ class Trial:
 def transfer(
     learn: Learner, recipe: Recipe, history: History, cbs: Sequence[Callback], options: dict, accumulate: int
 ) -> None:
-    """The head of `learn` from features, and then all layers where a trial says that it is better.
+    """Train the head of `learn` from features, then all layers where a trial shows that they are better.
 
-    cbs, options: fastai's, for the training of all layers. What was chosen and why goes into `history.chosen`.
+    cbs, options: fastai's, for the training of all layers. The choice and its reason are stored in `history.chosen`.
     """
     started, rows = time.perf_counter(), learn.dls.train_ds.items
     features, targets = features_of(learn, rows, create=True), targets_of(learn, rows)
     valid = features_of(learn, learn.dls.valid_ds.items, create=True)
-    folds = inner_folds(rows.assign(label=strata(rows["label"].tolist(), recipe.task)), FOLDS, recipe.seed)
+    folds = inner_folds(rows.assign(label=training_of(recipe.task).strata(rows["label"].tolist())), FOLDS, recipe.seed)
     head = fit_head(features, targets, folds, recipe.task, _balanced(recipe))
     fill_head(learn.model, head)
     history.add_head(head_row(learn, features, valid), head.losses, time.perf_counter() - started)
     history.chosen |= {"strength": head.strength}
-    say(f"head: {_found(head, targets, recipe.task)} after {time.perf_counter() - started:.1f} s")
+    say(f"head: {_found(head, targets, training_of(recipe.task))} after {time.perf_counter() - started:.1f} s")
     kept, because, trial = "head", "as asked", None
     if recipe.layers == "auto":
         kept, because, trial = _decide(learn, recipe, head, features, targets, folds, accumulate)
@@ -97,33 +95,29 @@ def transfer(
 
 
 def _balanced(recipe: Recipe) -> bool:
-    """Whether all classes count the same, whatever the number of their images."""
+    """Whether all classes have the same total weight."""
     return "balanced" in (recipe.class_weights, recipe.sampler)
 
 
 def targets_of(learn: Learner, rows: Any) -> np.ndarray:
-    """The labels of rows of a table, as `fit_head` wants them."""
-    origin, vocab = origin_of(learn), [str(name) for name in learn.dls.vocab]
-    if origin.recipe.task == CLASSIFICATION:
-        return np.array([vocab.index(label) for label in rows["label"]])
-    if origin.recipe.task == MULTILABEL:
-        own = [set(classes_of(label)) for label in rows["label"]]
-        return np.array([[name in one for name in vocab] for one in own], dtype=np.int64)
-    return _before_range(np.array([numbers_of(label) for label in rows["label"]]), origin.limits)
+    """The `targets` of `fit_head` for rows of a table."""
+    spec, vocab = spec_of(learn), [str(name) for name in learn.dls.vocab]
+    targets = training_of(spec.recipe.task).targets(rows["label"].tolist(), vocab)
+    return targets if spec.output_range is None else _before_range(targets, spec.output_range)
 
 
-def _before_range(numbers: np.ndarray, limits: Range) -> np.ndarray:
-    """What the linear layer must give so that the range after it answers `numbers`."""
-    low, high = limits.low.cpu().double().numpy(), limits.high.cpu().double().numpy()
+def _before_range(numbers: np.ndarray, output_range: Range) -> np.ndarray:
+    """The outputs of the linear layer for which `Range` returns `numbers`."""
+    low, high = (end.cpu().double().numpy() for end in (output_range.low, output_range.high))
     share = (numbers - low) / (high - low)
-    if not limits.bounded:
+    if not output_range.bounded:
         return share
     share = np.clip(share, 0.01, 0.99)
     return np.log(share / (1 - share))
 
 
 def fill_head(network: nn.Module, head: LinearHead) -> None:
-    """Copy weight and bias into the linear layer of a network."""
+    """Copy weight and bias of a head into the linear layer of a network."""
     linear = classifier(network)[0]
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(head.weight))
@@ -131,7 +125,7 @@ def fill_head(network: nn.Module, head: LinearHead) -> None:
 
 
 class FeatureLoader(DataLoader):
-    """Batches of features (n, f) and fastai's own targets of the same images."""
+    """Batches of features (n, f) and fastai's own targets of the same images, to compute losses and metrics."""
 
     def __init__(self, features: np.ndarray, labels: Any, bs: int):
         super().__init__(range(len(features)), bs=bs, num_workers=0)
@@ -143,7 +137,7 @@ class FeatureLoader(DataLoader):
 
 
 def head_row(learn: Learner, features: np.ndarray, valid: np.ndarray) -> dict[str, float]:
-    """Training loss, validation loss and the learner's metrics of the head, from features alone."""
+    """Training loss, validation loss and the learner's metrics of the head, computed from features."""
     datasets, bs = (learn.dls.train_ds, learn.dls.valid_ds), learn.dls.valid.bs
     both = (FeatureLoader(rows, one.tls[1], bs) for rows, one in zip((features, valid), datasets, strict=True))
     loaders = DataLoaders(*both, device=learn.dls.device)
@@ -155,26 +149,18 @@ def head_row(learn: Learner, features: np.ndarray, valid: np.ndarray) -> dict[st
     return {name: float(value) for name, value in row.items()}
 
 
-def _found(head: LinearHead, targets: np.ndarray, task: str) -> str:
-    """What cross-validation says of the head, in words."""
+def _found(head: LinearHead, targets: np.ndarray, training: TaskTraining) -> str:
+    """The cross-validated error or loss of the head, for a message."""
     there = np.isfinite(head.held_out[:, 0])
     if not there.any():
         return "too few training images to cross-validate it"
-    wrong, of = mistakes(head.held_out[there], targets[there], task), f"{there.sum()} training images, cross-validated"
+    wrong = training.mistakes(head.held_out[there], targets[there])
+    of = f"{there.sum()} training images, cross-validated"
     if wrong is None:
         return f"loss {head.losses[head.strength]:.3g} on {of}"
     alone = len(there) - there.sum()
     note = f" ({alone} more are the only ones of their class)" if alone and len(there) <= 5_000 else ""
     return f"error {wrong / there.sum():.3f} on {of}{note}"
-
-
-def mistakes(outputs: np.ndarray, targets: np.ndarray, task: str) -> int | None:
-    """How many images are wrong: in their class, or in any of their classes; None for numbers."""
-    if task == REGRESSION:
-        return None
-    if task == MULTILABEL:
-        return int(((outputs > 0) != (targets > 0)).any(1).sum())
-    return int((outputs.argmax(1) != targets).sum())
 
 
 def _decide(
@@ -186,12 +172,13 @@ def _decide(
     folds: np.ndarray,
     accumulate: int,
 ) -> tuple[str, str, Trial | None]:
-    """Whether to keep "head" or "whole", why, in words, and the trial where there was one."""
+    """Whether to train "head" or "whole", the reason for messages, and the trial where there was one."""
     held = (folds == 0) & np.isfinite(head.held_out[:, 0])
     if not held.any() or held.all():
         return "head", "too few training images to try whether all layers are better", None
-    wrong = mistakes(head.held_out[held], targets[held], recipe.task)
-    if wrong is not None and wrong < FEWEST_MISTAKES:
+    training = training_of(recipe.task)
+    wrong = training.mistakes(head.held_out[held], targets[held])
+    if wrong is not None and wrong < MIN_MISTAKES:
         found = f"the head gets {wrong} of {held.sum()} held-out training images wrong"
         return "head", f"{found}, which leaves nothing to improve", None
     if isinstance(learn.opt_func, OptimWrapper):
@@ -204,32 +191,32 @@ def _decide(
         outputs = _tried(inner, recipe, part, accumulate)
     except NotFinite as stop:
         return "head", f"with all layers {stop.error.problem}", None
-    solver = SOLVERS[recipe.task](targets, False)
+    solver = training.solver(targets, False)
     ours, theirs = (solver.losses(one, held) for one in (head.held_out[held], outputs))
     error = float((ours - theirs).std() / np.sqrt(held.sum()))
-    counts = (wrong, mistakes(outputs, targets[held], recipe.task))
+    counts = (wrong, training.mistakes(outputs, targets[held]))
     trial = Trial(int(held.sum()), float(ours.mean()), float(theirs.mean()), error, *counts)
     kept = "whole" if trial.better else "head"
     return kept, f"all layers are {'better' if trial.better else 'not clearly better'}: {trial}", trial
 
 
 def _tried(inner: Learner, recipe: Recipe, head: LinearHead, accumulate: int) -> np.ndarray:
-    """What the linear layer gives for the held-out images once all layers of a copy were trained."""
+    """Output of the linear layer for the held-out images, after training all layers of a copy."""
     fill_head(inner.model, head)
     batches = max(1, min(accumulate, len(inner.dls.train)))
-    with random_numbers_kept(inner.dls), quiet(inner):
+    with random_state_kept(inner.dls), quiet(inner):
         train_all_layers(inner, recipe, History(quiet=True), [], {}, batches)
         inner.model = nn.Sequential(featurizer(inner.model), classifier(inner.model)[0])  # without regression's range
         return inner.get_preds(act=lambda output: output)[0].double().numpy()
 
 
 def inner_learner(learn: Learner, held: np.ndarray) -> Learner:
-    """A copy of `learn` that trains on a part of its training images; those that are `held` validate it."""
+    """A copy of `learn` whose validation images are the training images where `held` (n,) is true."""
     dls = learn.dls
     train, valid = (_part(dls.train_ds, rows, side) for side, rows in enumerate((~held, held)))
     inner = DataLoaders(dls.train.new(train), dls.valid.new(valid), device=dls.device)
     copy = copy_of(learn, inner)
-    copy.origin = origin_of(learn)
+    copy.spec = spec_of(learn)
     return copy
 
 
@@ -240,10 +227,10 @@ def _part(dataset: Datasets, rows: np.ndarray, side: int) -> Datasets:
 
 
 class FrozenStatistics(Callback):
-    """Batch norms in evaluation mode while all layers train: they keep the mean and variance of the pretraining."""
+    """Keeps batch norms in evaluation mode during training: they use the pretrained mean and variance."""
 
     def before_train(self) -> None:
-        """After fastai has put the whole network into training mode."""
+        """Undo fastai's training mode for batch norms."""
         for module in self.model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
@@ -253,18 +240,30 @@ def train_all_layers(
     learn: Learner, recipe: Recipe, history: History, cbs: Sequence[Callback], options: dict, accumulate: int
 ) -> None:
     """One cycle of `recipe.epochs` over all layers, from a trained head, with batch norms in evaluation mode."""
-    history.chosen["cache"] = make_resident(learn.dls, recipe.cache)
     loader, full, count = learn.dls.train, learn.dls.train.bs, len(learn.dls.train_ds)
-    # A few hundred images in batches of 64 are a handful of steps an epoch: too few to learn anything.
-    loader.bs = min(full, count, max(SMALLEST_BATCH, count // (STEPS_AN_EPOCH * accumulate)))
-    own = training_callbacks(learn, recipe, accumulate)
-    rate, lr_mult = rates_for(learn, recipe)
-    history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": loader.bs, "accumulate": accumulate}
-    training = training_in(learn, precision_for(learn, recipe), recipe.compile)
+    # A few hundred images in batches of 64 would be only a few steps an epoch.
+    loader.bs = min(full, count, max(MIN_BATCH, count // (STEPS_AN_EPOCH * accumulate)))
     try:
-        with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
-            extra = [*needed, *own, FrozenStatistics(), StopAtNonFinite(history, rate), history, *cbs]
+        with training_on_images(learn, recipe, history, cbs, accumulate) as (callbacks, rate, lr_mult):
             learn.unfreeze()
-            learn.fit_one_cycle(recipe.epochs, slice(rate / lr_mult, rate), cbs=extra, **options)
+            rates = slice(rate / lr_mult, rate)
+            learn.fit_one_cycle(recipe.epochs, rates, cbs=[FrozenStatistics(), *callbacks], **options)
     finally:
         loader.bs = full
+
+
+@contextmanager
+def training_on_images(
+    learn: Learner, recipe: Recipe, history: History, cbs: Sequence[Callback], accumulate: int
+) -> Iterator[tuple[list[Callback], float, float]]:
+    """Decode the images, set precision and memory layout, and yield the callbacks, the rate and `lr_mult` for fastai.
+
+    After an interruption the learner has its best weights and can be used further.
+    """
+    history.chosen["cache"] = cache_images(learn.dls, recipe.cache)
+    own = training_callbacks(learn, recipe, accumulate)
+    rate, lr_mult = rates_for(learn, recipe)
+    history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
+    training = training_in(learn, precision_for(learn, recipe), recipe.compile)
+    with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
+        yield [*needed, *own, StopAtNonFinite(history, rate), history, *cbs], rate, lr_mult

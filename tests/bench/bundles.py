@@ -50,7 +50,7 @@ def export_plain(learn, table, size: int, path: Path) -> None:
     normalize = Normalize.from_stats(*imagenet_stats, cuda=False)
     columns = {"fn_col": "path", "label_col": "label"}
     dls = ImageDataLoaders.from_df(table, "/", **columns, item_tfms=Resize(size), batch_tfms=normalize, device="cpu")
-    plain = vision_learner(dls, getattr(torchvision.models, learn.origin.recipe.arch), pretrained=False)
+    plain = vision_learner(dls, getattr(torchvision.models, learn.spec.recipe.arch), pretrained=False)
     plain.model.load_state_dict(learn.model.state_dict())
     plain.export(path)
 

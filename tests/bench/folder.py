@@ -18,7 +18,7 @@ import typer
 from bundles import sample, spread, untrained
 
 from kit.cli.script import script
-from kit.machine import heap_kept
+from kit.machine import keep_freed_memory
 
 Way = Callable[[list[str]], object]
 FASTAI = ("fastai test_dl", "fastai test_dl, 2 workers")
@@ -49,7 +49,7 @@ def fastai(learn, files: list[str], **options) -> None:
 
 def kit(predictor, files: list[str]) -> None:
     """As `kit predict` does it."""
-    with heap_kept():
+    with keep_freed_memory():
         predictor.predict(files)
 
 

@@ -86,7 +86,7 @@ def kit(images: Path, arch: str, count: int, size: int) -> dict:
         train.seed_everything(recipe.seed)
         learn = model.learner(data.blocks(recipe).dataloaders(rows), recipe)
         started = synchronised()
-        where = data.make_resident(learn.dls, recipe.cache)
+        where = data.cache_images(learn.dls, recipe.cache)
         decoding = synchronised() - started
         train.fine_tune(learn, recipe)
         error = evaluate.evaluate(learn).error_rate.value

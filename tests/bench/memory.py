@@ -82,7 +82,7 @@ def measured(folder: Path, size: int) -> dict:
         dls.train.one_batch()
     before = highest = private()
     begun = time.perf_counter()
-    where = data.make_resident(dls, recipe.cache)
+    where = data.cache_images(dls, recipe.cache)
     decoding = time.perf_counter() - begun
     highest = max(highest, private())
     begun = time.perf_counter()

@@ -40,7 +40,7 @@ from kit import Recipe, data
 
 recipe = Recipe(label="is_cat", workers=2)
 dls = data.blocks(recipe).dataloaders(data.table(FOLDER, label="is_cat"))
-data.make_resident(dls, recipe.cache)
+data.cache_images(dls, recipe.cache)
 """,
     "fastai": """
 from fastai.vision.all import ImageDataLoaders, Resize, aug_transforms, get_image_files

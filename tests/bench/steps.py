@@ -18,7 +18,7 @@ import typer
 from torchvision import models
 
 from kit.cli.script import script
-from kit.machine import heap_kept
+from kit.machine import keep_freed_memory
 
 
 def main(
@@ -75,7 +75,7 @@ def rates(ways: dict[str, Callable], batch: int, rounds: int, awake: bool) -> di
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, step in ways.items():
-            with heap_kept() if name.endswith("memory kept") else nullcontext():
+            with keep_freed_memory() if name.endswith("memory kept") else nullcontext():
                 step(awake)
                 begun = time.perf_counter()
                 step(awake)

@@ -93,7 +93,7 @@ def main(
             continue
         for start in weights:
             recipe = Recipe(seed=SEED, **WEIGHTS[start], **told)
-            table = data.table(source, **data.told(recipe))
+            table = data.table(source, **data.table_args(recipe))
             wrong: dict[str, np.ndarray] = {}
             for way in ways:
                 changed = fields(changes) if way == "kit" else {}

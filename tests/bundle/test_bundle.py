@@ -18,9 +18,10 @@ from kit import bundle, data, evaluate
 from kit.cli.fine_tune import Examples
 from kit.errors import ArchitectureError, BundleError, OutputError
 from kit.evaluate.calibration import Calibration
-from kit.evaluate.evaluation import Evaluation
+from kit.evaluate.classification import Evaluation
 from kit.files import sha256
 from kit.manifest import EXAMPLES, MISTAKES, find_bundle, photos, read_config
+from kit.tasks.text import percent
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_training_may_start_from_a_bundles_body_for_other_classes(run, shapes, t
     for name in ("circle", "square"):
         shutil.copytree(shapes / name, tmp_path / "two" / name)
     second = kit.fine_tune(tmp_path / "two", tiny, weights=str(run.bundle), out=tmp_path / "run")
-    assert second.learner.origin.start.kind == "bundle"
+    assert second.learner.spec.weights.kind == "bundle"
     assert [row["phase"] for row in second.history.rows] == ["whole"]
 
 
@@ -279,7 +280,9 @@ def test_photos_in_a_bundle_are_pixels_alone_whatever_the_files_they_come_from_t
 
 
 def test_mistakes_say_what_they_are_and_what_the_bundle_takes_them_for(run, telling, tmp_path, monkeypatch):
-    monkeypatch.setattr("kit.bundle.knowledge.calibration_of", lambda evaluation: Calibration(3.0, 0.2, 0.1, 24))
+    monkeypatch.setattr(
+        "kit.evaluate.classification.calibrate", lambda probabilities, truth: Calibration(3.0, 0.2, 0.1, 24)
+    )
     predictor = bundle.load(bundle.save(run.learner, telling, tmp_path / "told", onnx=False))
     mistakes = predictor.config["mistakes"]
     assert [one["file"] for one in mistakes] == photos(predictor.config, MISTAKES)
@@ -328,7 +331,7 @@ def test_a_bundle_is_never_written_over_something(run, copy):
 def test_a_bundle_that_could_not_predict_as_the_learner_is_refused_before_training(shapes, tiny, tmp_path, monkeypatch):
     from fastai.vision.all import Resize
 
-    monkeypatch.setattr("kit.train.phases.fine_tune", None)
+    monkeypatch.setattr("kit.train.fine_tune", None)
     with pytest.raises(BundleError, match="validation images are not prepared as a bundle would prepare them"):
         kit.fine_tune(shapes, tiny, item_tfms=[Resize(24)], out=tmp_path / "run")
 
@@ -358,6 +361,8 @@ def test_the_training_images_are_listed_by_hash(run):
 
 def test_the_model_card_tells_the_error_rate_with_its_interval(run):
     text = (run.bundle / "README.md").read_text()
-    assert str(run.error_rate) in text
-    assert "will name one of them for any image whatsoever" in text
+    rate, low, high = (percent(value) for value in (run.error_rate.value, run.error_rate.low, run.error_rate.high))
+    assert f"Error rate: {rate} (95 % interval: {low} to {high}), measured on 6 images" in text
+    assert "none of them a copy of a training image" in text
+    assert "assigns one of them to any image" in text
     assert "| circle | 2 |" in text

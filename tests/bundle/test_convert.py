@@ -27,8 +27,7 @@ from torchvision.models import resnet18
 from typer.testing import CliRunner
 
 from kit import bundle
-from kit.bundle.convert import convert
-from kit.bundle.exports import open_export, read_export
+from kit.bundle.convert import convert, open_export, read_export
 from kit.cli.main import application
 from kit.data.sources import labelled_images
 from kit.errors import BundleError
@@ -88,7 +87,8 @@ def test_the_bundle_says_where_it_comes_from_and_claims_nothing_about_training(e
     assert config["data"]["train"] == 0
     card = (folder / "README.md").read_text()
     assert "not known" in card
-    assert "no training image duplicates" not in card
+    assert "copy of a training image" not in card
+    assert "which it may have been trained on" in card
 
 
 def test_classes_can_be_given_better_names(exported, rows, tmp_path):

@@ -13,9 +13,9 @@ from PIL import Image
 
 from kit import bundle
 from kit.bundle.engines import onnx_engine
+from kit.bundle.inference_model import InferenceModel
 from kit.bundle.onnx import export, prove, write_onnx
 from kit.bundle.read import load_network
-from kit.bundle.served import Served
 from kit.errors import BundleError, ImageError
 from kit.manifest import read_config
 
@@ -62,9 +62,9 @@ def test_the_heat_maps_are_grad_cam_as_autograd_finds_it(run, paths):
     """The gradient of a class's logit with respect to the last feature maps, averaged, weighs the maps."""
     predictor, config = bundle.load(run.bundle, engine="torch"), read_config(run.bundle)
     network = load_network(run.bundle, config)
-    served = Served(network, config["image"])
+    inference = InferenceModel(network, config["image"])
     pixels = torch.from_numpy(np.stack([predictor.prepare(path) for path in paths[:4]]))
-    x = served.prepare(pixels)
+    x = inference.preprocess(pixels)
     activations = network[0](x).detach().requires_grad_()
     logits = network[1](activations)
     maps = predictor.engine(pixels.numpy()).maps
@@ -149,7 +149,7 @@ def test_numbers_that_differ_are_told_in_widths_of_their_range(tmp_path, monkeyp
     monkeypatch.setattr("kit.bundle.onnx.onnx_engine", lambda path, config: None)
     monkeypatch.setattr("kit.bundle.onnx.Predictor", lambda config, engine, folder: None)
     monkeypatch.setattr("kit.bundle.onnx.outputs", lambda predictor, images: np.array([[10.0, 3.0]]))
-    config = {"task": "regression", "range": {"low": [0, 0], "high": [100, 10]}}
+    config = {"task": "regression", "vocab": ["x", "y"], "range": {"low": [0, 0], "high": [100, 10]}}
     with pytest.raises(BundleError, match=r"differently: a number, in widths of its range, by 0\.25\n"):
         prove(tmp_path, config, tmp_path / "model.onnx", ["a.png"], np.array([[10.0, 0.5]]))
 

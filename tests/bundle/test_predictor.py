@@ -12,11 +12,11 @@ from PIL import Image
 
 from kit import bundle
 from kit.bundle.engines import torch_engine
-from kit.bundle.prediction import Prediction, columns, csv_line
 from kit.bundle.predictor import Predictor
 from kit.bundle.read import check_bf16, load_network
 from kit.errors import BundleError, first_line
 from kit.manifest import read_config
+from kit.tasks import of
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +59,9 @@ def test_the_table_has_a_column_for_each_class_and_one_for_the_error(predictor, 
 
 
 def test_a_table_of_errors_alone_has_all_columns(predictor, tmp_path):
-    assert list(predictor.predict([tmp_path / "nowhere.png"]).table()) == columns(predictor.vocab)
-    assert list(predictor.predict([]).table()) == columns(predictor.vocab)
-
-
-def test_a_line_of_a_csv_file_has_a_text_for_each_column():
-    good = Prediction("a.jpg", "b", 0.75, {"a": 0.25, "b": 0.75}, unlike=False)
-    bad = Prediction("b.jpg", None, None, {}, "there is no such file")
-    assert columns(["a", "b"]) == ["path", "prediction", "probability", "p_a", "p_b", "unlike", "error"]
-    assert csv_line(good, ["a", "b"]) == ["a.jpg", "b", "0.750000", "0.250000", "0.750000", "false", ""]
-    assert csv_line(bad, ["a", "b"]) == ["b.jpg", "", "", "", "", "", "there is no such file"]
+    columns = of(predictor.task).columns(predictor.vocab)
+    assert list(predictor.predict([tmp_path / "nowhere.png"]).table()) == columns
+    assert list(predictor.predict([]).table()) == columns
 
 
 def test_top_gives_the_likeliest_first(predictor, shapes):

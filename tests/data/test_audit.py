@@ -41,7 +41,7 @@ def test_weak_spots_are_warnings():
     labels = ["cat"] * 150 + ["Cat"] * 100 + ["rare"] * 4
     splits = ["valid" if i % 4 == 0 else "train" for i in range(250)] + ["train"] * 4
     found = " | ".join(texts(data.check(table(labels, splits)), "warning"))
-    assert "class 'rare' has no validation image: its errors go unseen" in found
+    assert "class 'rare' has no validation image: its errors are not measured" in found
     assert "imbalance: 150 of 'cat' against 4 of 'rare'" in found
     assert "class 'Cat' differs from another only in upper and lower case" in found
 

@@ -15,7 +15,7 @@ from fastai.vision.all import (
     setup_aug_tfms,
 )
 
-from kit.data.augment import TRAIN, VALID, Augment, lit, moved, quick_way
+from kit.data.transforms import TRAIN, VALID, Augment, change_lighting, fast_version, warp
 
 
 def batch(n: int = 6, height: int = 40, width: int = 40) -> tuple:
@@ -65,13 +65,13 @@ def test_it_makes_the_pixels_that_fastais_transforms_make_of_the_same_draws(tran
     assert after == after_theirs
 
 
-def test_the_default_takes_the_quick_way_throughout():
-    assert [quick_way(transform) for transform in aug_transforms(size=24)] == [moved, lit]
+def test_the_default_uses_the_fast_version_throughout():
+    assert [fast_version(transform) for transform in aug_transforms(size=24)] == [warp, change_lighting]
 
 
 def test_another_interpolation_and_unknown_transforms_are_left_to_fastai():
-    assert quick_way(aug_transforms(mode="nearest")[0]) is None
-    assert quick_way(Hue()) is None
+    assert fast_version(aug_transforms(mode="nearest")[0]) is None
+    assert fast_version(Hue()) is None
 
 
 def test_a_downsized_batch_is_averaged_first_as_fastai_does():

@@ -77,7 +77,8 @@ def test_how_a_sample_of_many_sizes_travels_is_told_step_by_step(tiny, tmp_path)
         draw_shape(SHAPES[number % 2], number).resize(size).save(folder / f"{number}.png")
     table = data.table(tmp_path)
     steps = [
-        line.split() for line in data.travel(data.blocks(replace(tiny, presize=48)).dataloaders(table)).splitlines()
+        line.split()
+        for line in data.trace_sample(data.blocks(replace(tiny, presize=48)).dataloaders(table)).splitlines()
     ]
     told = {words[1]: " ".join(words[2:]) for words in steps[1:]}
     assert told["image_label"] == "circle"

@@ -61,7 +61,7 @@ def test_a_rule_means_the_same_when_it_is_read_back_by_its_name():
 def test_a_function_that_cannot_be_had_again_is_named(name):
     with pytest.raises(DataError, match=f"{name}' cannot be imported") as caught:
         label_rule(name)
-    assert "give --label anew" in caught.value.fix
+    assert "give another --label" in caught.value.fix
 
 
 @pytest.mark.parametrize(

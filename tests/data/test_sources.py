@@ -37,7 +37,7 @@ def test_with_train_and_test_folders_validation_comes_out_of_training(tmp_path):
 def test_images_beside_the_class_folders_are_an_error_that_names_them(tmp_path):
     write_shapes(tmp_path, count=2)
     draw_shape("circle", 1).save(tmp_path / "stray.png")
-    with pytest.raises(DataError, match=r"1 images lie in .* itself, in no class folder: stray.png"):
+    with pytest.raises(DataError, match=r"1 images are in .* itself, not in a class folder: stray.png"):
         data.table(tmp_path)
 
 
@@ -176,3 +176,9 @@ def test_the_table_tells_which_rules_were_followed(shapes, tmp_path):
     csv = csv_of(tmp_path, "path,label,split\ncircle/00.png,a,train\nsquare/00.png,b,valid\n")
     table = data.table(shapes, labels=csv)
     assert (table.attrs["split"], table.attrs["label"]) == ("given", "table")
+
+
+@pytest.mark.parametrize(("old", "new"), [("told", "table_args"), ("travel", "trace_sample")])
+def test_a_renamed_function_still_works_and_warns(old, new):
+    with pytest.warns(DeprecationWarning, match=f"kit.data.{old} is now kit.data.{new}"):
+        assert getattr(data, old) is getattr(data, new)

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from kit import data
-from kit.data.targets import Targets, classes_in, strata
+from kit.data.labels import Targets
 from kit.errors import DataError
-from kit.task import classes_of, join_classes, join_numbers, numbers_of, shown
+from kit.tasks.text import classes_of, join_classes, join_numbers, numbers_of, shown
+from kit.tasks.training import training_of
 
 MULTI, NUMBERS = Targets("multilabel"), Targets("regression")
 
@@ -110,28 +111,28 @@ def test_a_label_rule_that_gives_no_number_names_the_file(shapes):
 
 
 def test_classes_are_counted_in_every_image_that_has_them():
-    assert classes_in(["a;b", "b", ""], "multilabel") == {"a": 1, "b": 2}
-    assert classes_in(["a;b", "b"], "classification") == {"a;b": 1, "b": 1}
-    assert classes_in(["1", "2"], "regression") == {}
+    assert training_of("multilabel").count(["a;b", "b", ""]) == {"a": 1, "b": 2}
+    assert training_of("classification").count(["a;b", "b"]) == {"a;b": 1, "b": 1}
+    assert training_of("regression").count(["1", "2"]) == {}
 
 
 def test_a_stratified_split_keeps_rare_classes_on_both_sides():
     labels = ["common"] * 90 + ["common;rare"] * 10
-    names = strata(labels, "multilabel")
+    names = training_of("multilabel").strata(labels)
     assert names == ["common"] * 90 + ["rare"] * 10
 
 
 def test_strata_that_are_too_small_for_the_folds_are_joined():
     labels = ["a"] * 10 + ["b"] * 2 + ["c"] * 2 + [""]
-    assert strata(labels, "multilabel", 5) == ["a"] * 10 + [""] * 5
-    assert strata(labels[:13], "multilabel", 5) == ["a"] * 13
+    assert training_of("multilabel").strata(labels, 5) == ["a"] * 10 + [""] * 5
+    assert training_of("multilabel").strata(labels[:13], 5) == ["a"] * 13
 
 
 def test_numbers_are_stratified_by_their_order_low_and_high_alike(shapes):
-    names = strata([str(number) for number in range(100)], "regression")
+    names = training_of("regression").strata([str(number) for number in range(100)])
     assert [names.count(name) for name in sorted(set(names))] == [10] * 10
     assert names == sorted(names)
-    assert set(strata(["5"] * 30, "regression")) == {"00"}
+    assert set(training_of("regression").strata(["5"] * 30)) == {"00"}
 
 
 def write(folder: Path, rows: list[str], name: str = "labels.csv") -> Path:

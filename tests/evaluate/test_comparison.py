@@ -55,7 +55,7 @@ def test_only_images_that_both_held_out_count_wherever_they_lie(tmp_path):
     assert found.n == 10
     assert found.errors == (0.1, 0.1)
     assert found.left_out == (20, 20)
-    assert "left out, for only one of the two held them out: 20 and 20" in str(found)
+    assert "left out, because only one run held them out: 20 and 20" in str(found)
 
 
 def test_runs_that_share_nothing_say_who_was_trained_on_what(tmp_path):

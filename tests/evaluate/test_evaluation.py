@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 from kit import evaluate
 from kit.data.images import open_image
 from kit.errors import DataError
-from kit.evaluate.evaluation import Evaluation
+from kit.evaluate.classification import Evaluation
 from kit.evaluate.pictures import draw_overview, draw_predictions
 
 VOCAB = ["cat", "dog", "fox"]
@@ -124,7 +124,7 @@ def test_the_pictures_are_pictures(run, tmp_path):
 
 
 def test_telling_examples_are_the_surest_of_each_class_and_the_worst_mistake(made):
-    rows = made.telling(4)
+    rows = made.selection(4)
     assert len(rows) == 4
     assert rows["correct"].tolist() == [True, True, True, False]
     assert set(rows["label"][:3]) == set(VOCAB)

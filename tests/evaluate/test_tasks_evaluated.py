@@ -11,7 +11,6 @@ from kit.evaluate.multilabel import MultiLabelEvaluation
 from kit.evaluate.pictures import draw_overview, draw_predictions
 from kit.evaluate.regression import RegressionEvaluation
 from kit.evaluate.thresholds import best_threshold, fit_thresholds
-from kit.intervals import bootstrap, bootstrap_means
 
 VOCAB = ["cat", "dog", "fox"]
 PATHS = [f"{number}.png" for number in range(300)]
@@ -41,15 +40,6 @@ def test_f1_is_the_mean_of_the_classes_with_an_interval_around_it(several):
     assert several.headline == several.f1
 
 
-def test_the_quick_bootstrap_agrees_with_the_plain_one(several):
-    values = np.random.default_rng(3).normal(size=(200, 1))
-    quick, plain = bootstrap_means(values, lambda means: means[:, 0]), bootstrap(values, resamples=1000)
-    assert quick.value == pytest.approx(plain.value)
-    assert (quick.low, quick.high) == pytest.approx((plain.low, plain.high), abs=0.02)
-    with pytest.raises(ValueError, match="no values"):
-        bootstrap_means(np.empty((0, 2)), lambda means: means[:, 0])
-
-
 def test_a_row_says_what_was_said_what_is_there_and_whether_all_of_it_is_right(several):
     row = several.predictions.iloc[0]
     said = sorted(name for name in VOCAB if row[f"p_{name}"] >= 0.5)
@@ -72,13 +62,13 @@ def test_examples_are_right_and_mistakes_are_wrong(several, numbers):
     assert several.examples(6)["correct"].all()
     assert not several.mistakes(6)["correct"].any()
     assert several.mistakes(1)["loss"].iloc[0] == several.predictions.loc[~several.predictions["correct"], "loss"].max()
-    assert len(several.telling(4)) == len(numbers.telling(4)) == 4
+    assert len(several.selection(4)) == len(numbers.selection(4)) == 4
     assert numbers.examples(5)["true_age"].is_monotonic_increasing
 
 
 def test_thresholds_change_what_is_said(several):
     low = MultiLabelEvaluation.from_probabilities(PATHS, several.truth, several.probabilities, VOCAB, [0.1, 0.5, 0.9])
-    assert (low.said == (several.probabilities >= [0.1, 0.5, 0.9])).all()
+    assert (low.predicted == (several.probabilities >= [0.1, 0.5, 0.9])).all()
     assert low.per_class["threshold"].tolist() == [0.1, 0.5, 0.9]
 
 

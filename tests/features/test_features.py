@@ -78,14 +78,14 @@ def test_an_image_that_changed_since_the_look_is_an_error_that_names_it_though_i
     features_of(learn, rows, create=True)
     changed = rows["path"].iloc[3]
     shutil.copy(rows["path"].iloc[4], changed)
-    with pytest.raises(ImageError, match=f"{changed} is not the file that was looked at"):
+    with pytest.raises(ImageError, match=f"{changed} changed since it was scanned"):
         features_of(learn, rows, create=True)
 
 
 def test_an_image_that_vanished_is_an_error_that_names_it(learn, cache):
     rows = learn.dls.train_ds.items
     Path(rows["path"].iloc[3]).unlink()
-    with pytest.raises(ImageError, match=r"cannot be read any more \(No such file"):
+    with pytest.raises(ImageError, match=r"can no longer be read \(No such file"):
         features_of(learn, rows)
 
 
@@ -117,7 +117,7 @@ def test_a_damaged_file_of_the_cache_is_removed_and_computed_again(learn, cache,
 
 
 def test_what_was_used_longest_ago_makes_room(cache, monkeypatch):
-    monkeypatch.setattr(store_module, "MOST_BYTES", 3000)
+    monkeypatch.setattr(store_module, "MAX_BYTES", 3000)
     for number in range(3):
         store = Store({"number": number})
         store.add({f"{number:064x}": np.zeros(250, np.float32)})

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 from kit.bundle.predictor import Predictor
-from kit.serve import process
-from kit.serve.reply import State
+from kit.serve.http_server import Server
+from kit.serve.responses import State
 from kit.serve.server import Settings, bind, build, private_cache
 
 LIMIT = 1_000_000
@@ -28,14 +28,13 @@ def served(predictor, **settings):
     with bind("127.0.0.1", 0) as listener, private_cache() as cache:
         port = listener.getsockname()[1]
         app = build(predictor, settings, state, hosts, cache, port)
-        server = process.Process(app, state, ready.set)
+        server = Server(app, state, ready.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             assert ready.wait(30)
-            yield SimpleNamespace(
-                port=port, cache=cache, state=state, hosts=hosts, process=server, blocks=app.app.blocks
-            )
+            gradio = app.app.routes[-1].app
+            yield SimpleNamespace(port=port, cache=cache, state=state, hosts=hosts, process=server, gradio=gradio)
         finally:
             server.should_exit = True
             thread.join(30)

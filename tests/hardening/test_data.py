@@ -123,7 +123,7 @@ def test_33_a_class_that_validation_lacks_is_a_warning(tmp_path):
     write_shapes(tmp_path / "train", count=4)
     write_shapes(tmp_path / "valid", count=3, first=20, shapes=("circle", "square"))
     warnings = findings(data.table(tmp_path), "warning")
-    assert "class 'triangle' has no validation image: its errors go unseen" in warnings
+    assert "class 'triangle' has no validation image: its errors are not measured" in warnings
 
 
 def test_33_a_class_that_training_lacks_is_an_error(tmp_path):

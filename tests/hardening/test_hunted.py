@@ -31,7 +31,7 @@ from over_sockets import (
 )
 
 from kit.bundle.predictor import Predictor
-from kit.serve import uploads
+from kit.serve import gradio_internals
 
 
 def zip_of(*members) -> bytes:
@@ -162,7 +162,7 @@ def test_chunks_that_are_malformed_or_cut_off_are_refused_and_fill_no_log(server
     [
         (421, "/v1/predict", {"Host": "evil.example"}),
         (403, "/v1/predict", {"Origin": "https://evil.example"}),
-        (404, "/nothing", {}),
+        (401, "/nothing", {}),
         (401, "/gradio_api/upload", {}),
         (401, "/v1/predict", {}),
     ],
@@ -247,15 +247,15 @@ def test_requests_that_come_at_once_on_one_connection_are_answered_in_turn(serve
 
 
 def test_visitors_who_never_fetch_their_answer_are_forgotten(predictor, photo, monkeypatch):
-    monkeypatch.setattr(uploads, "SESSIONS", 5)
+    monkeypatch.setattr(gradio_internals, "MAX_SESSIONS", 5)
     with served(predictor) as server:
-        path, queue = stored(server.port, "a.png", photo), server.blocks._queue
+        path, queue = stored(server.port, "a.png", photo), server.gradio.queue
         for number in range(30):
             until(lambda name=f"silent{number}": join(server.port, [{"path": path}], session_hash=name)[0] == 200)
-        until(lambda: uploads.events_inside(server.blocks) == 0)
+        until(lambda: server.gradio.count_events() == 0)
         assert len(queue.pending_messages_per_session) == 5
         assert len(queue.pending_event_ids_session) <= 11
-        assert len(server.blocks.state_holder.session_data) <= 6
+        assert len(server.gradio.app.state_holder.session_data) <= 6
         assert "silent0" not in queue.pending_messages_per_session
         assert hears(server.port, "silent29").count('"label":') == 1
         assert len(queue.event_analytics) <= 1

@@ -20,7 +20,7 @@ from kit.errors import BundleError, KitError, WeightsError
 from kit.files import sha256
 from kit.manifest import FIELDS, read_config, read_form, vocab_hash, write_config
 from kit.model.architectures import build_network, cut_body, find_architecture
-from kit.model.tensors import read_tensors
+from kit.model.weightfile import read_tensors
 from kit.model.weights import load_weights
 
 MEGABYTES = 1e6

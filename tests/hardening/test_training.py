@@ -14,7 +14,7 @@ from fastai.vision.all import Callback, CrossEntropyLossFlat
 import kit
 from kit import bundle, data, model, train
 from kit.errors import OutputError, TrainingError
-from kit.train import memory
+from kit.train import out_of_memory
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_35_a_rate_that_is_far_too_high_is_stopped_before_a_weight_is_not_finite
 def test_35_what_was_learned_before_is_measured_and_saved_without_nan(shapes, recipe, tmp_path):
     with pytest.raises(TrainingError) as caught:
         kit.fine_tune(shapes, recipe, out=tmp_path / "run", onnx=False, cbs=[Breaks(6, "after_loss", bad_loss)])
-    assert f"what was learned before it lies in {tmp_path / 'run'}" in caught.value.fix
+    assert f"the weights from before it are in {tmp_path / 'run'}" in caught.value.fix
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["stopped"].startswith("the loss became nan at step 6")
     assert 0 <= result["error_rate"] <= 1
@@ -213,13 +213,13 @@ def test_40_it_is_tried_six_times_more_and_no_batch_is_smaller_than_two(shapes, 
 
     learn = learner(shapes, recipe)
     with pytest.raises(TrainingError, match="out of memory, with 2 images a batch too"):
-        memory.trained_in_memory(learn, 1, never)
+        out_of_memory.train_in_memory(learn, 1, never)
     assert attempts == [(4, 1), (2, 2)]
     attempts.clear()
     for loader in learn.dls.loaders:
         loader.bs = 1000
     with pytest.raises(TrainingError, match="out of memory, with 15 images a batch too"):
-        memory.trained_in_memory(learn, 1, never)
+        out_of_memory.train_in_memory(learn, 1, never)
     assert attempts == [(1000, 1), (500, 2), (250, 4), (125, 8), (62, 17), (31, 33), (15, 67)]
 
 
@@ -230,7 +230,7 @@ def test_40_another_error_is_no_lack_of_memory(shapes, recipe):
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        memory.trained_in_memory(learn, 1, fail)
+        out_of_memory.train_in_memory(learn, 1, fail)
     assert learn.dls.train.bs == 4
 
 
@@ -249,7 +249,7 @@ def test_41_ctrl_c_measures_and_saves_what_was_learned_and_says_how_to_go_on(sha
     predictor = bundle.load(tmp_path / "run")
     assert len(predictor.predict([shapes / "circle" / "00.png"])) == 1
     on = kit.fine_tune(shapes, replace(recipe, weights=str(tmp_path / "run")), out=tmp_path / "on", onnx=False)
-    assert on.learner.origin.start.kind == "bundle"
+    assert on.learner.spec.weights.kind == "bundle"
 
 
 def test_41_in_the_first_epoch_too(shapes, recipe, tmp_path):

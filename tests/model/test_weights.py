@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from kit.errors import ArchitectureError, BundleError, WeightsError
 from kit.files import packaged
 from kit.model.architectures import IMAGENET_MEAN, build_network, cut_body, find_architecture
-from kit.model.tensors import read_tensors
+from kit.model.weightfile import read_tensors
 from kit.model.weights import load_weights
 
 
@@ -108,7 +108,7 @@ def test_an_installation_without_its_bundled_weights_is_told_to_be_mended(tmp_pa
     monkeypatch.setattr("kit.model.weights.packaged", lambda name: tmp_path / name)
     with pytest.raises(WeightsError, match="the bundled weights .*resnet18-cifar10.safetensors are missing") as caught:
         load("resnet18", "bundled")
-    assert caught.value.fix == "install kit again"
+    assert caught.value.fix == "reinstall kit"
 
 
 def test_weights_that_nobody_published_are_not_looked_for():
@@ -212,8 +212,8 @@ def test_without_imagenet_weights_resnet18_falls_back_to_bundled_and_says_so(ser
     server.content = content
     _, start = load("resnet18", "imagenet")
     assert (start.asked, start.kind) == ("imagenet", "bundled")
-    assert "ImageNet weights could not be had" in start.note
-    assert "ImageNet weights could not be had" in capsys.readouterr().err
+    assert "ImageNet weights are not available" in start.note
+    assert "ImageNet weights are not available" in capsys.readouterr().err
 
 
 def test_without_imagenet_weights_any_other_network_stops_and_says_what_to_put_where(server, tmp_path):

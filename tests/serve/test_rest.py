@@ -2,6 +2,7 @@
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi import FastAPI
@@ -9,8 +10,9 @@ from fastapi.testclient import TestClient
 
 from kit import bundle
 from kit.serve import rest
-from kit.serve.gate import Gate
-from kit.serve.reply import State
+from kit.serve.concurrency import Capacity
+from kit.serve.middleware import Hosts, SecurityMiddleware
+from kit.serve.responses import State
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +23,11 @@ def predictor(run):
 @pytest.fixture(scope="module")
 def client(predictor):
     app, state = FastAPI(), State(ready=True)
-    rest.handlers(app)
-    app.include_router(rest.routes(predictor, Gate(2, 10), state, metrics=True))
-    client = TestClient(app)
+    app.include_router(rest.routes(predictor, Capacity(12), ThreadPoolExecutor(2), state, metrics=True))
+    hosts = Hosts({"testserver"})
+    client = TestClient(
+        SecurityMiddleware(app, hosts=hosts, login=None, max_upload=10_000_000, patience=10.0, state=state)
+    )
     client.state = state
     return client
 

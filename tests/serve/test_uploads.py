@@ -1,8 +1,6 @@
-"""What the page may be sent, without a page: forms, stored files, and events in every spelling that is not its own."""
+"""Uploads: forms, stored files and their names, and which paths are files of the cache."""
 
 import asyncio
-import json
-from types import SimpleNamespace
 
 import pytest
 from fastapi import FastAPI
@@ -10,89 +8,65 @@ from fastapi.testclient import TestClient
 from starlette.datastructures import UploadFile
 
 from kit.serve import uploads
-from kit.serve.gate import Gate
-from kit.serve.reply import FILES, Refusal
-from kit.serve.uploads import DEEPEST, MOST_FILES, UPLOAD, Events, check_cancel, read, routes, store
-
-
-def event(data, **fields) -> bytes:
-    return json.dumps({"fn_index": 0, "session_hash": "s", "data": data} | fields).encode()
-
-
-def events(cache, kind: str) -> Events:
-    """What stands before a page of one function, which takes one value."""
-    component = SimpleNamespace(get_block_name=lambda: kind)
-    blocks = SimpleNamespace(fns={0: SimpleNamespace(fn=print, queue=True, inputs=[component])})
-    return Events(None, blocks, cache, Gate(1, 1))
+from kit.serve.responses import RequestError
+from kit.serve.uploads import FILES, UPLOAD, inside, routes, safe_name, store
 
 
 @pytest.fixture
-def stored(tmp_path) -> str:
-    (tmp_path / "a.png").write_bytes(b"x")
-    return str(tmp_path / "a.png")
+def client(tmp_path):
+    app, client_stored = FastAPI(), []
+    app.include_router(routes(tmp_path, client_stored.extend))
+    client = TestClient(app)
+    client.stored = client_stored
+    return client
 
 
 @pytest.mark.parametrize("fields", [{"other": "text"}, {"files": "text"}])
-def test_a_form_without_files_is_refused(tmp_path, fields):
-    app = FastAPI()
-    app.include_router(routes(SimpleNamespace(upload_file_set=set()), tmp_path))
-    with pytest.raises(Refusal, match="no files, or one without a name") as caught:
-        TestClient(app).post(UPLOAD, data=fields)
+def test_a_form_without_files_is_refused(client, fields):
+    with pytest.raises(RequestError, match="no files, or one without a name") as caught:
+        client.post(UPLOAD, data=fields)
     assert caught.value.status == 422
 
 
+def test_an_upload_comes_back_as_it_was_and_is_told_of_so_that_it_is_deleted_later(client):
+    (path,) = client.post(UPLOAD, files={"files": ("a.png", b"picture")}).json()
+    assert client.stored == [path]
+    answer = client.get(FILES + path)
+    assert (answer.content, answer.headers["content-type"]) == (b"picture", "image/png")
+    assert "content-disposition" not in answer.headers
+    assert client.head(FILES + path).headers["content-length"] == "7"
+
+
 def test_a_disk_that_is_nearly_full_takes_nothing_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(uploads, "ROOM", 10**18)
-    with pytest.raises(Refusal, match="this server's disk is nearly full") as caught:
+    monkeypatch.setattr(uploads, "MIN_FREE_BYTES", 10**18)
+    with pytest.raises(RequestError, match="this server's disk is nearly full") as caught:
         asyncio.run(store(UploadFile(None, filename="a.png"), tmp_path))
     assert caught.value.status == 507
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_was_uploaded_is_let_through_as_its_path_alone(tmp_path, stored):
-    given = {"path": stored, "url": f"http://127.0.0.1{FILES}{stored}", "orig_name": "b.png"}
-    checked = events(tmp_path, "image").check(event([given]))
-    assert checked == {"fn_index": 0, "data": [{"path": stored, "meta": uploads.FILE}], "session_hash": "s"}
+def test_only_uploaded_files_in_their_one_spelling_are_files(tmp_path):
+    cache, secret = tmp_path / "cache", tmp_path / "secret.txt"
+    cache.mkdir()
+    secret.write_text("x")
+    (cache / "a.txt").write_text("x")
+    (cache / "link.txt").symlink_to(secret)
+    assert inside(cache, str(cache / "a.txt"))
+    for path in (secret, cache / "link.txt", cache, cache / "none", f"{cache}/../secret.txt", f"{cache}//a.txt",
+                 f"{cache}/./a.txt", "a.txt", "", f"file://{cache}/a.txt", "\0", "x" * 5000):  # fmt: skip
+        assert not inside(cache, str(path)), path
 
 
-@pytest.mark.parametrize("url", ["http://evil.example/a.png", f"http://127.0.0.1{FILES}/etc/passwd"])
-def test_an_address_that_is_not_the_uploaded_files_is_refused(tmp_path, stored, url):
-    with pytest.raises(Refusal, match="a file's address is not this server's"):
-        events(tmp_path, "image").check(event([{"path": stored, "url": url}]))
+NAMES = [
+    "..", ".", "...", ".png", "a.", " ", "", "/", "猫" * 300, "x" * 300 + ".jpeg", "a/b/c.png", "con", "\ud800.png",
+    "a\0b.png", "e\u0301" * 200, "👍" * 100 + ".gif",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("kind", "value"),
-    [("image", "text"), ("image", []), ("file", "text"), ("file", [{"path": "a"}, 1]),
-     ("file", [{"path": "a"}] * (MOST_FILES + 1))],
-    ids=["text", "list", "text for files", "a number among files", "too many files"],
-)  # fmt: skip
-def test_a_value_that_no_upload_gives_is_refused(tmp_path, kind, value):
-    with pytest.raises(Refusal, match="a value is no uploaded file, or more than 1000"):
-        events(tmp_path, kind).check(event([value]))
-
-
-def test_a_value_is_followed_only_so_deep(tmp_path, stored):
-    inner = None
-    for _ in range(DEEPEST - 1):
-        inner = [inner]
-    assert events(tmp_path, "image").check(event([{"path": stored, "more": inner}]))
-    with pytest.raises(Refusal, match="a value is nested too deeply"):
-        events(tmp_path, "image").check(event([{"path": stored, "more": [[inner]]}]))
-
-
-@pytest.mark.parametrize("fields", [{}, {"event_id": 1}, {"event_id": "../a"}, {"event_id": "a", "fn_index": True}])
-def test_what_is_cancelled_must_be_named(fields):
-    assert check_cancel(event([], event_id="a"))["event_id"] == "a"
-    with pytest.raises(Refusal, match="no event_id, or no fn_index"):
-        check_cancel(event([], **fields))
-
-
-def test_a_body_that_ends_before_it_is_whole_is_no_body():
-    messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": b"half", "more_body": True}]
-
-    async def receive():
-        return messages.pop()
-
-    with pytest.raises(Refusal, match="the request was cut off"):
-        asyncio.run(read(receive))
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_any_name_becomes_one_that_the_disk_takes(tmp_path, name):
+    safe = safe_name(name)
+    (tmp_path / safe).write_bytes(b"x")
+    assert [path.name for path in tmp_path.iterdir()] == [safe]
+    assert len(safe.encode()) <= 200
+    assert not safe.startswith(".")

@@ -147,7 +147,7 @@ def test_a_photo_is_pasted(chromium, address):
 def test_many_files_become_a_table_that_sorts_and_a_csv(page, files, tmp_path):
     page.get_by_role("tab", name="Many").click()
     page.locator("input[type=file][multiple]").set_input_files(files)
-    page.get_by_text("2 of 4 classified, 2 could not be opened").wait_for()
+    page.get_by_text("2 of 4 predicted, 2 could not be opened").wait_for()
     names = page.locator(".rows tbody th")
     page.get_by_role("button", name="probability").click()
     assert {text.split("\n")[0] for text in names.all_inner_texts()[:2]} == {"bad.jpg", "../out.png"}
@@ -172,7 +172,7 @@ def test_a_file_over_the_limit_says_so(chromium, address, tmp_path):
 
 def test_about_is_the_card_made_readable(page, tmp_path):
     page.get_by_role("tab", name="About").click()
-    for heading in ("How often it is wrong", "What it is", "Confusion matrix", "Class by class", "Limits"):
+    for heading in ("Error rate", "What it is", "Confusion matrix", "Results by class", "Limits"):
         page.get_by_role("heading", name=heading).wait_for()
     assert page.locator(".matrix tbody tr").count() == 3
     page.screenshot(path=tmp_path / "about.png", full_page=True)
@@ -187,8 +187,8 @@ def test_many_classes_with_long_names_stay_in_their_places(chromium, many_classe
     page.get_by_role("tab", name="About").click()
     matrix = page.get_by_role("region", name="Confusion matrix")
     assert matrix.locator("tbody tr").count() == 25
-    assert page.locator(".mistakes li").count() == 6
-    assert page.locator(".mistakes img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
+    assert page.locator(".photos li").count() == 6
+    assert page.locator(".photos img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
     page.screenshot(path=tmp_path / "about.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.context.close()

@@ -5,7 +5,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
-from kit.train.linear import NEVER, STRENGTHS, USUAL, fit_head
+from kit.tasks.solvers import NEVER
+from kit.train.linear import STRENGTHS, USUAL, fit_head
 
 DICE = np.random.default_rng(1)
 

@@ -11,7 +11,7 @@ from kit import data, model, train
 from kit.data.images import open_image
 from kit.errors import RecipeError
 from kit.train.history import draw_curves
-from kit.train.phases import rates_for
+from kit.train.rates import rates_for
 
 
 def trained(shapes, recipe, **kwargs):
@@ -110,4 +110,4 @@ def test_a_recipe_of_other_data_than_the_learner_has_is_refused_and_training_fie
     with pytest.raises(RecipeError, match="change fields of training only"):
         train.fine_tune(learn, replace(tiny, layers="head"))
     train.fine_tune(learn, replace(tiny, epochs=2))
-    assert learn.origin.recipe.epochs == 2
+    assert learn.spec.recipe.epochs == 2

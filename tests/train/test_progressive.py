@@ -8,7 +8,7 @@ from fastai.vision.all import Callback
 
 from kit import data, model, train
 from kit.errors import RecipeError
-from kit.train.progressive import growing, side_at, smaller
+from kit.train.callbacks import downsize, progressive_resizing, side_at
 
 
 class Sides(Callback):
@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_weights_in_every_bit_and_others_than_whole
 
 def test_shrinking_averages_all_pixels():
     stripes = torch.arange(64).remainder(2).float().expand(1, 3, 64, 64)
-    inner = smaller(stripes, 32)[..., 2:-2]
+    inner = downsize(stripes, 32)[..., 2:-2]
     torch.testing.assert_close(inner, torch.full_like(inner, 0.5), atol=0.13, rtol=0)
     assert inner.mean() == pytest.approx(0.5, abs=0.01)
 
@@ -79,5 +79,5 @@ def test_a_network_that_cannot_take_small_images_is_refused_before_training(shap
 
     learn.model.register_forward_pre_hook(refuse)
     with pytest.raises(RecipeError, match="begins with 32 x 32 pixels, which this network refuses .I take 64 pixels"):
-        growing(learn, 64, 1)
+        progressive_resizing(learn, 64, 1)
     assert learn.model.training

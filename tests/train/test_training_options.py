@@ -11,7 +11,7 @@ from fastai.vision.all import Callback, CrossEntropyLossFlat, MSELossFlat
 from kit import data, evaluate, model, train
 from kit.data.datablock import balanced
 from kit.errors import RecipeError
-from kit.train.losses import class_weights
+from kit.tasks.training import training_of
 
 OPTIONS = [
     {"mixup": 0.4},
@@ -87,7 +87,7 @@ def test_validation_is_plain_cross_entropy_on_plain_images(uneven, recipe, chang
 
 
 def test_rare_classes_weigh_more_so_that_all_classes_weigh_the_same():
-    labels = ["cat"] * 30 + ["dog"] * 10
+    labels, class_weights = ["cat"] * 30 + ["dog"] * 10, training_of("classification").class_weights
     weights = dict(zip(["cat", "dog"], class_weights(labels, ["cat", "dog"]), strict=True))
     assert weights == {"cat": pytest.approx(2 / 3), "dog": 2}
     assert sum(weights[label] for label in labels) == pytest.approx(40)

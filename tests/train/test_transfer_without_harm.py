@@ -13,7 +13,7 @@ import kit
 from kit import bundle, data, evaluate, model, train
 from kit.errors import RecipeError, TrainingError
 from kit.train import transfer as module
-from kit.train.divergence import NotFinite
+from kit.train.callbacks import NotFinite
 from kit.train.transfer import Trial, inner_learner, targets_of
 
 
@@ -120,7 +120,7 @@ def test_the_trial_sees_training_images_alone_and_changes_nothing_of_the_learner
 
 
 def test_a_real_trial_compares_both_on_the_held_out_training_images(shapes, quick, monkeypatch):
-    monkeypatch.setattr(module, "FEWEST_MISTAKES", 0)
+    monkeypatch.setattr(module, "MIN_MISTAKES", 0)
     recipe = replace(quick, layers="auto")
     layers = train.fine_tune(learner(shapes, recipe), recipe).chosen["layers"]
     trial = Trial(**layers["trial"])
@@ -131,7 +131,7 @@ def test_a_real_trial_compares_both_on_the_held_out_training_images(shapes, quic
 
 def test_where_the_head_makes_no_mistake_nothing_could_be_better(shapes, quick, monkeypatch):
     recipe = replace(quick, layers="auto")
-    monkeypatch.setattr(module, "mistakes", lambda *_: 1)
+    monkeypatch.setattr(module, "MIN_MISTAKES", 1000)
     layers = train.fine_tune(learner(shapes, recipe), recipe).chosen["layers"]
     assert layers["kept"] == "head"
     assert layers["because"].endswith("held-out training images wrong, which leaves nothing to improve")
@@ -142,7 +142,7 @@ def test_a_trial_that_diverges_keeps_the_head(shapes, quick, monkeypatch):
         raise NotFinite(TrainingError("the loss became nan", fix="a lower rate"))
 
     monkeypatch.setattr(module, "_tried", diverges)
-    monkeypatch.setattr(module, "FEWEST_MISTAKES", 0)
+    monkeypatch.setattr(module, "MIN_MISTAKES", 0)
     recipe = replace(quick, layers="auto")
     layers = train.fine_tune(learner(shapes, recipe), recipe).chosen["layers"]
     assert layers == {"kept": "head", "because": "with all layers the loss became nan", "trial": None}
@@ -161,21 +161,21 @@ def test_with_one_training_image_a_class_it_says_what_could_not_be_cross_validat
 
 def test_a_random_start_trains_all_layers_and_layers_head_refuses_it(shapes, tiny):
     learn = learner(shapes, tiny)
-    assert learn.origin.head == "fastai"
+    assert learn.spec.head == "fastai"
     with pytest.raises(RecipeError, match="layers='head', but a random start has learned no features"):
         learner(shapes, replace(tiny, layers="head"))
 
 
 def test_a_loss_of_ones_own_and_transforms_of_ones_own_train_all_layers(shapes, quick):
     recipe = replace(quick, layers="auto")
-    assert learner(shapes, recipe, loss_func=nn.CrossEntropyLoss()).origin.head == "fastai"
+    assert learner(shapes, recipe, loss_func=nn.CrossEntropyLoss()).spec.head == "fastai"
     with pytest.raises(RecipeError, match="a head learned from features has a loss of its own, not loss_func"):
         learner(shapes, quick, loss_func=nn.CrossEntropyLoss())
     from fastai.vision.all import Resize
 
     table = data.table(shapes)
     dls = data.blocks(recipe, item_tfms=[Resize(32)]).dataloaders(table)
-    assert model.learner(dls, recipe).origin.head == "fastai"
+    assert model.learner(dls, recipe).spec.head == "fastai"
     with pytest.raises(RecipeError, match="the images are prepared by transforms that kit does not know"):
         model.learner(dls, quick)
 
@@ -185,13 +185,13 @@ def test_a_normalisation_of_ones_own_is_not_replaced_by_that_of_the_weights(shap
 
     recipe, own = replace(quick, layers="auto"), Normalize.from_stats([0.1] * 3, [0.9] * 3, cuda=False)
     dls = data.blocks(recipe, batch_tfms=[own]).dataloaders(data.table(shapes))
-    assert model.learner(dls, recipe).origin.head == "fastai"
+    assert model.learner(dls, recipe).spec.head == "fastai"
 
 
 def test_an_optimiser_of_its_own_parameters_leaves_the_head_alone(shapes, quick, monkeypatch):
     from fastai.optimizer import OptimWrapper
 
-    monkeypatch.setattr(module, "FEWEST_MISTAKES", 0)
+    monkeypatch.setattr(module, "MIN_MISTAKES", 0)
     recipe = replace(quick, layers="auto")
     learn = learner(shapes, recipe)
     learn.opt_func = OptimWrapper(opt=torch.optim.SGD(learn.model.parameters(), lr=1e-3))
@@ -204,7 +204,7 @@ def test_whole_is_fastais_own_schedule_with_fastais_head(shapes, quick):
     recipe = replace(quick, layers="whole", epochs=2)
     learn = learner(shapes, recipe)
     history = train.fine_tune(learn, recipe)
-    assert learn.origin.head == "fastai"
+    assert learn.spec.head == "fastai"
     assert [row["phase"] for row in history.rows] == ["frozen", "whole", "whole"]
 
 
@@ -236,21 +236,21 @@ def test_a_finished_run_says_what_was_trained_and_why_and_its_bundle_predicts_th
 def test_a_bundle_with_a_linear_head_goes_on_as_a_learner(shapes, quick, tmp_path):
     run = kit.fine_tune(shapes, quick, out=tmp_path / "run", onnx=False)
     again = bundle.learner(run.folder, run.learner.dls)
-    assert again.origin.head == "linear"
+    assert again.spec.head == "linear"
     assert same(state(run.learner.model), state(again.model))
 
 
 def test_heat_maps_of_a_linear_head_are_grad_cam(shapes, quick):
-    from kit.bundle.served import Served
+    from kit.bundle.inference_model import InferenceModel
 
     learn = learner(shapes, quick)
     train.fine_tune(learn, quick, history=train.History(quiet=True))
-    served = Served(learn.model, {"mean": [0.5] * 3, "std": [0.5] * 3})
+    inference = InferenceModel(learn.model, {"mean": [0.5] * 3, "std": [0.5] * 3})
     pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
-    *_, maps = served(pixels)
+    *_, maps = inference(pixels)
     x = (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
-    activations = served.body(x).detach().requires_grad_()
-    logits = served.answer.classifier(served.answer.pool(activations))[0]
+    activations = inference.body(x).detach().requires_grad_()
+    logits = inference.head.classifier(inference.head.pool(activations))[0]
     (gradient,) = torch.autograd.grad(logits[:, 1].sum(), activations)
     expected = (gradient.mean((2, 3), keepdim=True) * activations).sum(1).relu()
     torch.testing.assert_close(maps[:, 1], expected)
@@ -273,13 +273,13 @@ def test_a_second_training_on_the_same_images_converts_the_head_alone(shapes, qu
     converted, own = [], onnx._converted
     monkeypatch.setattr(onnx, "_converted", lambda *given: converted.append(type(given[0]).__name__) or own(*given))
     first = kit.fine_tune(shapes, quick, out=tmp_path / "first")
-    assert converted == ["Sequential", "Answer"]
+    assert converted == ["Sequential", "InferenceHead"]
     kit.fine_tune(shapes, quick, out=tmp_path / "second", seed=7)
-    assert converted == ["Sequential", "Answer", "Answer"]
+    assert converted == ["Sequential", "InferenceHead", "InferenceHead"]
     (kept,) = (tmp_path / "cache").rglob("body-*.onnx")
     kept.write_bytes(kept.read_bytes()[:-1])
     third = kit.fine_tune(shapes, quick, out=tmp_path / "third")
-    assert converted[3:] == ["Sequential", "Answer"]
+    assert converted[3:] == ["Sequential", "InferenceHead"]
     assert (third.bundle / "model.onnx").read_bytes() == (first.bundle / "model.onnx").read_bytes()
 
 

@@ -1,9 +1,9 @@
-"""A photo in; the likeliest classes, all classes in it, or numbers out, with a heat map of what spoke for each.
+"""A page that predicts the class, classes or numbers of a photo, with a heat map for each.
 
     pip install -r requirements.txt && python app.py
 
-network.py computes them, and images.py opens photos as in training. `python smoke.py` starts this page and compares its
-answers with recorded ones.
+network.py runs the model, and images.py opens photos as in training. `python smoke.py` starts this page and compares
+its answers with recorded ones.
 """
 
 import re
@@ -13,13 +13,14 @@ import gradio as gr
 import numpy as np
 from errors import ImageError
 from images import open_image
-from network import IMAGE, MODEL, TASK, predict, prepared, said
+from network import IMAGE, MODEL, TASK, predict, prepared
 from PIL import Image
+from tasks import Prediction
 
 HERE = Path(__file__).parent
 TOP, PICTURE = 5, 480
 UNLIKE = "### This does not look like the training images\nDo not rely on the answer below."
-WHAT_SPOKE = "Bright is what spoke for" + (" a higher" if TASK == "regression" else "")
+HEAT_LABEL = f"Bright parts of the picture contribute to {TASK.heat_target}"
 CSS = ".prose table {display:block; overflow:auto; border:0} .prose table * {overflow-wrap:normal; word-break:normal}"
 RAMP = np.array([(0, 0, 4), (60, 15, 110), (150, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)], float)
 
@@ -36,11 +37,17 @@ def opened(file: dict | None) -> Image.Image:
         raise gr.Error(f"This photo cannot be used: {reason}; {error.fix}", print_exception=False) from None
 
 
-def in_words(values: dict[str, float]) -> str:
-    """The answer as a heading, where the likeliest class is not the answer."""
-    if TASK == "multilabel":
-        return f"## {', '.join(map(plain, said(values))) or 'none of the classes'}"
-    return "\n".join(map(number_in_words, values, values.values())) if TASK == "regression" else ""
+def in_words(one: Prediction) -> str:
+    """The answer as headings; below a number, how far off it is on average, and its range."""
+    lines, figures = [], TASK.breakdown(MODEL)
+    for name, value in TASK.parts(one):
+        lines.append(f"## {plain(name)} {plain(value)}")
+        if name in one.numbers:
+            low, high = map(TASK.text, TASK.ranges(MODEL)[name])
+            error = figures[name]["mae"] if name in figures else None
+            off = "" if error is None else f"off by {TASK.text(error)} on average; "
+            lines.append(f"{off}range {low} to {high}")
+    return "\n".join(lines)
 
 
 def plain(name: str) -> str:
@@ -48,16 +55,8 @@ def plain(name: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#|~$&!])", r"\\\1", name)
 
 
-def number_in_words(name: str, value: float) -> str:
-    """A number as a heading, and below it how far off it is on average, and where it lies."""
-    low, high = MODEL["range"][name]
-    off = f"off by {MODEL['off_by'][name]:.4g} on average; " if name in MODEL["off_by"] else ""
-    limits = "it never answers beyond" if MODEL["bounded"] else "the training images had about"
-    return f"## {plain(name)} {value:.4g}\n{off}{limits} {low:.4g} to {high:.4g}\n"
-
-
 def glow(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A picture (s, s, 3) with a heat map (h, w) over it, both uint8: dark where nothing spoke for the class."""
+    """A picture (s, s, 3) with a heat map (h, w) over it, both uint8: dark where the map is 0."""
     small = Image.fromarray((heat / max(heat.max(), 1e-12)).astype(np.float32))
     level = np.asarray(small.resize(picture.shape[:2], Image.Resampling.BICUBIC)).clip(0, 1)
     colours = np.stack([np.interp(level, np.linspace(0, 1, len(RAMP)), part) for part in RAMP.T], 2)
@@ -71,26 +70,20 @@ def look(file: dict | None, name: str | None = None) -> tuple:
         image = opened(file)
     except gr.Error as error:
         return gr.Markdown(f"**{error.message}.**", visible=file is not None), None, None, gr.Radio(visible=False)
-    values, unlike, maps = predict(image)
-    first = list(values) if TASK == "regression" else said(values) if TASK == "multilabel" else []
-    names = list(dict.fromkeys([*first, *values]))[: max(TOP, len(first))]
+    one, maps = predict(image)
+    names = [name for group in TASK.groups(one, MODEL).values() for name in group]
     name = name if name in names else names[0]
     seen = prepared(image, PICTURE)
     if maps:
         seen = glow(seen, maps[name])
     choice = gr.Radio(names, value=name, visible=bool(maps))
-    remark = "\n\n".join(filter(None, (UNLIKE if unlike else "", in_words(values))))
-    return gr.Markdown(remark, visible=bool(remark)), None if TASK == "regression" else values, seen, choice
+    remark = "\n\n".join([UNLIKE] * bool(one.unlike) + [in_words(one)])
+    return gr.Markdown(remark, visible=True), one.probabilities or None, seen, choice
 
 
 def answer(file: dict | None) -> dict:
     """The same for programs: gradio_client's predict(handle_file("photo.jpg"), api_name="/predict")."""
-    values, unlike, _ = predict(opened(file))
-    if TASK == "regression":
-        return {"numbers": values, "unlike": unlike}
-    best = next(iter(values))
-    answers = {"labels": said(values)} if TASK == "multilabel" else {"label": best, "probability": values[best]}
-    return answers | {"probabilities": values, "unlike": unlike}
+    return TASK.json(predict(opened(file))[0])
 
 
 def build() -> gr.Blocks:
@@ -103,11 +96,11 @@ def build() -> gr.Blocks:
                 if examples := sorted(map(str, (HERE / "examples").glob("*.jpg"))):
                     gr.Examples(examples, photo, api_visibility="private")
                 remark = gr.Markdown(visible=False)
-                likely = {"show_heading": TASK == "classification", "visible": TASK != "regression"}
-                label = gr.Label(num_top_classes=TOP, label="Likeliest classes", **likely)
+                probable = TASK.output == "probability"
+                label = gr.Label(num_top_classes=TOP, label="Most likely classes", show_heading=False, visible=probable)
             with gr.Column():
                 seen = gr.Image(label="What the model saw", interactive=False, buttons=[])
-                chosen = gr.Radio(label=WHAT_SPOKE, visible=False)
+                chosen = gr.Radio(label=HEAT_LABEL, visible=False)
         with gr.Accordion("About this model", open=False):
             gr.Markdown((HERE / "README.md").read_text(encoding="utf-8").partition("\n---\n")[2])
         shown, private = [remark, label, seen, chosen], {"api_visibility": "private", "show_progress": "hidden"}

@@ -1,4 +1,4 @@
-"""The model: an image in; probabilities or numbers out, whether it is unlike the training images, and heat maps.
+"""The model: an image in; a prediction and heat maps out.
 
 What was learned lies in model.onnx; model.json says how an image is prepared for it and what its outputs mean, and
 names each file by its SHA-256.
@@ -13,10 +13,11 @@ import numpy as np
 import onnxruntime
 from images import square
 from PIL import Image
+from tasks import Prediction, of
 
 HERE = Path(__file__).parent
 MODEL = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
-IMAGE, NAMES, TASK = MODEL["image"], MODEL["names"], MODEL["task"]
+IMAGE, VOCAB, TASK = MODEL["image"], MODEL["vocab"], of(MODEL["task"])
 
 
 def saved(name: str) -> bytes:
@@ -36,28 +37,21 @@ def prepared(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(square(image, size, IMAGE["resize"]), np.uint8)
 
 
-def predict(image: Image.Image) -> tuple[dict[str, float], bool | None, dict[str, np.ndarray]]:
-    """Numbers by name, or probabilities, likeliest first; whether the image is unlike those of training; heat maps."""
+def predict(image: Image.Image) -> tuple[Prediction, dict[str, np.ndarray]]:
+    """The prediction of an image, and a heat map of each class or number."""
     outputs, features, *maps = NETWORK.run(None, {"pixels": prepared(image, IMAGE["size"])[None]})
-    values = outputs[0].astype(float)
-    if TASK == "classification":
-        values = calibrated(values)
-    pairs = list(zip(NAMES, values.tolist(), strict=True))
-    if TASK != "regression":
-        pairs.sort(key=lambda pair: -pair[1])
+    plain = outputs[0].astype(float)
+    values = plain if MODEL["temperature"] == 1 else calibrated(plain)
+    plain, values = (dict(zip(VOCAB, part.tolist(), strict=True)) for part in (plain, values))
     unlike = None if UNKNOWN is None else is_unlike(features[0].astype(float))
-    return dict(pairs), unlike, dict(zip(NAMES, maps[0][0], strict=True)) if maps else {}
+    one = Prediction("", plain=plain, unlike=unlike, **TASK.answer(values, MODEL))
+    return one, dict(zip(VOCAB, maps[0][0], strict=True)) if maps else {}
 
 
 def calibrated(probabilities: np.ndarray) -> np.ndarray:
     """Probabilities (classes,) that hold: of all answers of 80 %, about 80 % are right."""
     logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)) / MODEL["temperature"]
     return np.exp(logs - logs.max()) / np.exp(logs - logs.max()).sum()
-
-
-def said(values: dict[str, float]) -> list[str]:
-    """The classes whose probability reaches their threshold, likeliest first."""
-    return [name for name, value in values.items() if value >= MODEL["thresholds"][name]]
 
 
 def is_unlike(features: np.ndarray) -> bool:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from gradio_client import Client, handle_file
+from tasks import of
 
 HERE = Path(__file__).parent
 TOLERANCE = 1e-3
@@ -37,24 +38,21 @@ def connect(address: str, app: subprocess.Popen) -> Client:
             time.sleep(0.2)
 
 
-def same(said: dict, recorded: dict, ranges: dict) -> bool:
-    """Whether two answers agree: the same classes and remark, and numbers within TOLERANCE of their range (1 for
-    probabilities)."""
-
-    def close(value: object, expected: object) -> bool:
-        if not isinstance(expected, dict):
-            return value == expected
-        width = {name: high - low for name, (low, high) in ranges.items()}
-        near = (abs(value[name] - number) <= TOLERANCE * width.get(name, 1) for name, number in expected.items())
-        return value.keys() == expected.keys() and all(near)
-
-    return all(name in said and close(said[name], expected) for name, expected in recorded.items())
+def same(said: object, recorded: object, width: dict[str, float], near: float = TOLERANCE) -> bool:
+    """Whether two answers agree: numbers within TOLERANCE of their `width` (1 for probabilities), all else equal."""
+    if isinstance(said, dict) and isinstance(recorded, dict):
+        pairs = [(said[name], value, width.get(name, 1)) for name, value in recorded.items() if name in said]
+        return len(pairs) == len(recorded) and all(same(a, b, width, TOLERANCE * size) for a, b, size in pairs)
+    if isinstance(said, float) and isinstance(recorded, float):
+        return abs(said - recorded) <= near
+    return said == recorded
 
 
 def main() -> int:
     """How many answers differ, as an exit status."""
     recorded = json.loads((HERE / "smoke.json").read_text(encoding="utf-8"))
-    ranges = json.loads((HERE / "model.json").read_text(encoding="utf-8")).get("range", {})
+    model = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
+    width = {name: high - low for name, (low, high) in of(model["task"]).ranges(model).items()}
     port = free_port()
     settings = {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
     app = subprocess.Popen([sys.executable, HERE / "app.py"], env=os.environ | settings, stdout=subprocess.DEVNULL)
@@ -63,7 +61,7 @@ def main() -> int:
         wrong = 0
         for name, expected in recorded.items():
             said = client.predict(handle_file(str(HERE / name)), api_name="/predict")
-            if not same(said, expected, ranges):
+            if not same(said, expected, width):
                 wrong += 1
                 print(f"{name}: {said}; recorded was {expected}")
     finally:

@@ -1,0 +1,25 @@
+from . import bundle, data, evaluate, features, model, serve, train
+from .cross_validation import cross_validate
+from .data.labels import is_cat
+from .errors import KitError
+from .pipeline import fine_tune
+from .recipe import Recipe
+from .runs import Run
+
+__version__: str
+
+__all__ = [
+    "KitError",
+    "Recipe",
+    "Run",
+    "bundle",
+    "cross_validate",
+    "data",
+    "evaluate",
+    "features",
+    "fine_tune",
+    "is_cat",
+    "model",
+    "serve",
+    "train",
+]

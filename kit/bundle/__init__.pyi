@@ -1,0 +1,12 @@
+from .predictor import Prediction, Predictor
+from .read import learner, load
+from .write import check_preparation, save
+
+__all__ = [
+    "Prediction",
+    "Predictor",
+    "check_preparation",
+    "learner",
+    "load",
+    "save",
+]

@@ -1,0 +1,140 @@
+"""A fastai DataLoader whose images are decoded before training, so that an epoch only crops and stacks them.
+
+cache_images(dls)                 # batches stay the same; show_batch, test_dl and callbacks work as before
+
+Batches are made in this process, without workers. Loaders with the user's own transforms, and images that fit neither
+in memory nor on disk, are not cached.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from copy import copy
+from itertools import islice
+
+import numpy as np
+import pandas as pd
+import torch
+from fastai.vision.all import DataLoaders, IntToFloatTensor, Normalize, TensorImage, TfmdDL, ToTensor
+from torch import Tensor
+
+from kit.data.decode import DecodedImages, ForPrediction, ForTraining, Preparation, decode_images
+from kit.data.transforms import TRAIN, VALID, Augment, OpenImage, Square
+
+
+class CachedDL(TfmdDL):
+    """fastai's TfmdDL that makes batches from decoded `images` (one for each item of the dataset) where they are set.
+
+    split: of the dataset for which the images were prepared. With another one, as in test-time augmentation, the files
+    are opened as usual.
+    """
+
+    images: DecodedImages | None = None
+    labels: Tensor | None = None
+    split, size = TRAIN, 0
+
+    @property
+    def cached(self) -> bool:
+        """Whether the next pass uses the decoded images."""
+        return self.images is not None and getattr(self.dataset, "split_idx", None) == self.split
+
+    def new(self, dataset=None, cls=None, **changes):
+        """As in fastai; a new loader of the same items, as in evaluation, shares the decoded images."""
+        loader = super().new(dataset, cls, **changes)
+        if self.images is not None and loader.dataset is self.dataset and only_ours(loader):
+            loader.images, loader.split, loader.size = self.images, self.split, self.size
+        return loader
+
+    def __iter__(self):
+        """Batches; from decoded images without worker processes."""
+        with self.fake_l.no_multiproc() if self.cached else nullcontext():
+            yield from super().__iter__()
+
+    def create_batches(self, samps):
+        """Batches of the items at `samps`: uint8 (n, 3, size, size), channels-last in memory, and labels."""
+        if not self.cached:
+            yield from super().create_batches(samps)
+            return
+        numbers = iter(samps)
+        # A copy, so that the order of the next epoch is the same as without decoded images.
+        generator = np.random.default_rng(copy(self.rng).getrandbits(64))
+        while len(chunk := list(islice(numbers, self.bs))) == self.bs or (chunk and not self.drop_last):
+            yield self._pixels(chunk, generator), self._labels(chunk)
+
+    def _pixels(self, chunk: list[int], generator: np.random.Generator) -> TensorImage:
+        batch = np.zeros((len(chunk), self.size, self.size, 3), np.uint8)
+        for place, number in enumerate(chunk):
+            crop_or_pad(self.images[number], batch[place], generator)
+        return TensorImage(torch.from_numpy(batch).permute(0, 3, 1, 2))
+
+    def _labels(self, chunk: list[int]) -> Tensor:
+        """Labels by fastai's own transforms, computed once for each item and stored in one tensor (items, ...)."""
+        label = self.dataset.tls[1]
+        if self.labels is None:
+            self.labels = torch.stack([label[chunk[0]]] * len(self.dataset))
+            self.labelled = np.zeros(len(self.dataset), bool)
+        for number in chunk:
+            if not self.labelled[number]:
+                self.labels[number], self.labelled[number] = label[number], True
+        return self.labels[chunk]
+
+
+def crop_or_pad(image: np.ndarray, target: np.ndarray, generator: np.random.Generator) -> None:
+    """Copy a random crop of `image` to `target`; where the image is smaller, all of it to a random position."""
+    cropped, filled = [], []
+    for have, want in zip(image.shape[:2], target.shape[:2], strict=True):
+        at, long = int(generator.integers(abs(have - want) + 1)), min(have, want)
+        cropped.append(slice(at, at + long) if have > want else slice(0, long))
+        filled.append(slice(at, at + long) if have < want else slice(0, long))
+    target[tuple(filled)] = image[tuple(cropped)]
+
+
+def cache_images(dls: DataLoaders, cache: str = "auto") -> str:
+    """Decode the images of `dls` once, where that is possible; returns where they are: "memory", "disk" or "none".
+
+    cache: as in `Recipe.cache`. Loaders with the user's own item transforms are not changed.
+    """
+    if cache == "none":
+        return "none"
+    found = [_attach(loader, split, cache) for split, loader in zip((TRAIN, VALID), dls.loaders, strict=False)]
+    return "none" if "none" in found else "disk" if "disk" in found else "memory"
+
+
+def _attach(loader: TfmdDL, split: int, cache: str) -> str:
+    if not only_ours(loader):
+        return "none"
+    if loader.images is None:
+        items, prepare = loader.dataset.items, preparation(loader, split)
+        hashes = items["sha256"].tolist() if "sha256" in items else None
+        loader.images = decode_images(items["path"].tolist(), prepare, hashes, cache)
+        loader.split, loader.size = split, prepare.size
+    return "none" if loader.images is None else "memory" if loader.images.where == "memory" else "disk"
+
+
+def preparation(loader: TfmdDL, split: int) -> Preparation:
+    """The preparation by the loader's own transforms of a split's images."""
+    opening, square = loader.dataset.tls[0].tfms.fs[-1], loader.after_item.fs[0]
+    if split == TRAIN:
+        return ForTraining(square.presize or square.size, square.how)
+    return ForPrediction(square.size, square.how, opening.at_least)
+
+
+def only_ours(loader: TfmdDL) -> bool:
+    """Whether a loader's items are rows of a table, and its item transforms are exactly kit's own."""
+    if not isinstance(loader, CachedDL) or len(getattr(loader.dataset, "tls", [])) != 2:
+        return False
+    opening, steps = loader.dataset.tls[0].tfms.fs, [type(step) for step in loader.after_item.fs]
+    if not isinstance(loader.dataset.items, pd.DataFrame) or loader.before_batch.fs:
+        return False
+    return steps == [Square, ToTensor] and len(opening) > 0 and type(opening[-1]) is OpenImage
+
+
+def batches_are_plain(loader: TfmdDL, mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether batch transforms do not change validation images, apart from normalising by this mean and std."""
+    for step in loader.after_batch.fs:
+        if isinstance(step, Normalize):
+            own = (step.mean.flatten().cpu(), step.std.flatten().cpu())
+            if not all(torch.allclose(one, torch.tensor(other)) for one, other in zip(own, (mean, std), strict=True)):
+                return False
+        elif not (isinstance(step, IntToFloatTensor | Augment) or step.split_idx == TRAIN):
+            return False
+    return True

@@ -1,0 +1,76 @@
+"""Limit the number of concurrent requests: some are computed, some wait in a queue, the rest get a 503.
+
+capacity, pool = Capacity(12), ThreadPoolExecutor(2)
+with capacity.slot(): rows = await unless_disconnected(request, predict_in(pool, predictor, images))
+
+One thread pool decodes and computes the images of the page and of the REST API one by one, in the order in which they
+were submitted. A request with many images submits a few at a time, so that it does not block other requests.
+"""
+
+import asyncio
+import copy
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from kit.bundle.predictor import Predictor
+from kit.serve.responses import RequestError
+
+Result = TypeVar("Result")
+
+
+class Capacity:
+    """At most `limit` concurrent requests. elsewhere: returns how many are admitted by other code (Gradio's queue)."""
+
+    def __init__(self, limit: int, elsewhere: Callable[[], int] = lambda: 0):
+        self.limit, self.elsewhere, self.own = limit, elsewhere, 0
+
+    @property
+    def used(self) -> int:
+        """The number of requests that are being computed or wait."""
+        return self.own + self.elsewhere()
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold a slot while the `with` block runs. Raises `RequestError` (503) immediately if no slot is free."""
+        if self.used >= self.limit:
+            again = {"Retry-After": "1"}
+            raise RequestError(503, "too many requests at once", fix="try again in a moment", headers=again)
+        self.own += 1
+        try:
+            yield
+        finally:
+            self.own -= 1
+
+
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return the result of `work`. If the client disconnects first, cancel it and raise `ClientDisconnect`."""
+
+    async def disconnected() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    job, left = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
+    try:
+        await asyncio.wait((job, left), return_when=asyncio.FIRST_COMPLETED)
+        if not job.done():
+            raise ClientDisconnect
+        return job.result()
+    finally:
+        job.cancel()
+        left.cancel()
+
+
+def in_pool(predictor: Predictor, pool: Executor) -> Predictor:
+    """A copy of the predictor that decodes and computes each image in the pool. A thread of the pool must not use it:
+    it would wait for itself."""
+
+    def submitted(function: Callable) -> Callable:
+        return lambda *values: pool.submit(function, *values).result()
+
+    shared = copy.copy(predictor)
+    shared.prepare, shared.engine = submitted(predictor.prepare), submitted(predictor.engine)
+    return shared

@@ -1,0 +1,206 @@
+"""ASGI middleware for all requests: checks host, origin and login, and limits the size and duration of the body.
+
+app = SecurityMiddleware(app, hosts=Hosts({"127.0.0.1"}), login=None, max_upload=10**7, patience=10.0, state=State())
+
+Starlette and uvicorn do not limit bodies. Starlette's TrustedHostMiddleware can allow neither all IP addresses nor a
+host that becomes known later (a tunnel's), and its error does not say how to allow a host.
+"""
+
+import asyncio
+import ipaddress
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from h11 import LocalProtocolError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kit.serve.responses import RequestError, State, internal_error
+
+if TYPE_CHECKING:
+    from kit.serve.login import Login
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+WITHOUT_LOGIN = ("/login", "/v2/health/live", "/v2/health/ready")
+WHOLE_BODY_SECONDS = 120.0
+DISCARD_SECONDS = 2.0
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
+    "base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
+}
+
+
+@dataclass
+class Hosts:
+    """The host names that requests may use for this server.
+
+    any_address: whether any IP address is allowed, for a server that listens on all interfaces. (DNS rebinding attacks
+    need a host name.) tunnels: host names of https tunnels to this server.
+    """
+
+    names: set[str]
+    any_address: bool = False
+    tunnels: set[str] = field(default_factory=set)
+
+    def allows(self, host: str) -> bool:
+        """Whether the value of a Host header, with or without a port, is allowed."""
+        name = _hostname(host)
+        return name in self.names or name in self.tunnels or (self.any_address and _is_address(name))
+
+    def is_tunnel(self, host: str) -> bool:
+        """Whether the value of a Host header is that of a tunnel."""
+        return _hostname(host) in self.tunnels
+
+
+def _hostname(host: str) -> str:
+    with suppress(ValueError):
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    return ""
+
+
+def _is_address(name: str) -> bool:
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(name))
+    return False
+
+
+class Body:
+    """The body of a request, with limits: `max_upload` bytes, `patience` seconds of silence, and a total time.
+
+    complete: whether the whole body has been received. left: whether the client has disconnected.
+    """
+
+    def __init__(self, receive: Receive, max_upload: int, patience: float):
+        self.channel, self.max_upload, self.patience = receive, max_upload, patience
+        self.size, self.complete, self.left = 0, False, False
+        self.deadline = time.monotonic() + WHOLE_BODY_SECONDS
+
+    async def receive(self) -> Message:
+        """The next ASGI message. Raises `RequestError`: 413 if the body is too large, 408 if it is too slow."""
+        wait = None if self.complete else min(self.patience, self.deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(wait):
+                message = await self.channel()
+        except TimeoutError as error:
+            fix, close = "send it again, over a quicker connection", {"Connection": "close"}
+            raise RequestError(408, "the request did not arrive in time", fix=fix, headers=close) from error
+        self.left = message["type"] == "http.disconnect"
+        self.size += len(message.get("body", b""))
+        self.complete = not message.get("more_body", False)
+        if self.size > self.max_upload:
+            raise too_large(self.max_upload)
+        return message
+
+    async def discard(self) -> None:
+        """Drop the rest of the body for a while: many clients send all of it before they read a response."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                while (await self.channel()).get("more_body", False):
+                    pass
+
+
+def too_large(limit: int) -> RequestError:
+    """The error (413) for a body of more than `limit` bytes."""
+    fix = "send smaller images, or fewer at a time; the server's limit: --max-upload"
+    return RequestError(413, f"more than {limit:,} bytes", fix=fix)
+
+
+class SecurityMiddleware:
+    """Check each request before the app gets it, limit its body, and add security headers to the response.
+
+    All exceptions are handled here: a `RequestError` becomes its response; for any other exception, the response has an
+    error number that is also in the log.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, hosts: Hosts, login: "Login | None", max_upload: int, patience: float, state: State
+    ):
+        self.app, self.hosts, self.login, self.state = app, hosts, login, state
+        self.max_upload, self.patience = max_upload, patience
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":  # the lifespan; uvicorn accepts no WebSockets
+            await self.app(scope, receive, send)
+            return
+        request, body = self._request(scope), Body(receive, self.max_upload, self.patience)
+        with suppress(LocalProtocolError):  # uvicorn has already refused the request, in the middle of its body
+            if error := await self._serve(request, body, send):
+                await self._refuse(error, request, body, send)
+
+    async def _serve(self, request: Request, body: Body, send: Send) -> RequestError | None:
+        """Call the app. Returns the error that the client still has to be sent, if any."""
+        status = 0
+
+        async def respond(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            if status != 500:  # Starlette and Gradio send a 500 for an exception, then raise it again.
+                await self._send(message, send)
+
+        try:
+            self._check(request)
+            await self.app(request.scope, body.receive, respond)
+            error = RuntimeError("the app responded with 500") if status == 500 else None
+        except LocalProtocolError:
+            raise
+        except Exception as caught:
+            error = caught
+        if error is None or body.left:
+            return None
+        if not isinstance(error, RequestError):
+            error = internal_error(error)
+        return error if status in (0, 500) else None
+
+    async def _send(self, message: Message, send: Send) -> None:
+        if message["type"] == "http.response.start":
+            self.state.answers[message["status"]] += 1
+            headers = MutableHeaders(scope=message)
+            headers.update(HEADERS)
+            if not self.state.ready:  # During shutdown, the client's next request must use a new connection.
+                headers["connection"] = "close"
+        await send(message)
+
+    async def _refuse(self, error: RequestError, request: Request, body: Body, send: Send) -> None:
+        async def respond(message: Message) -> None:
+            await self._send({**message, "more_body": True} if "body" in message else message, send)
+
+        await error.response(request.scope, body.receive, respond)
+        if not body.complete and "expect" not in request.headers:
+            await body.discard()
+        await send({"type": "http.response.body", "body": b""})
+
+    def _request(self, scope: Scope) -> Request:
+        """The request with the scheme and client as seen from outside of a proxy or tunnel.
+
+        The scheme is https for a tunnel, or if a header of the browser or proxy says so; spoofing these headers affects
+        only the sender. All requests through a tunnel count as one client, as nothing reliable distinguishes them.
+        """
+        headers = Headers(scope=scope)
+        tunnel = self.hosts.is_tunnel(headers.get("host", ""))
+        https = headers.get("origin", "").startswith("https:") or headers.get("x-forwarded-proto") == "https"
+        scheme = "https" if tunnel or https else scope.get("scheme", "http")
+        client = ("tunnel", 0) if tunnel else scope.get("client") or ("unknown", 0)
+        return Request({**scope, "scheme": scheme, "client": client})
+
+    def _check(self, request: Request) -> None:
+        """Raise `RequestError` for a request that is refused by its headers alone."""
+        headers = request.headers
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not self.hosts.allows(host):
+            fix = "use the address that the server printed, or start it with --allow-host NAME"
+            raise RequestError(421, f"this server does not accept the host name {host[:100]!r}", fix=fix)
+        foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
+        if foreign or (headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"):
+            raise RequestError(403, "requests from another origin are refused", fix="open this server's own page")
+        if int(headers.get("content-length", 0)) > self.max_upload:
+            raise too_large(self.max_upload)
+        if self.login and request.scope["path"] not in WITHOUT_LOGIN:
+            self.login.check(request)

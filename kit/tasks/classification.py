@@ -1,0 +1,59 @@
+"""One class an image: the likeliest, with its calibrated probability. The main figure is the error rate."""
+
+from typing import Any
+
+from kit.tasks.base import Config, Prediction, Task, numbers_in
+from kit.tasks.text import CLASSIFICATION, percent
+
+MAX_SHOWN = 5
+
+
+class Classification(Task):
+    """One class an image."""
+
+    name, headline, heading = CLASSIFICATION, "error_rate", "Error rate"
+    joiner = " or "
+    fewest, is_rate = 2, True
+    recipe_fields = ("label_smoothing", "class_weights", "sampler")
+    purpose = "Assigns one of these classes to an image"
+    limit = "It knows only these classes and assigns one of them to any image, whatever the image shows."
+    answer_columns = (("prediction", "label"), ("probability", "probability"))
+    most_columns = 0
+    json_fields = ("label", "probability", "probabilities", "plain")
+    figures = ("n", "precision", "recall", "f1")
+    published = ("most_confused",)
+    score = staticmethod(percent)
+
+    def answer(self, outputs: dict[str, float], config: Config) -> dict[str, Any]:
+        """The class of the highest probability."""
+        best = max(outputs, key=outputs.get)
+        return {"label": best, "probability": outputs[best], "probabilities": outputs}
+
+    def activation(self, logits: Any) -> Any:
+        """Softmax."""
+        return logits.softmax(1)
+
+    def changed(self, outputs: Any, expected: Any) -> int:
+        """For how many images another class has the highest probability."""
+        return int((outputs.argmax(1) != expected.argmax(1)).sum())
+
+    def parts(self, one: Prediction, most: int = 1) -> list[tuple[str, str]]:
+        """The likeliest classes."""
+        return [(name, percent(value)) for name, value in one.top(most)]
+
+    def groups(self, one: Prediction, config: Config) -> dict[str, list[str]]:
+        """The likeliest classes."""
+        return {"Most likely classes": [name for name, _ in one.top(MAX_SHOWN)]}
+
+    def remarks(self, config: Config) -> list[str]:
+        """How many predictions are wrong."""
+        found = numbers_in(config["metrics"], "error_rate", "n")
+        return [f"{found[0] * found[1]:,.0f} of {found[1]:,.0f} predictions are wrong."] if found else []
+
+    def reliability(self, config: Config) -> str:
+        """Whether probabilities are calibrated, and how well."""
+        found = numbers_in(config.get("calibration"), "error_after", "n", "error_before")
+        if config["temperature"] == 1 or not found:
+            return "A probability is the model's own estimate, not a measured frequency."
+        errors = "the expected calibration error is {:.3f} (cross-fitted, n={}), without calibration {:.3f}"
+        return f"Probabilities are calibrated (temperature {config['temperature']:.2f}): {errors.format(*found)}."

@@ -1,0 +1,47 @@
+"""Labels and numbers as text. In a table the label of an image is one text: "cat"; of several classes "cat;dog", in
+alphabetical order, and "" for none of them; of numbers "41.5;0.2".
+
+classes_of("cat;dog"), percent(0.0278)            # (["cat", "dog"], "2.8 %")
+"""
+
+from collections.abc import Iterable
+
+CLASSIFICATION, MULTILABEL, REGRESSION = TASKS = ("classification", "multilabel", "regression")
+SEPARATOR = ";"
+NONE = "none of the classes"
+HALF = 0.5
+MOST_IN_TITLE = 3
+
+
+def join_classes(names: Iterable[str]) -> str:
+    """The label text of several classes: each once, in alphabetical order."""
+    return SEPARATOR.join(sorted(set(names)))
+
+
+def classes_of(label: str) -> list[str]:
+    """The classes of a label text."""
+    return label.split(SEPARATOR) if label else []
+
+
+def join_numbers(numbers: Iterable[float]) -> str:
+    """The label text of one or several numbers, exact."""
+    return SEPARATOR.join(repr(float(number)).removesuffix(".0") for number in numbers)
+
+
+def numbers_of(label: str) -> list[float]:
+    """The numbers of a label text."""
+    return [float(number) for number in label.split(SEPARATOR)]
+
+
+def shown(number: float) -> str:
+    """A number for people: four digits."""
+    return f"{number:.4g}" if abs(number) < 10_000 else f"{number:,.0f}"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.0278 as "2.8 %"; what is not quite all or nothing is never shown as that."""
+    least = 10**-digits
+    text = f"{100 * value:.{digits}f}"
+    if value < 1 and float(text) == 100:
+        return f"over {100 - least:.{digits}f} %"
+    return f"under {least:.{digits}f} %" if value > 0 and float(text) == 0 else f"{text} %"

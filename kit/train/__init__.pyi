@@ -1,0 +1,20 @@
+from .callbacks import Accumulation, BestWeights, training_callbacks
+from .history import History
+from .logs import check_log
+from .phases import fine_tune, seed_everything
+from .precision import training_in
+from .rates import RateCurve, draw_rates, find_rate
+
+__all__ = [
+    "Accumulation",
+    "BestWeights",
+    "History",
+    "RateCurve",
+    "check_log",
+    "draw_rates",
+    "find_rate",
+    "fine_tune",
+    "seed_everything",
+    "training_callbacks",
+    "training_in",
+]

@@ -1,0 +1,68 @@
+"""Out of memory: train again with half the batch size and twice the accumulated batches.
+
+train_in_memory(learn, 1, attempt)           # attempt(1); after an out-of-memory error attempt(2), attempt(4), ...
+"""
+
+import gc
+from collections.abc import Callable
+
+import torch
+from fastai.vision.all import Learner
+
+from kit.console import say
+from kit.errors import TrainingError
+from kit.train.state import Snapshot
+
+MAX_HALVINGS = 6
+MIN_BATCH = 2  # batch norm needs two
+TEXTS = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is an out-of-memory error of a GPU or of the machine."""
+    said = isinstance(error, RuntimeError) and any(text in str(error).lower() for text in TEXTS)
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
+def train_in_memory(learn: Learner, accumulate: int, attempt: Callable[[int], None]) -> int:
+    """Call `attempt(accumulate)`, again after each out-of-memory error, at most seven times; returns how many errors.
+
+    Before each further call the state from before training is restored, the batch size of the loaders is halved, and
+    `accumulate` grows so that a step uses as many images as before. (Batch norm sees smaller batches, so the result is
+    not quite that of the original batch size.) Raises `TrainingError` after the last call.
+    """
+    snapshot, images, halvings = Snapshot(learn), learn.dls.train.bs * accumulate, 0
+    while not _fits(learn, halvings, accumulate, attempt):
+        # Outside of the except block, so that the traceback no longer holds tensors.
+        halvings, batch = halvings + 1, learn.dls.train.bs // 2
+        accumulate = -(-images // batch)
+        say(f"out of memory: from the start again with {batch} images a batch, {accumulate} batches a step")
+        _free_memory(learn)
+        snapshot.restore()
+        for loader in learn.dls.loaders:
+            loader.bs = batch
+    return halvings
+
+
+def _fits(learn: Learner, halvings: int, accumulate: int, attempt: Callable[[int], None]) -> bool:
+    """Whether the attempt fits into memory; `TrainingError` where it does not and the batch cannot be halved again."""
+    try:
+        attempt(accumulate)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if halvings == MAX_HALVINGS or learn.dls.train.bs // 2 < MIN_BATCH:
+            fix = "a smaller --size, a smaller network (--arch), or a device with more memory"
+            raise TrainingError(f"out of memory, with {learn.dls.train.bs} images a batch too", fix=fix) from error
+        return False
+    return True
+
+
+def _free_memory(learn: Learner) -> None:
+    """Free what the attempt left on the device."""
+    learn.model.zero_grad()
+    learn.opt = None
+    learn._end_cleanup()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
