@@ -116,6 +116,7 @@ class Task(ABC):
     is_rate = False  # whether the main figure is a share of the images that are wrong
     always_measured = True  # whether the main figure is always a number; R2 of equal numbers is none
     recipe_fields: tuple[str, ...]  # fields of a Recipe that mean nothing for other tasks
+    onnx_activation: str  # `activation` as an operator of ONNX
     published: tuple[str, ...]  # further keys of config.json["metrics"] in the answer of the REST API
     text = staticmethod(percent)  # writes an output
     score = staticmethod(SCORE)  # writes the main figure

@@ -21,6 +21,7 @@ class Classification(Task):
     most_columns = 0
     json_fields = ("label", "probability", "probabilities", "plain")
     figures = ("n", "precision", "recall", "f1")
+    onnx_activation = "Softmax <axis = 1>"
     published = ("most_confused",)
     score = staticmethod(percent)
 

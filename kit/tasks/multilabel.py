@@ -19,6 +19,7 @@ class MultiLabel(Task):
     recipe_fields = ("delimiter", "targets", "class_weights")
     json_fields = ("labels", "probabilities")
     figures = ("n", "threshold", "precision", "recall", "f1", "average_precision")
+    onnx_activation = "Sigmoid"
     published = ("mean_average_precision", "exact")
 
     def answer(self, outputs: dict[str, float], config: Config) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Regression(Task):
     json_fields = ("numbers",)
     breakdown_key = "per_target"
     figures = ("mae", "low", "high", "rmse", "r2")
+    onnx_activation = "Identity"
     published = ()
     text = staticmethod(shown)
 

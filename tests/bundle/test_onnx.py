@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from kit.bundle.onnx import export, prove, write_onnx
 from kit.bundle.read import load_network
 from kit.errors import BundleError, ImageError
 from kit.manifest import read_config
+from kit.model.heads import Range, empty_network
 
 HEAVY = ("torch", "fastai", "pandas", "gradio", "onnx", "onnxscript", "torchvision", "timm")
 
@@ -51,6 +53,23 @@ def test_both_engines_give_the_same_answers_for_any_number_of_images(run, paths)
         for name in ("outputs", "features", "maps"):
             np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=1e-4)
     np.testing.assert_allclose(values(by_onnx.predict(paths)), values(by_torch.predict(paths)), atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["timm/test_resnet", "timm/test_vit"], ids=["maps", "no maps"])
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression", "regression without limits"])
+def test_a_linear_head_is_written_as_it_computes(task, arch, tmp_path):
+    name, size = task.split()[0], 32 if arch == "timm/test_resnet" else 160
+    ends = Range([-5, 0], [5, 100], bounded=task == name) if name == "regression" else None
+    network = empty_network(arch, 2, size, ends, "linear")
+    rules = {"size": size, "resize": "crop", "at_least": size, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.2]}
+    write_onnx(network, {"image": rules, "task": name, "vocab_sha256": ""}, tmp_path / "model.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
+    found = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"pixels": pixels})
+    with torch.no_grad():
+        expected = InferenceModel(network, rules, name)(torch.from_numpy(pixels))
+    assert len(found) == (3 if "resnet" in arch else 2)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_it_predicts_what_the_learner_did(run):
