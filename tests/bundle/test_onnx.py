@@ -55,10 +55,18 @@ def test_both_engines_give_the_same_answers_for_any_number_of_images(run, paths)
     np.testing.assert_allclose(values(by_onnx.predict(paths)), values(by_torch.predict(paths)), atol=1e-5)
 
 
-@pytest.mark.parametrize("arch", ["timm/test_resnet", "timm/test_vit"], ids=["maps", "no maps"])
-@pytest.mark.parametrize("task", ["classification", "multilabel", "regression", "regression without limits"])
-def test_a_linear_head_is_written_as_it_computes(task, arch, tmp_path):
-    name, size = task.split()[0], 32 if arch == "timm/test_resnet" else 160
+@pytest.mark.parametrize(
+    ("task", "arch", "size"),
+    [
+        ("classification", "timm/test_resnet", 32),
+        ("classification", "timm/test_vit", 160),
+        ("multilabel", "timm/test_resnet", 32),
+        ("regression", "timm/test_resnet", 32),
+        ("regression without limits", "timm/test_resnet", 32),
+    ],
+)
+def test_a_linear_head_is_written_as_it_computes(task, arch, size, tmp_path):
+    name = task.split()[0]
     ends = Range([-5, 0], [5, 100], bounded=task == name) if name == "regression" else None
     network = empty_network(arch, 2, size, ends, "linear")
     rules = {"size": size, "resize": "crop", "at_least": size, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.2]}
