@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kit"
 FILES = sorted(PACKAGE.rglob("*.py"))
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "data/README.md", "tests/bench/README.md")
 FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "manifest", "console", "offline"}
 FOUNDATION |= {"tasks", "scores", "machine"}
 ROOMS = ["data", "features", "model", "train", "evaluate", "views", "bundle", "serve"]
@@ -86,3 +88,30 @@ def test_all_commands_together_load_nothing_heavy():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_every_module_opens_with_what_it_owns(path):
     assert len(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "") > 40
+
+
+def named_paths(document: str) -> set[str]:
+    """The files and folders of the repository that a document names or links to; NAME stands for any."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = re.findall(r"(?<![\w/.])(?:kit|apps|data|tests|\.ci)/[\w./-]*[\w/]", text)
+    linked = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    found = [ROOT / path for path in named if "NAME" not in path] + [(ROOT / document).parent / path for path in linked]
+    return {path.resolve().relative_to(ROOT).as_posix() for path in found}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_in_a_document_exists(document):
+    assert [path for path in sorted(named_paths(document)) if not (ROOT / path).exists()] == []
+
+
+def test_the_file_map_has_each_module_and_nothing_else():
+    lines = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("## File map")[1].split("```")[1].splitlines()
+    named, folder = set(), ""
+    for line in filter(None, lines):
+        name = line.split()[0]
+        named.add(folder + name if line.startswith(" ") else name)  # an indented name belongs to the folder above it
+        folder = folder if line.startswith(" ") else name
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    as_a_whole = ("kit/cli/", "kit/mechanism/", "kit/serve/space_files/")
+    modules = {path.relative_to(ROOT).as_posix() for path in FILES if path.name != "__init__.py"}
+    assert sorted(name for name in modules - named if not name.startswith(as_a_whole)) == []

@@ -70,7 +70,7 @@ def test_its_report_tells_of_all_folds_and_how_to_make_it_again(found, photos):
     assert "from a random start, 1 epoch, 3 folds" in text
     assert f"kit fine-tune {photos} --folds 3 --arch resnet18 --weights none" in text
     assert ": 5 validation images are too few" not in text, "all images validate in turn"
-    assert "Training curves" not in text, "three trainings have no one curve"
+    assert "Training losses" not in text, "three trainings have no one curve"
 
 
 def test_what_flatters_a_figure_is_said_of_folds_too(photos, tiny, tmp_path):

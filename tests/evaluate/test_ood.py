@@ -161,17 +161,17 @@ def test_what_is_stored_stays_small(features):
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [
-        ("mean", None, "field mean is missing"),
-        ("evil", np.zeros(1, np.float32), "field evil is not known"),
-        ("mean", np.zeros(F + 1, np.float32), f"field mean has shape ({F + 1},); expected ({F},)"),
-        ("projection", np.zeros(F, np.float32), f"field projection has shape ({F},); expected (f, d)"),
-        ("points", np.zeros((0, F), np.float32), f"field points has shape (0, {F}); expected (m, {F})"),
-        ("points", np.zeros((2, 3), np.float32), f"field points has shape (2, 3); expected (m, {F})"),
-        ("threshold", np.array([np.nan], np.float32), "field threshold is not finite"),
-        ("threshold", np.array([1.0]), "field threshold is float64; expected float32"),
-        ("nearest", np.array([3], np.float32), "field nearest is 3; expected a whole number from 1 to 2"),
-        ("nearest", np.array([1.5], np.float32), "field nearest is 1.5; expected a whole number from 1 to 2"),
-        ("nearest", np.zeros(2, np.float32), "field nearest has shape (2,); expected (1,)"),
+        ("mean", None, "mean is missing"),
+        ("evil", np.zeros(1, np.float32), "evil is not known"),
+        ("mean", np.zeros(F + 1, np.float32), f"mean has shape ({F + 1},); expected ({F},)"),
+        ("projection", np.zeros(F, np.float32), f"projection has shape ({F},); expected (f, d)"),
+        ("points", np.zeros((0, F), np.float32), f"points has shape (0, {F}); expected (m, {F})"),
+        ("points", np.zeros((2, 3), np.float32), f"points has shape (2, 3); expected (m, {F})"),
+        ("threshold", np.array([np.nan], np.float32), "threshold is not finite"),
+        ("threshold", np.array([1.0]), "threshold is float64; expected float32"),
+        ("nearest", np.array([3], np.float32), "nearest is 3; expected a whole number from 1 to 2"),
+        ("nearest", np.array([1.5], np.float32), "nearest is 1.5; expected a whole number from 1 to 2"),
+        ("nearest", np.zeros(2, np.float32), "nearest has shape (2,); expected (1,)"),
     ],
 )
 def test_stored_arrays_that_are_not_as_they_should_be_are_refused_by_name(field, value, text):
@@ -180,7 +180,7 @@ def test_stored_arrays_that_are_not_as_they_should_be_are_refused_by_name(field,
         del arrays[field]
     with pytest.raises(BundleError) as caught:
         OODDetector.from_arrays(arrays)
-    assert caught.value.problem == f"the out-of-distribution detector: {text}"
+    assert caught.value.problem == f"the out-of-distribution detector: field {text}"
 
 
 def test_shapes_and_values_that_do_not_fit_are_refused():

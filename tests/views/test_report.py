@@ -11,7 +11,7 @@ from kit import Recipe
 from kit.data.audit import Finding
 from kit.evaluate.classification import Evaluation
 from kit.runs import command
-from kit.views.report import Report, render
+from kit.views.report import Report, render, write_report
 from kit.views.view import confused_most
 
 NASTY = "<script>alert('x')</script>"
@@ -63,6 +63,25 @@ def test_each_cell_of_the_matrix_has_its_photos_behind_it(report):
         assert behind.count("<img ") == (3 if cell[0] == cell[2] else 1)
     assert "1 of 4 ape: predicted as bee" in html
     assert "true: <b>ape</b><br>predicted: <b>bee</b> (80 %)<br><small>9.png</small>" in html
+
+
+@pytest.mark.browser
+def test_a_cell_shows_its_photos_and_a_heading_sorts_its_table(report, chromium, tmp_path):
+    write_report(report, tmp_path / "report.html")
+    page = chromium.new_page()
+    errors = []
+    page.on("pageerror", errors.append)
+    page.goto((tmp_path / "report.html").as_uri())
+    page.locator("[data-cell='0-1']").click()
+    assert page.locator("#behind img").count() == 1
+    page.locator("[data-cell='0-1']").click()
+    assert page.locator("#behind img").count() == 0
+    names = page.locator("[aria-label='Results by class'] tbody th")
+    page.get_by_role("button", name="class", exact=True).click()
+    assert names.all_inner_texts() == [NASTY, "ape", "bee"]
+    page.get_by_role("button", name="class", exact=True).click()
+    assert names.all_inner_texts() == ["bee", "ape", NASTY]
+    assert errors == []
 
 
 def test_the_recipe_marks_what_was_told_and_the_choices_are_flat(report):
