@@ -45,6 +45,14 @@ def write_shapes(folder: Path, count: int = 8, shapes: tuple[str, ...] = SHAPES,
     return folder
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """The tests of a file run in one process, so that what they share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(autouse=True)
 def _no_heaps_of_garbage():
     """Collect what a test left in cycles, where that is much: a learner is one, and Python counts no bytes."""
@@ -68,21 +76,22 @@ def shapes(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A recipe for runs of about a second."""
+    """A recipe for runs of about a second, on a network of half a million weights."""
     from kit import Recipe
 
-    return Recipe(weights="none", size=32, batch=4, workers=0, device="cpu", layers="whole", freeze_epochs=0)
+    options = {"size": 32, "batch": 4, "workers": 0, "device": "cpu", "layers": "whole", "freeze_epochs": 0}
+    return Recipe(arch="test_resnet", weights="none", **options)
 
 
 @pytest.fixture(scope="session")
 def light(tiny, tmp_path_factory):
-    """A recipe with both phases, frozen and whole, on a network of half a million weights: its steps are quick."""
+    """The same with both phases, frozen and whole, from a file of weights."""
     import timm
     from safetensors.torch import save_file
 
     path = tmp_path_factory.mktemp("weights") / "test_resnet.safetensors"
     save_file(timm.create_model("test_resnet").state_dict(), path)
-    return replace(tiny, arch="test_resnet", weights=str(path), freeze_epochs=1)
+    return replace(tiny, weights=str(path), freeze_epochs=1)
 
 
 @pytest.fixture(scope="session")

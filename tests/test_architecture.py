@@ -38,36 +38,31 @@ def imported_rooms(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_imports_run_one_way(path):
-    here = room(path)
-    if here in WHOLE_LINE:
-        return
+def allowed_rooms(here: str) -> set[str]:
     if here == "mechanism":
-        allowed = {"mechanism"}
-    elif here in FOUNDATION:
-        allowed = FOUNDATION
-    else:
-        allowed = FOUNDATION | set(ROOMS[: ROOMS.index(here) + 1])
-    assert imported_rooms(path) <= allowed
+        return {"mechanism"}
+    return FOUNDATION if here in FOUNDATION else FOUNDATION | set(ROOMS[: ROOMS.index(here) + 1])
+
+
+def test_imports_run_one_way():
+    wrong = {
+        path.relative_to(PACKAGE).as_posix(): imported_rooms(path) - allowed_rooms(room(path))
+        for path in FILES
+        if room(path) not in WHOLE_LINE
+    }
+    assert {path: rooms for path, rooms in wrong.items() if rooms} == {}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda p: p.parent.name)
-def test_no_module_has_the_name_of_a_public_function_of_its_package(path):
-    name = ".".join(path.parent.relative_to(ROOT).parts)
-    public = getattr(importlib.import_module(name), "__all__", [])
+def test_every_public_name_can_be_loaded_and_none_is_hidden_by_a_module(path):
+    package = importlib.import_module(".".join(path.parent.relative_to(ROOT).parts))
+    public = getattr(package, "__all__", [])
+    assert all(getattr(package, name) is not None for name in public)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        package.no_such_name  # noqa: B018
     modules = {other.stem for other in path.parent.glob("*.py")} - {"__init__"}
     packages = {other.parent.name for other in path.parent.glob("*/__init__.py")}
     assert modules & set(public) - packages == set()
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda p: p.parent.name)
-def test_every_public_name_can_be_loaded(path):
-    package = importlib.import_module(".".join(path.parent.relative_to(ROOT).parts))
-    for name in getattr(package, "__all__", []):
-        assert getattr(package, name) is not None
-    with pytest.raises(AttributeError, match="no_such_name"):
-        package.no_such_name  # noqa: B018
 
 
 def heavy_after(code: str) -> list[str]:
@@ -76,18 +71,9 @@ def heavy_after(code: str) -> list[str]:
     return subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.split()
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_light_modules_load_nothing_heavy(module):
-    assert heavy_after(f"import {module}") == []
-
-
-def test_all_commands_together_load_nothing_heavy():
-    assert heavy_after("from kit.cli.main import application; application()") == []
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_every_module_opens_with_what_it_owns(path):
-    assert len(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "") > 40
+def test_light_modules_and_all_commands_together_load_nothing_heavy():
+    imports = "; ".join(f"import {module}" for module in LIGHT)
+    assert heavy_after(f"{imports}; from kit.cli.main import application; application()") == []
 
 
 def named_paths(document: str) -> set[str]:
@@ -99,9 +85,9 @@ def named_paths(document: str) -> set[str]:
     return {path.resolve().relative_to(ROOT).as_posix() for path in found}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_path_in_a_document_exists(document):
-    assert [path for path in sorted(named_paths(document)) if not (ROOT / path).exists()] == []
+def test_every_path_in_a_document_exists():
+    named = ((document, path) for document in DOCUMENTS for path in sorted(named_paths(document)))
+    assert [(document, path) for document, path in named if not (ROOT / path).exists()] == []
 
 
 def test_the_file_map_has_each_module_and_nothing_else():

@@ -68,7 +68,8 @@ def test_its_report_tells_of_all_folds_and_how_to_make_it_again(found, photos):
     assert "Measured on 25 images that it was not trained on" in text
     assert found.spread in text
     assert "from a random start, 1 epoch, 3 folds" in text
-    assert f"kit fine-tune {photos} --folds 3 --arch resnet18 --weights none" in text
+    arch = json.loads((found.folder / "recipe.json").read_text())["chosen"]["arch"]
+    assert f"kit fine-tune {photos} --folds 3 --arch {arch} --weights none" in text
     assert ": 5 validation images are too few" not in text, "all images validate in turn"
     assert "Training losses" not in text, "three trainings have no one curve"
 

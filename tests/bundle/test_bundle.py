@@ -91,7 +91,7 @@ def test_a_learner_over_other_classes_is_refused(run, shapes, tiny, tmp_path):
 def test_training_may_start_from_a_bundles_body_for_other_classes(run, shapes, tiny, tmp_path):
     for name in ("circle", "square"):
         shutil.copytree(shapes / name, tmp_path / "two" / name)
-    second = kit.fine_tune(tmp_path / "two", tiny, weights=str(run.bundle), out=tmp_path / "run")
+    second = kit.fine_tune(tmp_path / "two", tiny, weights=str(run.bundle), out=tmp_path / "run", onnx=False)
     assert second.learner.spec.weights.kind == "bundle"
     assert [row["phase"] for row in second.history.rows] == ["whole"]
 
@@ -149,10 +149,10 @@ def test_weights_that_lack_a_tensor_do_not_fit(copy):
     with safe_open(path, "pt") as file:
         facts = file.metadata()
     tensors = load_file(path)
-    del tensors["0.0.weight"]
+    del tensors[next(iter(tensors))]
     save_file(tensors, path, facts)
     rehash(copy)
-    with pytest.raises(BundleError, match="model.safetensors does not fit the network resnet18"):
+    with pytest.raises(BundleError, match="model.safetensors does not fit the network timm/test_resnet"):
         bundle.load(copy, engine="torch")
 
 
@@ -192,7 +192,7 @@ def test_weights_of_another_class_order_are_refused(copy):
 
 def test_weights_that_are_not_finite_are_refused(copy, run):
     tensors = load_file(copy / "model.safetensors")
-    tensors["0.0.weight"][0, 0, 0, 0] = float("inf")
+    tensors["1.8.weight"][0, 0] = float("inf")
     digest = json.loads((copy / "config.json").read_text())["vocab_sha256"]
     save_file(tensors, copy / "model.safetensors", metadata={"vocab_sha256": digest})
     rehash(copy)
@@ -206,7 +206,7 @@ def test_a_loaded_model_does_not_change_when_its_file_is_overwritten(copy):
     before = predictor.predict(image)[0].probabilities
     with (copy / "model.safetensors").open("r+b") as file:
         file.seek(100_000)
-        file.write(b"\xff" * 10_000_000)
+        file.write(b"\xff" * 1_000_000)
     assert predictor.predict(image)[0].probabilities == before
 
 

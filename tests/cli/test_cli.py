@@ -12,26 +12,23 @@ from dataclasses import fields
 import pytest
 import typer
 from conftest import write_shapes
+from typer.testing import CliRunner
 
 from kit import Recipe
+from kit.cli.main import application
 from kit.cli.predict import predict
 from kit.cli.serve import parse_size
 from kit.errors import KitError
 
-TINY = [
-    "--weights",
-    "none",
-    "--size",
-    "32",
-    "--batch",
-    "4",
-    "--workers",
-    "0",
-    "--freeze-epochs",
-    "0",
-    "--device",
-    "cpu",
-]
+TINY = ["--arch", "test_resnet", "--weights", "none", "--size", "32", "--batch", "4"]
+TINY += ["--workers", "0", "--freeze-epochs", "0", "--device", "cpu"]
+
+
+def invoke(*arguments, expect: int = 0):
+    """The command in this process, which has torch and fastai already."""
+    done = CliRunner().invoke(application(), [str(one) for one in arguments])
+    assert done.exit_code == expect, done.output
+    return done
 
 
 def kit(*arguments, expect: int = 0) -> subprocess.CompletedProcess:
@@ -44,12 +41,9 @@ def kit(*arguments, expect: int = 0) -> subprocess.CompletedProcess:
     return done
 
 
-def test_help_names_every_command():
+def test_help_names_every_command_and_every_field_of_the_recipe_with_its_explanation():
     text = kit("--help").stdout
     assert all(name in text for name in ("demo", "check", "fine-tune", "evaluate", "predict"))
-
-
-def test_every_field_of_the_recipe_is_an_option_with_its_explanation():
     text = kit("fine-tune", "--help").stdout
     for field in fields(Recipe):
         assert f"--{field.name.replace('_', '-')}" in text
@@ -57,7 +51,7 @@ def test_every_field_of_the_recipe_is_an_option_with_its_explanation():
 
 
 def test_fine_tune_prints_the_error_rate_on_stdout_and_everything_else_on_stderr(shapes, tmp_path):
-    done = kit("fine-tune", shapes, *TINY, "--out", tmp_path / "run")
+    done = kit("fine-tune", shapes, *TINY, "--no-onnx", "--out", tmp_path / "run")
     (line,) = done.stdout.splitlines()
     assert line.startswith("error_rate 0.")
     assert "(n=6, 95 % " in line
@@ -66,8 +60,9 @@ def test_fine_tune_prints_the_error_rate_on_stdout_and_everything_else_on_stderr
 
 
 def test_fine_tune_json_is_result_json(shapes, tmp_path):
-    done = kit("fine-tune", shapes, *TINY, "--out", tmp_path / "run", "--json")
+    done = invoke("fine-tune", shapes, *TINY, "--out", tmp_path / "run", "--json")
     assert json.loads(done.stdout) == json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (tmp_path / "run" / "bundle" / "model.onnx").is_file()
 
 
 def test_predict_prints_a_line_an_image_and_fails_only_when_all_do(run, shapes, tmp_path):
@@ -84,16 +79,7 @@ def test_predict_writes_csv_for_folders_and_globs(run, shapes, tmp_path):
     done = kit("predict", run.bundle, shapes / "square", f"{shapes}/circle/*0.png", "--out", tmp_path / "p.csv")
     rows = list(csv.DictReader((tmp_path / "p.csv").open()))
     assert len(rows) == 9
-    assert list(rows[0]) == [
-        "path",
-        "prediction",
-        "probability",
-        "p_circle",
-        "p_square",
-        "p_triangle",
-        "unlike",
-        "error",
-    ]
+    assert ",".join(rows[0]) == "path,prediction,probability,p_circle,p_square,p_triangle,unlike,error"
     assert done.stdout == ""
     assert "\r" not in done.stderr
     assert "no file matches" in kit("predict", run.bundle, f"{shapes}/*.gif", expect=1).stderr
@@ -105,7 +91,7 @@ def test_predict_and_the_page_write_the_same_csv(run, shapes, tmp_path):
 
     (tmp_path / "bad.jpg").write_text("text")
     paths = [*map(str, sorted(shapes.glob("circle/*.png"))), str(tmp_path / "bad.jpg")]
-    kit("predict", run.bundle, *paths, "--out", tmp_path / "p.csv")
+    invoke("predict", run.bundle, *paths, "--out", tmp_path / "p.csv")
     predictor = bundle.load(run.bundle, many=False)
     write_csv(predictor.predict(paths), predictor, tmp_path / "page.csv")
     assert (tmp_path / "p.csv").read_text() == (tmp_path / "page.csv").read_text()
@@ -129,7 +115,7 @@ def test_evaluate_measures_anew_with_the_bundles_own_label_rule(run, tmp_path):
     text = kit("evaluate", run.folder, folder, "--out", tmp_path / "p.csv").stdout
     assert "(n=12, 95 % " in text
     assert "precision" in text
-    figures = json.loads(kit("evaluate", run.folder, folder, "--json").stdout)
+    figures = json.loads(invoke("evaluate", run.folder, folder, "--json").stdout)
     assert figures["n"] == 12
     assert f"error rate {figures['error_rate']:.4f}" in text
     refused = kit("evaluate", run.folder, folder, "--label", "^(.)", expect=1)
@@ -137,7 +123,7 @@ def test_evaluate_measures_anew_with_the_bundles_own_label_rule(run, tmp_path):
 
 
 def test_evaluate_leaves_out_what_the_bundle_was_trained_on(run, shapes):
-    done = kit("evaluate", run.folder, shapes, "--json")
+    done = invoke("evaluate", run.folder, shapes, "--json")
     assert "left out 18 of 24 images: the bundle was trained on them" in done.stderr
     assert json.loads(done.stdout)["error_rate"] == run.error_rate.value
 
@@ -160,16 +146,16 @@ def test_a_label_rule_in_a_bundle_is_never_run_as_code(run, shapes, tmp_path, la
 
 
 def test_check_reports_and_its_exit_code_says_whether_training_would_work(shapes, tmp_path):
-    done = kit("check", shapes, "--show", tmp_path / "batch.png", *TINY)
+    done = invoke("check", shapes, "--show", tmp_path / "batch.png", *TINY)
     assert "24 images of 3 classes" in done.stdout
     assert "OpenImage          RGB, 64 x 64 pixels" in done.stderr
     assert (tmp_path / "batch.png").stat().st_size > 5000
     write_shapes(tmp_path / "one", shapes=("circle",))
     report = json.loads(kit("check", tmp_path / "one", "--json", expect=1).stdout)
     assert report["findings"][0]["severity"] == "error"
-    few = kit("check", shapes, "--batch", "64", "--show", tmp_path / "few.png")
+    few = invoke("check", shapes, "--batch", "64", "--show", tmp_path / "few.png")
     assert "do not fill" not in few.stdout and (tmp_path / "few.png").stat().st_size > 5000
-    too_few = kit("check", shapes, "--layers", "whole", "--batch", "64", "--show", tmp_path / "none.png", expect=1)
+    too_few = invoke("check", shapes, "--layers", "whole", "--batch", "64", "--show", tmp_path / "no.png", expect=1)
     assert "18 training images do not fill one batch of 64: say --batch 4" in too_few.stdout
 
 
@@ -177,7 +163,6 @@ def test_check_reports_and_its_exit_code_says_whether_training_would_work(shapes
     ("arguments", "text"),
     [
         (["fine-tune", "nowhere"], "nowhere is not there."),
-        (["fine-tune", "sample", "--arch", "resnet81", "--label", "is_cat"], "Did you mean"),
         (["fine-tune", "sample", "--resize", "cropp"], 'Did you mean "crop"?'),
         (["predict", "nowhere", "x.jpg"], "nowhere is no bundle"),
         (["predict", "nowhere"], "Missing argument"),
@@ -193,23 +178,18 @@ def test_an_error_is_a_few_lines_with_the_fix_and_never_a_traceback(arguments, t
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    "command",
     [
-        ["fine-tune", "nowhere"],
-        ["fine-tune", "nowhere", "--folds", "3"],
-        ["rates", "nowhere"],
-        ["export", "nowhere"],
-        ["convert", "nowhere.pkl", "out", "--images", "nowhere"],
-        ["serve", "nowhere"],
+        "fine-tune nowhere", "fine-tune nowhere --folds 3", "rates nowhere", "export nowhere",
+        "convert nowhere.pkl out --images nowhere", "serve nowhere",
     ],
-    ids=" ".join,
-)
-def test_a_wrong_name_is_told_before_anything_is_loaded_that_takes_seconds(arguments):
+)  # fmt: skip
+def test_a_wrong_name_is_told_before_anything_is_loaded_that_takes_seconds(command):
     code = f"""
 import atexit, sys
 from kit.cli.main import run
 atexit.register(lambda: print(*(set(sys.modules) & {{"torch", "fastai", "gradio"}})))
-sys.argv = ["kit", *{arguments!r}]
+sys.argv = ["kit", *{command.split()!r}]
 run()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -26,8 +26,8 @@ from kit.model.weights import load_weights
 MEGABYTES = 1e6
 
 
-def start_from(path):
-    architecture = find_architecture("resnet18")
+def start_from(path, arch="resnet18"):
+    architecture = find_architecture(arch)
     network = build_network(architecture)
     body = cut_body(network, architecture, 64)
     return network, load_weights(network, body.module, architecture, str(path))
@@ -374,4 +374,4 @@ def test_row_10_weights_of_another_class_order_are_refused_by_the_vocabularys_ha
     with pytest.raises(BundleError, match="for other classes, or in another order"):
         kit.bundle.load(copy, engine=engine)
     with pytest.raises(WeightsError, match="for other classes, or in another order"):
-        start_from(copy)
+        start_from(copy, "test_resnet")

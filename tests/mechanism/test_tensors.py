@@ -61,17 +61,17 @@ def test_a_batch_size_of_zero_is_refused():
         list(mini_batches(torch.zeros(3), 0))
 
 
-@pytest.mark.parametrize(("a", "b"), list(product(SHAPES, SHAPES)))
-def test_our_rule_of_broadcasting_accepts_refuses_and_gives_what_torchs_does(a, b):
-    try:
-        judge = tuple(torch.broadcast_shapes(a, b))
-    except RuntimeError:
-        with pytest.raises(ValueError):
-            broadcast_shapes(a, b)
-    else:
-        assert broadcast_shapes(a, b) == judge
-        x, y = torch.rand(a), torch.rand(b)
-        assert torch.equal(add(x, y), x + y)
+def test_our_rule_of_broadcasting_accepts_refuses_and_gives_what_torchs_does():
+    for a, b in product(SHAPES, SHAPES):
+        try:
+            judge = tuple(torch.broadcast_shapes(a, b))
+        except RuntimeError:
+            with pytest.raises(ValueError):
+                broadcast_shapes(a, b)
+        else:
+            assert broadcast_shapes(a, b) == judge
+            x, y = torch.rand(a), torch.rand(b)
+            assert torch.equal(add(x, y), x + y)
 
 
 def test_shapes_that_cannot_be_joined_are_both_named():

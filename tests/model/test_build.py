@@ -11,21 +11,26 @@ from kit.errors import DataError
 
 
 @pytest.fixture
+def resnet(tiny):
+    return replace(tiny, arch="resnet18")
+
+
+@pytest.fixture
 def dls(shapes, tiny):
     return data.blocks(tiny).dataloaders(data.table(shapes))
 
 
-def test_it_is_a_fastai_learner_over_body_and_head_with_three_groups(dls, tiny):
-    learn = model.learner(dls, tiny)
+def test_it_is_a_fastai_learner_over_body_and_head_with_three_groups(dls, resnet):
+    learn = model.learner(dls, resnet)
     assert isinstance(learn, Learner)
     assert learn.model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
     learn.create_opt()
     assert len(learn.opt.param_lists) == 3
 
 
-def test_the_normalisation_of_the_weights_joins_the_batch_transforms_once(dls, tiny):
-    learn = model.learner(dls, replace(tiny, weights="bundled"))
-    model.learner(dls, replace(tiny, weights="bundled"))
+def test_the_normalisation_of_the_weights_joins_the_batch_transforms_once(dls, resnet):
+    learn = model.learner(dls, replace(resnet, weights="bundled"))
+    model.learner(dls, replace(resnet, weights="bundled"))
     (normalize,) = [t for t in dls.train.after_batch.fs if isinstance(t, Normalize)]
     assert normalize.mean.flatten().tolist() == pytest.approx(learn.spec.weights.mean)
     assert dls.valid.one_batch()[0].mean().abs() < 2

@@ -81,10 +81,8 @@ def test_auto_with_weights_that_name_no_network_is_resnet18(weights, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_auto_with_a_run_or_a_bundle_is_the_network_that_its_config_names(shapes, light, tmp_path, monkeypatch):
-    import kit
-
-    run = kit.fine_tune(shapes, light, out=tmp_path / "run", onnx=False, examples=False)
+def test_auto_with_a_run_or_a_bundle_is_the_network_that_its_config_names(run, tiny, tmp_path, monkeypatch):
+    shutil.copytree(run.folder, tmp_path / "run")
     for weights in (run.folder, run.bundle):
         assert choose_architecture("auto", str(weights)).full_name == "timm/test_resnet"
     monkeypatch.setenv("KIT_WEIGHTS", str(tmp_path))
@@ -92,8 +90,8 @@ def test_auto_with_a_run_or_a_bundle_is_the_network_that_its_config_names(shapes
     (tmp_path / "empty").mkdir()
     with pytest.raises(BundleError, match="is no bundle: it holds no config.json"):
         choose_architecture("auto", "empty")
-    dls = data.blocks(light).dataloaders(run.table)
-    learn = model.learner(dls, replace(light, arch="auto", weights="run"))
+    dls = data.blocks(tiny).dataloaders(run.table)
+    learn = model.learner(dls, replace(tiny, arch="auto", weights="run"))
     assert (learn.spec.architecture.full_name, learn.spec.recipe.arch) == ("timm/test_resnet", "auto")
     assert bundle.learner(run.bundle, dls).spec.architecture.full_name == "timm/test_resnet"
 
@@ -107,12 +105,12 @@ def test_auto_with_an_id_of_the_hub_is_the_network_that_its_config_names(run, tm
         assert choose_architecture("auto", "hub:timm/test_vit.x").full_name == "timm/test_vit"
     folder = shutil.copytree(run.bundle, tmp_path / "own" / "me" / "shapes")
     monkeypatch.setenv("KIT_WEIGHTS", str(folder.parent.parent))
-    assert choose_architecture("auto", "hub:me/shapes").full_name == "resnet18"
+    assert choose_architecture("auto", "hub:me/shapes").full_name == "timm/test_resnet"
 
 
 def test_a_learner_keeps_the_recipe_and_tells_the_network_that_was_built(shapes, tiny):
-    recipe = replace(tiny, weights="imagenet")
-    assert recipe.arch == Recipe().arch == "auto"
+    recipe = replace(tiny, arch=Recipe().arch, weights="imagenet")
+    assert recipe.arch == "auto"
     learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes)), recipe)
     assert (learn.spec.recipe, learn.spec.architecture.full_name) == (recipe, "timm/tf_efficientnet_lite0")
     assert (learn.spec.weights.kind, learn.spec.weights.mean) == ("imagenet", (0.5, 0.5, 0.5))

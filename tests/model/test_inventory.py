@@ -151,7 +151,9 @@ def test_a_folder_of_ones_own_may_hold_every_form(hub, state, tmp_path, run):
     assert {name: (one.what, one.check, one.use) for name, one in by_name.items() if one.use} == {
         "mine.safetensors": ("resnet18", UNCHECKED, "--weights mine.safetensors"),
         "resnet18.a1_in1k.safetensors": ("resnet18.a1_in1k of timm, by its name", UNCHECKED, "--arch resnet18.a1_in1k"),
-        "shapes/model.safetensors": ("resnet18, a bundle of 3 classes", FITS, "--arch resnet18 --weights shapes"),
+        "shapes/model.safetensors": (
+            "timm/test_resnet, a bundle of 3 classes", FITS, "--arch timm/test_resnet --weights shapes",
+        ),
         "timm/resnet18.a2_in1k/model.safetensors": (
             "resnet18, timm/resnet18.a2_in1k, 224 pixels a side", UNCHECKED,
             "--arch resnet18 --weights hub:timm/resnet18.a2_in1k",

@@ -21,8 +21,8 @@ def trained(shapes, recipe, **kwargs):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_same_seed_gives_the_same_weights_in_every_bit(shapes, tiny, precision):
-    recipe = replace(tiny, weights="bundled", freeze_epochs=1, precision=precision)
+def test_the_same_seed_gives_the_same_weights_in_every_bit(shapes, light, precision):
+    recipe = replace(light, precision=precision)
     first, _ = trained(shapes, recipe)
     second, _ = trained(shapes, recipe)
     other, _ = trained(shapes, replace(recipe, seed=43))
@@ -32,8 +32,8 @@ def test_the_same_seed_gives_the_same_weights_in_every_bit(shapes, tiny, precisi
 
 
 def test_it_is_fastais_fine_tune_in_every_bit(shapes, tiny):
-    recipe = replace(tiny, weights="bundled", freeze_epochs=1, precision="fp32", rate=2e-3, lr_mult=100)
-    recipe = replace(recipe, cache="none")  # the same loaders too
+    recipe = replace(tiny, arch="resnet18", weights="bundled", freeze_epochs=1, precision="fp32")
+    recipe = replace(recipe, rate=2e-3, lr_mult=100, cache="none")  # the same loaders too
     ours, _ = trained(shapes, recipe)
     train.seed_everything(recipe.seed)
     theirs = model.learner(data.blocks(recipe).dataloaders(data.table(shapes)), recipe)
@@ -46,7 +46,7 @@ def test_it_is_fastais_fine_tune_in_every_bit(shapes, tiny):
 
 @pytest.mark.parametrize(("weights", "expected"), [("bundled", (5e-3, 10)), ("none", (2e-3, 100))])
 def test_the_rates_suit_what_was_started_from_unless_the_recipe_says_otherwise(shapes, tiny, weights, expected):
-    recipe = replace(tiny, weights=weights)
+    recipe = replace(tiny, arch="resnet18", weights=weights)
     learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes)), recipe)
     assert rates_for(learn, recipe) == expected
     assert rates_for(learn, replace(recipe, rate=1e-4)) == (1e-4, expected[1])
@@ -58,8 +58,8 @@ class ChannelsLast(Callback):
         self.learn.xb = tuple(x.contiguous(memory_format=torch.channels_last) for x in self.xb)
 
 
-def test_the_body_is_frozen_first_and_then_awake(shapes, tiny):
-    learn, history = trained(shapes, replace(tiny, weights="bundled", freeze_epochs=2, epochs=1))
+def test_the_body_is_frozen_first_and_then_awake(shapes, light):
+    learn, history = trained(shapes, replace(light, freeze_epochs=2, epochs=1))
     assert [row["phase"] for row in history.rows] == ["frozen", "frozen", "whole"]
     assert [row["epoch"] for row in history.rows] == [1, 2, 3]
     assert set(history.rows[0]) == {
@@ -91,7 +91,7 @@ def test_callbacks_and_options_of_fastai_pass_through(shapes, tiny):
         def after_batch(self):
             Count.batches += self.training
 
-    _, history = trained(shapes, replace(tiny, weights="bundled"), cbs=[Count()], lr_mult=10)
+    _, history = trained(shapes, tiny, cbs=[Count()], lr_mult=10)
     assert Count.batches == len(history.steps) == 4
 
 

@@ -47,6 +47,10 @@ def test_what_a_device_cannot_do_is_refused(asked, device, facts, problem):
         choose_precision(asked, device, facts)
 
 
+def a_convolution(learn) -> torch.nn.Module:
+    return [module for module in learn.model.modules() if isinstance(module, torch.nn.Conv2d)][2]
+
+
 def fitted(shapes, tiny, precision: str) -> tuple[list, torch.nn.Module]:
     """The dtype and layout of a convolution's output in each training and validation batch, and the model after."""
     recipe = replace(tiny, precision=precision)
@@ -58,7 +62,7 @@ def fitted(shapes, tiny, precision: str) -> tuple[list, torch.nn.Module]:
         last = output.is_contiguous(memory_format=torch.channels_last)
         seen.append((module.training, output.dtype, last))
 
-    learn.model[0][4].register_forward_hook(look)
+    a_convolution(learn).register_forward_hook(look)
     train.fine_tune(learn, recipe)
     return seen, learn
 
@@ -69,7 +73,7 @@ def test_bf16_is_really_on_in_training_and_validation_is_fp32(shapes, tiny):
     assert {dtype for training, dtype, _ in seen if not training} == {torch.float32}
     assert all(last for _, _, last in seen)
     assert {p.dtype for p in learn.model.parameters()} == {torch.float32}
-    assert learn.model[0][0].weight.is_contiguous()
+    assert next(learn.model.parameters()).is_contiguous()
 
 
 def test_fp32_stays_fp32(shapes, tiny):
@@ -84,7 +88,7 @@ def test_nothing_is_left_of_it_even_when_a_batch_fails(shapes, tiny):
     def fail(*args):
         raise RuntimeError("on purpose")
 
-    learn.model[0][4].register_forward_hook(fail)
+    a_convolution(learn).register_forward_hook(fail)
     with pytest.raises(RuntimeError, match="on purpose"):
         train.fine_tune(learn, recipe)
     assert not torch.is_autocast_enabled("cpu")

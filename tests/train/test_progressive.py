@@ -37,8 +37,8 @@ def test_sides_grow_from_half_to_whole_in_steps_of_16_pixels():
     assert [side_at(0.5, size) for size in (16, 40, 100)] == [16, 32, 80]
 
 
-def test_both_phases_together_go_from_half_to_whole_and_validation_is_whole(shapes, tiny):
-    recipe = replace(tiny, size=64, batch=4, weights="bundled", freeze_epochs=1, epochs=3, progressive=True)
+def test_both_phases_together_go_from_half_to_whole_and_validation_is_whole(shapes, light):
+    recipe = replace(light, size=64, epochs=3, progressive=True)
     seen = sides(shapes, recipe)
     grown = [side for training, side in seen if training]
     assert grown[0] == 32

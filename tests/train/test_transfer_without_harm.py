@@ -218,7 +218,9 @@ def test_numbers_are_learned_in_the_units_of_their_range(shapes, quick):
     np.testing.assert_allclose(answered[:, 0], truth, atol=1e-3)
 
 
-def test_a_finished_run_says_what_was_trained_and_why_and_its_bundle_predicts_the_same(shapes, quick, tmp_path, capsys):
+def test_a_finished_run_says_what_was_trained_and_its_bundle_predicts_the_same_and_goes_on_as_a_learner(
+    shapes, quick, tmp_path
+):
     run = kit.fine_tune(shapes, quick, out=tmp_path / "run")
     said = json.loads((run.folder / "result.json").read_text())
     assert said["layers"] == {"kept": "head", "because": "as asked", "trial": None}
@@ -231,10 +233,6 @@ def test_a_finished_run_says_what_was_trained_and_why_and_its_bundle_predicts_th
     for engine in ("onnx", "torch"):
         table = bundle.load(run.bundle, engine=engine).predict(paths).table()
         assert table["prediction"].tolist() == run.evaluation.predictions["prediction"].tolist()
-
-
-def test_a_bundle_with_a_linear_head_goes_on_as_a_learner(shapes, quick, tmp_path):
-    run = kit.fine_tune(shapes, quick, out=tmp_path / "run", onnx=False)
     again = bundle.learner(run.folder, run.learner.dls)
     assert again.spec.head == "linear"
     assert same(state(run.learner.model), state(again.model))
@@ -256,29 +254,24 @@ def test_heat_maps_of_a_linear_head_are_grad_cam(shapes, quick):
     torch.testing.assert_close(maps[:, 1], expected)
 
 
-def test_a_second_training_on_the_same_images_computes_no_feature(shapes, quick, tmp_path, monkeypatch):
+def test_a_second_training_on_the_same_images_computes_no_feature_and_converts_no_network(
+    shapes, quick, tmp_path, monkeypatch
+):
     from kit.features import compute
 
+    prepared, prepare = [], compute.prepare_image
+    monkeypatch.setattr(compute, "prepare_image", lambda path, rules: prepared.append(path) or prepare(path, rules))
+    converted, convert = [], torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", lambda *given, **more: converted.append(1) or convert(*given, **more))
     images = shutil.copytree(shapes, tmp_path / "images")
-    kit.fine_tune(images, quick, out=tmp_path / "first", onnx=False)
-    prepared, own = [], compute.prepare_image
-    monkeypatch.setattr(compute, "prepare_image", lambda path, rules: prepared.append(path) or own(path, rules))
-    kit.fine_tune(images, quick, out=tmp_path / "second", onnx=False, seed=7)
-    assert prepared == []
-
-
-def test_a_second_training_on_the_same_images_converts_no_network(shapes, quick, tmp_path, monkeypatch):
-    converted, own = [], torch.onnx.export
-    monkeypatch.setattr(torch.onnx, "export", lambda *given, **told: converted.append(given) or own(*given, **told))
-    first = kit.fine_tune(shapes, quick, out=tmp_path / "first")
-    assert len(converted) == 1
-    kit.fine_tune(shapes, quick, out=tmp_path / "second", seed=7)
-    assert len(converted) == 1
+    kit.fine_tune(images, quick, out=tmp_path / "first")
+    assert (len(prepared), len(converted)) == (24, 1)
+    kit.fine_tune(images, quick, out=tmp_path / "second", seed=7)
+    assert (len(prepared), len(converted)) == (24, 1)
     (kept,) = (tmp_path / "cache").rglob("body-*.onnx")
     kept.write_bytes(kept.read_bytes()[:-1])
-    third = kit.fine_tune(shapes, quick, out=tmp_path / "third")
+    kit.fine_tune(images, quick, out=tmp_path / "third")
     assert len(converted) == 2, "the file in the cache was damaged"
-    assert (third.bundle / "model.onnx").read_bytes() == (first.bundle / "model.onnx").read_bytes()
 
 
 def test_fewer_images_than_a_batch_are_enough(shapes, quick, tmp_path, capsys):
