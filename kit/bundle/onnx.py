@@ -3,11 +3,12 @@
 kit export runs/pets        # for a bundle that has none yet; kit fine-tune writes it too
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ from kit.tasks import of
 
 OUTPUTS = ("outputs", "features", "maps")
 MAPS = "maps_of_body"
+OPSET, IR_VERSION = 18, 10
+BATCH = 8  # images that are compared together, so that a file for one batch size is not taken for correct
 TOLERANCE = 1e-4
-BODY = f"body-{onnx.__version__}-{version('onnxscript')}.onnx"
+BODY = f"body-{onnx.__version__}.onnx"
 
 
 def export(path: str | Path, images: Sequence[Source], expected: np.ndarray | None = None) -> dict[str, Any]:
@@ -53,10 +56,12 @@ def export(path: str | Path, images: Sequence[Source], expected: np.ndarray | No
 
 
 def outputs(predictor: Predictor, images: Sequence[Source]) -> np.ndarray:
-    """Outputs of a predictor's engine for images: (images, classes)."""
+    """Outputs of a predictor's engine for images, the first alone and the others in batches: (images, classes)."""
     if not images:
         raise BundleError("there is no image to prove the ONNX file on", fix="give some: --images FOLDER")
-    return np.concatenate([predictor.outputs(predictor.prepare(image)[None]) for image in images])
+    ends = [0, *range(1, len(images), BATCH), len(images)]
+    batches = (images[start:end] for start, end in pairwise(ends))
+    return np.concatenate([predictor.outputs(np.stack(list(map(predictor.prepare, batch)))) for batch in batches])
 
 
 def largest_difference(config: Mapping[str, Any], found: np.ndarray, expected: np.ndarray) -> float:
@@ -137,26 +142,34 @@ def _linear_head(head: InferenceHead, shape: Sequence[int], task: str, body: onn
     text = f"head ({given}) => ({', '.join(made)}) {{\n" + "\n".join(lines) + "\n}"
     graph = onnx.parser.parse_graph(text)
     graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in values.items())
-    return onnx.helper.make_model(graph, opset_imports=body.opset_import, ir_version=body.ir_version)
+    return onnx.helper.make_model(graph, opset_imports=body.opset_import, ir_version=IR_VERSION)
 
 
 def _converted(module: nn.Module, example: Tensor, given: str, outputs: Sequence[str]) -> onnx.ModelProto:
-    """A torch module of one input as ONNX, for batches of any size."""
+    """A torch module of one input as ONNX, for batches of any size.
+
+    torch has two exporters. The one that traces the module takes a second where the newer one, which also handles
+    control flow that depends on the input, takes ten: that one converts what the first cannot.
+    """
+    names = {"input_names": [given], "output_names": list(outputs), "opset_version": OPSET, "verbose": False}
+    with _silence(), torch.no_grad():
+        try:
+            file, axes = io.BytesIO(), {name: {0: "batch"} for name in (given, *outputs)}
+            torch.onnx.export(module.eval(), (example,), file, dynamo=False, dynamic_axes=axes, **names)
+            made = onnx.load_from_string(file.getvalue())
+        except Exception:
+            made = _converted_with_control_flow(module, example, names)
+    made.ir_version = IR_VERSION
+    return made
+
+
+def _converted_with_control_flow(module: nn.Module, example: Tensor, names: dict[str, Any]) -> onnx.ModelProto:
     try:
-        with _silence(), torch.no_grad():
-            program = torch.onnx.export(
-                module,
-                (example,),
-                dynamo=True,
-                dynamic_shapes=({0: "batch"},),
-                input_names=[given],
-                output_names=list(outputs),
-                verbose=False,
-            )
+        shapes = ({0: "batch"},)
+        return torch.onnx.export(module, (example,), dynamo=True, dynamic_shapes=shapes, **names).model_proto
     except Exception as error:
         problem = f"this network cannot be written as ONNX ({first_line(error)})"
         raise BundleError(problem, fix="leave it out (--no-onnx); the bundle then predicts with torch") from error
-    return program.model_proto
 
 
 @contextmanager
