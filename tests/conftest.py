@@ -53,6 +53,13 @@ def pytest_xdist_make_scheduler(config, log):
     return LoadFileScheduling(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _modules_are_no_garbage():
+    """Keep what the imports made out of garbage collections, which then take a fraction of the time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_heaps_of_garbage():
     """Collect what a test left in cycles, where that is much: a learner is one, and Python counts no bytes."""
