@@ -53,6 +53,11 @@ def test_both_engines_give_the_same_answers_for_any_number_of_images(run, paths)
     np.testing.assert_allclose(values(by_onnx.predict(paths)), values(by_torch.predict(paths)), atol=1e-5)
 
 
+def test_it_predicts_what_the_learner_did(run):
+    predictions = bundle.load(run.bundle, engine="onnx").predict(run.evaluation.predictions["path"].tolist())
+    assert np.abs(values(predictions) - run.evaluation.probabilities).max() < 1e-5
+
+
 def test_the_heat_maps_are_grad_cam_as_autograd_finds_it(run, paths):
     """The gradient of a class's logit with respect to the last feature maps, averaged, weighs the maps."""
     predictor, config = bundle.load(run.bundle, engine="torch"), read_config(run.bundle)
