@@ -58,6 +58,8 @@ def _modules_are_no_garbage():
     """Keep what the imports made out of garbage collections, which then take a fraction of the time."""
     gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
