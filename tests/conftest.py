@@ -47,10 +47,19 @@ def write_shapes(folder: Path, count: int = 8, shapes: tuple[str, ...] = SHAPES,
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """The tests of a file run in one process, so that what they share is made once."""
+    """The tests of a file run in one process, so that what they share is made once; slow ones share little."""
     from xdist.scheduler import LoadFileScheduling
 
-    return LoadFileScheduling(config, log)
+    return LoadFileScheduling(config, log) if "not slow" in config.option.markexpr else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _modules_are_no_garbage():
+    """Keep what the imports made out of garbage collections, which then take a fraction of the time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

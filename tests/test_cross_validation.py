@@ -118,7 +118,7 @@ def test_a_number_of_folds_that_makes_no_sense_is_refused(photos, tiny, folds, t
 
 def test_the_command_prints_the_pooled_error_rate(photos, tmp_path):
     command = ["fine-tune", str(photos), "--folds", "2", "--weights", "none", "--size", "32", "--batch", "4"]
-    command += ["--workers", "0", "--device", "cpu", "--out", str(tmp_path / "run")]
+    command += ["--arch", "test_resnet", "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "run")]
     done = CliRunner().invoke(application(), command)
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("error_rate ")

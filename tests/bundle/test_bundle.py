@@ -149,7 +149,7 @@ def test_weights_that_lack_a_tensor_do_not_fit(copy):
     with safe_open(path, "pt") as file:
         facts = file.metadata()
     tensors = load_file(path)
-    del tensors[next(iter(tensors))]
+    del tensors["1.8.weight"]
     save_file(tensors, path, facts)
     rehash(copy)
     with pytest.raises(BundleError, match="model.safetensors does not fit the network timm/test_resnet"):
@@ -163,51 +163,10 @@ def test_a_way_to_resize_that_nobody_knows_is_refused(copy):
         bundle.load(copy)
 
 
-def test_a_config_that_is_not_json_is_refused(copy):
-    (copy / "config.json").write_text("{")
-    with pytest.raises(BundleError, match="config.json is not JSON"):
-        bundle.load(copy)
-
-
-def test_a_path_that_leads_out_of_the_bundle_is_refused(copy):
-    files = json.loads((copy / "config.json").read_text())["files"]
-    (copy.parent / "secret").write_text("x")
-    change(copy, files={"../secret": sha256(copy.parent / "secret")} | files)
-    with pytest.raises(BundleError, match="names '../secret', which leads out of the bundle"):
-        bundle.load(copy)
-
-
 def test_a_missing_file_is_named(copy):
     (copy / "model.safetensors").unlink()
     with pytest.raises(BundleError, match="model.safetensors is missing"):
         bundle.load(copy)
-
-
-def test_weights_of_another_class_order_are_refused(copy):
-    save_file(load_file(copy / "model.safetensors"), copy / "model.safetensors", metadata={"vocab_sha256": "other"})
-    rehash(copy)
-    with pytest.raises(BundleError, match="was trained for other classes, or in another order"):
-        bundle.load(copy)
-
-
-def test_weights_that_are_not_finite_are_refused(copy, run):
-    tensors = load_file(copy / "model.safetensors")
-    tensors["1.8.weight"][0, 0] = float("inf")
-    digest = json.loads((copy / "config.json").read_text())["vocab_sha256"]
-    save_file(tensors, copy / "model.safetensors", metadata={"vocab_sha256": digest})
-    rehash(copy)
-    with pytest.raises(BundleError, match="holds values that are not finite"):
-        bundle.load(copy)
-
-
-def test_a_loaded_model_does_not_change_when_its_file_is_overwritten(copy):
-    predictor = bundle.load(copy)
-    image = Image.new("RGB", (40, 40), "green")
-    before = predictor.predict(image)[0].probabilities
-    with (copy / "model.safetensors").open("r+b") as file:
-        file.seek(100_000)
-        file.write(b"\xff" * 1_000_000)
-    assert predictor.predict(image)[0].probabilities == before
 
 
 SECRETS = (b"Anna", b"secret", b"garden", b"GPS", b"sRGB", b"adobe", b"Exif", b"ICC_PROFILE")

@@ -68,21 +68,24 @@ def rows(shapes):
 
 
 @pytest.fixture(scope="module")
-def converted(exported, rows, tmp_path_factory):
-    """The bundle of that export, and its proof."""
-    return convert(exported, tmp_path_factory.mktemp("converted") / "out", rows)
+def converted(exported, shapes, tmp_path_factory):
+    """The bundle that the command makes of that export, and what it prints."""
+    folder = tmp_path_factory.mktemp("converted") / "out"
+    command = ["convert", str(exported), str(folder), "--images", str(shapes), "--trust-pickle"]
+    done = CliRunner().invoke(application(), command)
+    assert done.exit_code == 0, done.output
+    return folder, done.output
 
 
-def test_a_bundle_of_an_export_predicts_what_fastai_predicts(exported, converted, rows):
-    folder, proof = converted
-    assert proof.images == 24
-    assert proof.largest_difference < 1e-4
-    assert proof.other_classes == 0
+def test_3_trusted_the_command_makes_a_bundle_that_predicts_what_fastai_predicts(exported, converted, rows):
+    folder, said = converted
+    assert "0 of 24 images get another class" in said
     learn, _ = open_export(exported)
     paths = [Path(path) for path in rows["path"][::5]]
     theirs = learn.get_preds(dl=learn.dls.test_dl(paths, num_workers=0))[0].numpy()
-    ours = bundle.load(folder).predict(paths)
-    assert np.allclose([[one.plain[name] for name in VOCAB] for one in ours], theirs, atol=1e-4)
+    predictor = bundle.load(folder)
+    assert predictor.vocab == VOCAB
+    assert np.allclose([[one.plain[name] for name in VOCAB] for one in predictor.predict(paths)], theirs, atol=1e-4)
 
 
 def test_the_bundle_says_where_it_comes_from_and_claims_nothing_about_training(exported, converted):
@@ -100,8 +103,10 @@ def test_the_bundle_says_where_it_comes_from_and_claims_nothing_about_training(e
 def test_classes_can_be_given_better_names(exported, rows, tmp_path):
     names = ["round", "four corners", "three corners"]
     renamed = rows.assign(label=rows["label"].map(dict(zip(VOCAB, names, strict=True))))
-    folder, _ = convert(exported, tmp_path / "out", renamed, names=names, onnx=False)
+    folder, proof = convert(exported, tmp_path / "out", renamed, names=names, onnx=False)
     assert bundle.load(folder).vocab == names
+    assert (proof.images, proof.other_classes) == (24, 0)
+    assert proof.largest_difference < 1e-4
 
 
 @pytest.mark.parametrize("names", [["a", "b"], ["a", "a", "b"]])
@@ -258,11 +263,3 @@ def test_3_nothing_is_opened_before_its_hash_is_shown_and_it_is_trusted(shapes, 
     assert "--trust-pickle" in done.exception.fix
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "out").exists()
-
-
-def test_3_trusted_it_is_converted_by_the_command(exported, shapes, tmp_path):
-    command = ["convert", str(exported), str(tmp_path / "out"), "--images", str(shapes), "--trust-pickle"]
-    done = CliRunner().invoke(application(), command)
-    assert done.exit_code == 0, done.output
-    assert "0 of 24 images get another class" in done.output
-    assert bundle.load(tmp_path / "out").vocab == VOCAB

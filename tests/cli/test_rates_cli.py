@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from kit.cli.main import application
 from kit.data.images import open_image
 
-TINY = ["--weights", "none", "--size", "32", "--batch", "4", "--workers", "0", "--freeze-epochs", "0"]
+TINY = ["--arch", "test_resnet", "--weights", "none", "--size", "32", "--batch", "4", "--workers", "0"]
 
 
 def invoke(*arguments):

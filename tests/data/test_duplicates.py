@@ -2,7 +2,6 @@
 
 import io
 import os
-import random
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
-from kit.data.duplicates import NEAR_BITS, NEAR_COLOURS, _bands, greys, groups, hashes, shrink
+from kit.data.duplicates import NEAR_BITS, NEAR_COLOURS, greys, groups, hashes, shrink
 from kit.errors import ImageError
 
 
@@ -162,20 +161,6 @@ def test_the_hash_has_the_bits_of_imagehash():
 def test_grey_levels_are_pillows():
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert np.array_equal(greys(noise), np.asarray(Image.fromarray(noise).convert("L")))
-
-
-def test_hashes_that_differ_in_four_bits_share_a_band():
-    numbers = random.Random(0)
-    for _ in range(300):
-        base = numbers.getrandbits(64)
-        other = base ^ sum(1 << bit for bit in numbers.sample(range(64), NEAR_BITS))
-        assert any(band[0] == band[1] for band in _bands(np.array([base, other], dtype=np.uint64)))
-
-
-def test_the_bands_together_hold_all_64_bits():
-    bands = list(_bands(np.array([2**64 - 1], dtype=np.uint64)))
-    assert len(bands) == NEAR_BITS + 1
-    assert sum(int(band[0]).bit_count() for band in bands) == 64
 
 
 def test_twenty_thousand_random_fingerprints_finish():

@@ -101,15 +101,6 @@ def test_the_error_after_is_measured_on_images_that_did_not_fit_the_temperature(
     assert result.temperature == 6.0
 
 
-def test_each_fold_holds_each_class_alike():
-    from kit.evaluate.calibration import _folds
-
-    truth = np.repeat([0, 1], [80, 20])
-    sides = _folds(truth, 5, seed=0)
-    assert [np.bincount(truth[sides == side]).tolist() for side in range(5)] == [[16, 4]] * 5
-    assert (sides != _folds(truth, 5, seed=1)).any()
-
-
 def test_a_handful_of_images_gets_a_calibration_that_changes_nothing():
     for n in (1, 3, 10):
         result = calibrate(*drawn(n, 3))

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from kit.mechanism import activations
 from kit.mechanism.activations import collapse, identity, log_softmax, naive_softmax, relu, sigmoid, softmax, step, tanh
 
 X = torch.linspace(-30, 30, 601, dtype=torch.float64)
@@ -112,9 +111,3 @@ def test_layers_that_do_not_fit_are_refused_with_both_shapes():
         collapse(layers)
     with pytest.raises(ValueError, match="no layers to collapse"):
         collapse([])
-
-
-def test_the_lines_it_prints_show_both_softmaxes(capsys):
-    activations.main()
-    printed = capsys.readouterr().out
-    assert "[nan, nan, nan]" in printed and "0.6652" in printed

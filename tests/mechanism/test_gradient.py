@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from kit.mechanism import gradient
 from kit.mechanism.gradient import (
     bowl,
     difference_errors,
@@ -183,8 +182,3 @@ def test_the_landscapes_take_a_whole_grid_of_points():
     for landscape in (bowl, valley, saddle, two_minima):
         assert landscape(grid).shape == (5, 7)
         assert landscape(grid)[3, 4] == landscape(grid[:, 3, 4])
-
-
-def test_the_lines_it_prints_show_the_rate_that_runs_away(capsys):
-    gradient.main()
-    assert "learning rate   1.1: after 50 steps at height 3.3" in capsys.readouterr().out

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from kit.mechanism import initializers
 from kit.mechanism.activations import relu, sigmoid, tanh
 from kit.mechanism.initializers import activations_by_layer, bars, fan_in, he, normal, train_two_layers, xavier, zeros
 
@@ -139,10 +138,3 @@ def test_training_leaves_the_weights_it_was_given_as_they_were():
 def test_a_histogram_in_text_is_highest_where_most_values_are():
     assert bars(torch.tensor([0.1, 0.1, 0.1, 0.1, 0.6]), 0, 1, bins=2) == "█▂"
     assert bars(torch.zeros(0), 0, 1, bins=3) == "   "
-
-
-def test_the_lines_it_prints_name_every_way_to_begin(capsys):
-    initializers.main()
-    printed = capsys.readouterr().out
-    for name in ("normal(1)", "normal(0.01)", "xavier", "he"):
-        assert printed.count(f"\n{name:13}") == 2

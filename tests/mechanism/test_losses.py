@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from kit.mechanism import losses
 from kit.mechanism.autograd import Variable
 from kit.mechanism.gradient import gradient_descent, numerical_gradient, relative_error
 from kit.mechanism.losses import accuracy, cross_entropy, flat_share, mean_squared_error, one_hot
@@ -140,10 +139,3 @@ def test_between_two_jumps_accuracy_does_not_see_an_improvement_that_the_loss_se
 def test_what_cannot_be_measured_is_refused_by_its_shape_or_value(call, says):
     with pytest.raises(ValueError, match=says):
         call()
-
-
-def test_the_lines_it_prints_say_how_flat_both_are(capsys):
-    losses.main()
-    printed = capsys.readouterr().out
-    assert "gradient of accuracy is 0 at  100% of 100 points" in printed
-    assert "gradient of the loss is 0 at 0%" in printed

@@ -4,7 +4,6 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from kit.mechanism import perceptron as lesson
 from kit.mechanism.perceptron import INPUTS, TRUTH, and_gate, learn, nand_gate, or_gate, perceptron, xor_gate
 
 
@@ -82,8 +81,3 @@ def test_real_digits_zero_and_one_are_parted_without_a_mistake():
 def test_what_does_not_fit_is_refused(call, says):
     with pytest.raises(ValueError, match=says):
         call()
-
-
-def test_the_lines_it_prints_say_that_xor_goes_in_circles(capsys):
-    lesson.main()
-    assert "XOR  mistakes in each epoch [2, 3, 4, 4, 4, 4, 4, 4]: goes in circles for ever" in capsys.readouterr().out

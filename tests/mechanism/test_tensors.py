@@ -5,7 +5,6 @@ from itertools import product
 import pytest
 import torch
 
-from kit.mechanism import tensors
 from kit.mechanism.tensors import AXES, add, broadcast, broadcast_shapes, mini_batches, named_shape, with_ones
 
 SHAPES = [(), (1,), (3,), (4,), (1, 3), (4, 1), (4, 3), (2, 1, 3), (2, 4, 1), (0, 3), (1, 1, 1, 1)]
@@ -108,8 +107,3 @@ def test_ones_are_added_to_a_table_only():
     assert with_ones(torch.zeros(2, 3, dtype=torch.float64)).dtype == torch.float64
     with pytest.raises(ValueError, match=r"x has shape \(3,\): expected \(n, features\)"):
         with_ones(torch.zeros(3))
-
-
-def test_the_lines_it_prints_end_with_a_refusal(capsys):
-    tensors.main()
-    assert capsys.readouterr().out.splitlines()[-1].startswith("refused: shapes (5, 3) and (5,)")

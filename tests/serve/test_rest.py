@@ -108,7 +108,7 @@ def test_the_model_is_described_without_a_path_of_the_machine_it_was_made_on(cli
     assert said["error_rate"].keys() == {"error_rate", "n", "low", "high"}
     assert said["image"]["size"] == 32
     assert str(run.bundle.parent) not in json.dumps(said)
-    assert "/" not in json.dumps(said)
+    assert "/" not in json.dumps(said).replace("timm/test_resnet", "")
 
 
 def test_health_says_whether_new_requests_are_welcome(client):

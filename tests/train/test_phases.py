@@ -84,15 +84,15 @@ def test_a_log_gets_one_line_an_epoch_and_no_bars(shapes, tiny, capsys):
     assert "\r" not in said.err
 
 
-def test_callbacks_and_options_of_fastai_pass_through(shapes, tiny):
+def test_callbacks_and_options_of_fastai_pass_through(shapes, light):
     class Count(Callback):
         batches = 0
 
         def after_batch(self):
             Count.batches += self.training
 
-    _, history = trained(shapes, tiny, cbs=[Count()], lr_mult=10)
-    assert Count.batches == len(history.steps) == 4
+    _, history = trained(shapes, light, cbs=[Count()], lr_mult=10)
+    assert Count.batches == len(history.steps) == 8
 
 
 def test_the_curves_are_a_picture(shapes, tiny, tmp_path):
