@@ -64,9 +64,11 @@ def render(report: Report) -> str:
 
 
 def _subtitle(recipe: Recipe, chosen: Mapping[str, Any]) -> str:
-    """The network, its weights and the epochs, in a few words."""
+    """The network, its weights and what was trained, in a few words."""
     start = "a random start" if recipe.weights == "none" else f"{recipe.weights} weights"
     epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
+    if chosen.get("layers", {}).get("kept") == "head":
+        epochs = "the head alone is trained"
     folds = f", {chosen['folds']} folds" if chosen.get("folds") else ""
     return f"{chosen.get('arch', recipe.arch)}, from {start}, {epochs}{folds}"
 

@@ -80,6 +80,12 @@ class View:
         return f"{start} on {self.measured}"
 
 
+def _network(architecture: Mapping[str, Any]) -> str:
+    """The name of an architecture and the library it is from: "resnet18 (torchvision)"."""
+    library = architecture.get("library", "")
+    return f"{architecture['name'].removeprefix(f'{library}/')} ({library})"
+
+
 def view_of_result(result: Any) -> View:
     """The view of a `kit.evaluate.Result` on images that its network was not trained on."""
     return view_of({"task": result.task, "vocab": result.vocab, "metrics": result.figures() | result.to_json()})
@@ -144,7 +150,7 @@ def _facts(config: Mapping[str, Any], task: Task, known: bool) -> dict[str, str]
     trained = f"{data.get('train', '?')} images, and validated on {data.get('valid', '?')} others"
     return {
         task.nouns: some_of(vocab, MOST_NAMED) + (f" ({len(vocab)} in all)" if len(vocab) > MOST_NAMED else ""),
-        "network": f"{config['architecture']['name']} ({config['architecture'].get('library', '')})",
+        "network": _network(config["architecture"]),
         "started from": Path(origin).name if Path(origin).is_absolute() else origin,
         "trained on": f"{trained}, none of them a copy of a training image" if known else "not known",
         "input": f"{image['size']} × {image['size']} pixels: {CUT[image['resize']]}",
