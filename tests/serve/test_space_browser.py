@@ -68,7 +68,7 @@ def address(folder, python):
 @pytest.fixture
 def page(chromium, address):
     page = chromium.new_page(viewport={"width": 390, "height": 844})
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(30_000)
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
     page.goto(address)

@@ -22,7 +22,7 @@ def shown(request, tiny, chromium, tmp_path_factory):
     server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         page = chromium.new_page(viewport=PHONE)
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         page.wrong = []
         page.on("pageerror", lambda error: page.wrong.append(str(error)))
         page.goto(server.stdout.readline().split()[1])

@@ -49,7 +49,7 @@ def many_classes(tiny, tmp_path_factory):
 def visit(chromium, address, viewport, **options):
     context = chromium.new_context(viewport=viewport, **options)
     page = context.new_page()
-    page.set_default_timeout(5_000)
+    page.set_default_timeout(30_000)
     page.asked, page.wrong = [], []
     page.on("request", lambda request: page.asked.append(request.url))
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
@@ -297,7 +297,7 @@ def test_a_login_stands_before_the_page(chromium, run, files):
     with served(run.bundle, auth="anna", password="right") as address:
         context = chromium.new_context(viewport=PHONE)
         page = context.new_page()
-        page.set_default_timeout(5_000)
+        page.set_default_timeout(30_000)
         page.goto(address)
         page.get_by_label("User").fill("anna")
         page.get_by_label("Password").fill("wrong")
