@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from accessibility import assert_accessible
 from conftest import write_shapes
 
 import kit
@@ -303,6 +304,9 @@ def test_a_login_stands_before_the_page(chromium, run, files):
         page.get_by_label("Password").fill("wrong")
         page.keyboard.press("Enter")
         page.get_by_text("wrong user or password").wait_for()
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert_accessible(page)
         page.get_by_label("User").fill("anna")
         page.get_by_label("Password").fill("right")
         page.keyboard.press("Enter")
