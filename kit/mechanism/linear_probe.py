@@ -29,7 +29,7 @@ from kit.mechanism.batches import DataLoader, Dataset
 from kit.mechanism.loop import by_autograd, train_epoch
 from kit.mechanism.losses import one_hot
 from kit.mechanism.optimizers import SGD
-from kit.mechanism.tensors import mini_batches, with_ones
+from kit.mechanism.tensors import append_ones
 from kit.mechanism.transfer import Norm
 
 
@@ -39,7 +39,7 @@ def compute_features(body: nn.Module, images: Tensor, batch_size: int = 256) -> 
     modes = {module: module.training for module in body.modules()}
     body.eval()
     try:
-        return torch.cat([body(batch).flatten(1).float() for batch in mini_batches(images, batch_size)])
+        return torch.cat([body(batch).flatten(1).float() for batch in images.split(batch_size)])
     finally:
         for module, training in modes.items():
             module.training = training
@@ -97,7 +97,7 @@ def logistic_regression(
         raise ValueError(
             f"l2 is {l2}: it must be above 0; classes that a plane can separate have no minimum without it"
         )
-    path = descend(with_ones(x.double()), one_hot(labels, classes).double(), l2)
+    path = descend(append_ones(x.double()), one_hot(labels, classes).double(), l2)
     for _, (weight, gradient) in zip(range(steps), path, strict=False):
         if gradient.abs().max() <= tolerance:
             return weight[:, :-1].float(), weight[:, -1].float()
@@ -234,7 +234,7 @@ def main() -> None:
     out = parser.parse_args().out
     x, labels = torch.randn(60, 20, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
     for accelerate, name in ((False, "plain"), (True, "accelerated")):
-        path = descend(with_ones(x.double()), one_hot(labels, 3).double(), 1e-3, accelerate)
+        path = descend(append_ones(x.double()), one_hot(labels, 3).double(), 1e-3, accelerate)
         with seeded(0):
             steps = next(step for step, (_, gradient) in enumerate(path) if gradient.abs().max() <= 1e-6)
         print(f"logistic regression, {name:<12} {steps:>5} steps to a gradient of 1e-6")

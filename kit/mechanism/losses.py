@@ -1,7 +1,8 @@
-"""Losses: one number that says how wrong a batch of answers is, and that gets smaller with every small improvement.
+"""Losses: one number that measures how wrong the predictions of a batch are, and that has a useful gradient.
 
-Mean squared error for numbers, cross entropy for classes. Accuracy is what people ask for, but it moves in jumps and is
-flat between them, so its gradient says nothing: `flat_share` measures that. `python -m kit.mechanism.losses` shows it.
+Mean squared error for regression, cross entropy for classification. Accuracy cannot be a loss: it changes in steps and
+is constant between them, so its gradient is 0 almost everywhere (`zero_gradient_fraction` measures this).
+Run `python -m kit.mechanism.losses` to see it.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,9 +15,9 @@ from kit.mechanism.gradient import numerical_gradient
 
 
 def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """mean((prediction - target)^2) over every element of two tensors of the same shape: a tensor of shape ().
+    """Return mean((prediction - target)^2) over all elements of two tensors of the same shape; a scalar.
 
-    Raises `ValueError` for different shapes: (n, 1) and (n,) would broadcast silently to n * n differences.
+    Raises `ValueError` for different shapes: (n, 1) and (n,) would broadcast to n * n differences.
     """
     if prediction.shape != target.shape:
         raise ValueError(
@@ -29,11 +30,11 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """-mean over the batch of log p(right class), with p = softmax(logits): a tensor of shape ().
+    """Return the mean over the batch of -log p(true class), with p = softmax(logits); a scalar.
 
-    logits: (n, classes), scores before softmax. target: class numbers (n,), or one-hot or soft labels (n, classes).
-    It is 0 for a sure right answer, log(classes) for a blind guess, and grows without bound for a sure wrong one.
-    Source: C. Shannon, A mathematical theory of communication, 1948; I. J. Good, Rational decisions, 1952.
+    logits: (n, classes), scores before softmax. target: class indices (n,), or one-hot or soft labels (n, classes).
+    The loss is near 0 for a confident correct prediction, log(classes) for equal probabilities, and unbounded for a
+    confident wrong one. Source: I. J. Good, Rational decisions, 1952.
     """
     check_batch(logits, "logits")
     if len(logits.shape) != 2:
@@ -44,21 +45,21 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         n, classes = logits.shape
         raise ValueError(
             f"logits have shape {(n, classes)} and target {tuple(target.shape)}: "
-            f"expected class numbers ({n},) or one-hot labels {(n, classes)}"
+            f"expected class indices ({n},) or one-hot labels {(n, classes)}"
         )
     check_batch(target, "target")
     return -(log_softmax(logits, dim=1) * target).sum() / logits.shape[0]
 
 
 def one_hot(target: Tensor, classes: int) -> Tensor:
-    """Class numbers (n,) as rows of zeros with one 1: (n, classes), float32.
+    """Turn class indices (n,) into rows of zeros with a single 1: (n, classes), float32.
 
-    Raises `ValueError` for labels that are no whole numbers, or outside 0 to classes - 1.
+    Raises `ValueError` for labels that are not integers, or outside 0 to classes - 1.
     """
     if target.ndim != 1:
         raise ValueError(f"labels have shape {tuple(target.shape)}: expected (n,)")
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise ValueError(f"labels are {target.dtype}: expected whole numbers; use .long()")
+        raise ValueError(f"labels are {target.dtype}: expected integers; use .long()")
     wrong = target[(target < 0) | (target >= classes)]
     if len(wrong):
         raise ValueError(f"label {wrong[0].item()} is out of range: expected 0 to {classes - 1} for {classes} classes")
@@ -66,51 +67,51 @@ def one_hot(target: Tensor, classes: int) -> Tensor:
 
 
 def accuracy(logits: Tensor, target: Tensor) -> float:
-    """The share of the batch whose highest score is at the right class: 0 to 1.
+    """Return the fraction of the batch whose highest score belongs to the true class, from 0 to 1.
 
-    logits: (n, classes), scores or probabilities alike. target: (n,) or one-hot (n, classes).
+    logits: (n, classes), scores or probabilities. target: (n,) or one-hot (n, classes).
     """
     check_batch(logits, "logits")
-    right = target if target.ndim == 1 else target.argmax(dim=1)
-    guess = logits.argmax(dim=1)
-    if guess.shape != right.shape:
-        raise ValueError(f"{len(guess)} answers and {len(right)} labels: expected as many of one as of the other")
-    return (guess == right).double().mean().item()
+    true = target if target.ndim == 1 else target.argmax(dim=1)
+    predicted = logits.argmax(dim=1)
+    if predicted.shape != true.shape:
+        raise ValueError(f"{len(predicted)} predictions and {len(true)} labels: expected the same number")
+    return (predicted == true).double().mean().item()
 
 
 def check_batch(x: Tensor, name: str = "prediction") -> None:
-    """Raise `ValueError` for an empty batch or one that holds NaN: the mean of either is no loss at all."""
+    """Raise `ValueError` for an empty batch or one with NaN: the mean of either is NaN."""
     values = x.data
     if values.numel() == 0:
-        raise ValueError(f"the {name} is empty, with shape {tuple(values.shape)}: expected a batch of at least one")
-    missing = int(values.isnan().sum())
-    if missing:
+        raise ValueError(f"{name} is empty, with shape {tuple(values.shape)}: expected a batch of at least one")
+    if count := int(values.isnan().sum()):
         raise ValueError(
-            f"the {name} holds NaN ({missing} of {values.numel()} values): "
-            "expected numbers; look for a learning rate too large, 0 / 0 or log(0)"
+            f"{name} has NaN in {count} of {values.numel()} values; "
+            "look for a learning rate that is too large, 0 / 0 or log(0)"
         )
 
 
-def flat_share(score: Callable[[Tensor], Tensor | float], points: Iterable[Tensor], step: float = 1e-5) -> float:
-    """The share of the tried points where the whole numerical gradient of `score` is exactly 0: nowhere to go."""
-    flat = [bool((numerical_gradient(score, point, step) == 0).all()) for point in points]
-    if not flat:
-        raise ValueError("no points to try: give at least one")
-    return sum(flat) / len(flat)
+def zero_gradient_fraction(
+    function: Callable[[Tensor], Tensor | float], points: Iterable[Tensor], step: float = 1e-5
+) -> float:
+    """Return the fraction of `points` where the numerical gradient of `function` is exactly 0 in every element."""
+    zero = [not numerical_gradient(function, point, step).any() for point in points]
+    return sum(zero) / len(zero)
 
 
 def main() -> None:
-    """Print the loss of good, blind and wrong answers; then how flat accuracy is, and how flat the loss is not."""
+    """Print the loss of a right, an undecided and a wrong prediction; then how often the gradients are 0."""
     target = torch.tensor([2])
-    for name, scores in [("sure and right", [0, 0, 9]), ("a blind guess", [0, 0, 0]), ("sure and wrong", [9, 0, 0])]:
+    for name, scores in [("confident, right", [0, 0, 9]), ("undecided", [0, 0, 0]), ("confident, wrong", [9, 0, 0])]:
         loss = cross_entropy(torch.tensor([scores], dtype=torch.float32), target)
-        print(f"cross entropy, {name:15} {loss:.4f}")
-    dice = torch.Generator().manual_seed(0)
-    x = torch.randn(50, 4, generator=dice, dtype=torch.float64)
+        print(f"cross entropy, {name:16} {loss:.4f}")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 4, generator=generator, dtype=torch.float64)
     labels = (x[:, 0] > x[:, 1]).long()
-    points = [torch.randn(2, 4, generator=dice, dtype=torch.float64) for _ in range(100)]
-    print(f"gradient of accuracy is 0 at  {flat_share(lambda w: accuracy(x @ w.T, labels), points):.0%} of 100 points")
-    print(f"gradient of the loss is 0 at {flat_share(lambda w: cross_entropy(x @ w.T, labels), points):.0%}")
+    points = [torch.randn(2, 4, generator=generator, dtype=torch.float64) for _ in range(100)]
+    for function in (accuracy, cross_entropy):
+        fraction = zero_gradient_fraction(lambda w, function=function: function(x @ w.T, labels), points)
+        print(f"the gradient of {function.__name__} is 0 at {fraction:.0%} of 100 random weights")
 
 
 if __name__ == "__main__":

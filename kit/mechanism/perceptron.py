@@ -1,7 +1,7 @@
-"""The perceptron: weigh the signals, add them up, and answer 1 where the sum passes a threshold, else 0.
+"""The perceptron: a weighted sum of the inputs plus a bias; the output is 1 where the sum is above 0, else 0.
 
-One perceptron is AND, NAND or OR, by hand-set weights or by learning; XOR takes two layers of them. The bias is minus
-the threshold. `python -m kit.mechanism.perceptron` shows all of it.
+The bias is minus the threshold of the weighted sum. One perceptron can compute AND, NAND and OR, with weights set by
+hand or learned; XOR needs two layers. Run `python -m kit.mechanism.perceptron` to see it.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kit.mechanism.activations import step
-from kit.mechanism.tensors import with_ones
+from kit.mechanism.tensors import append_ones
 
 INPUTS = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 TRUTH = {
@@ -22,7 +22,7 @@ TRUTH = {
 
 
 def perceptron(x: Tensor, weight: Tensor, bias: float) -> Tensor:
-    """1 where x @ weight + bias > 0, else 0. x: (n, inputs), weight: (inputs,), the answers: (n,)."""
+    """Return 1 where x @ weight + bias > 0, else 0. x: (n, inputs), weight: (inputs,), result: (n,)."""
     if x.ndim != 2 or weight.shape != x.shape[1:]:
         raise ValueError(
             f"x has shape {tuple(x.shape)} and weight {tuple(weight.shape)}: expected (n, inputs) and (inputs,)"
@@ -31,61 +31,56 @@ def perceptron(x: Tensor, weight: Tensor, bias: float) -> Tensor:
 
 
 def and_gate(x: Tensor) -> Tensor:
-    """1 where both inputs are 1: only two together pass 1.5. x: (n, 2), the answers: (n,)."""
+    """Return 1 where both inputs are 1: only 1 + 1 is above the threshold of 1.5. x: (n, 2), result: (n,)."""
     return perceptron(x, torch.tensor([1.0, 1.0]), -1.5)
 
 
 def nand_gate(x: Tensor) -> Tensor:
-    """Not AND: the same with every sign turned."""
+    """Return the opposite of AND: the same weights and bias with all signs reversed."""
     return perceptron(x, torch.tensor([-1.0, -1.0]), 1.5)
 
 
 def or_gate(x: Tensor) -> Tensor:
-    """1 where any input is 1: one alone passes 0.5."""
+    """Return 1 where at least one input is 1: a single 1 is above the threshold of 0.5."""
     return perceptron(x, torch.tensor([1.0, 1.0]), -0.5)
 
 
 def xor_gate(x: Tensor) -> Tensor:
-    """1 where exactly one input is 1: any (OR), but not both (NAND). Two layers, three perceptrons. x: (n, 2).
+    """Return 1 where exactly one input is 1: OR and NAND in the first layer, AND in the second. x: (n, 2).
 
-    One perceptron cannot do it. It would need bias <= 0 for (0, 0), w1 + bias > 0 and w2 + bias > 0 for the middle
-    two, and w1 + w2 + bias <= 0 for (1, 1). The middle two add up to w1 + w2 + 2 bias > 0, the outer two to
-    w1 + w2 + 2 bias <= 0: a contradiction. In a picture: no straight line parts the corners of a square crosswise.
-    Source: M. Minsky and S. Papert, Perceptrons, 1969.
+    One perceptron cannot compute XOR. It would need
+
+        (0, 0) -> 0:  bias <= 0             (0, 1) -> 1:  w2 + bias > 0
+        (1, 1) -> 0:  w1 + w2 + bias <= 0   (1, 0) -> 1:  w1 + bias > 0
+
+    The sum of the left column is w1 + w2 + 2 bias <= 0, that of the right column is w1 + w2 + 2 bias > 0: a
+    contradiction. No straight line separates the two classes. Source: M. Minsky and S. Papert, Perceptrons, 1969.
     """
     hidden = torch.stack([nand_gate(x), or_gate(x)], dim=1)
     return and_gate(hidden)
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What the rule came to: `weight` (inputs,), `bias`, and for each epoch the number of `mistakes`.
-
-    history: (epochs + 1, inputs + 1), weight and bias before the first epoch and after each.
-    """
+class TrainedPerceptron:
+    """What `train_perceptron` returns: `weight` (inputs,), `bias`, and the number of `mistakes` in each epoch."""
 
     weight: Tensor
     bias: float
     mistakes: list[int]
-    history: Tensor
 
     @property
-    def settled(self) -> bool:
-        """Whether the last epoch passed without a mistake: from there on nothing changes any more."""
+    def converged(self) -> bool:
+        """Whether the last epoch had no mistake; the weights would not change any more."""
         return self.mistakes[-1] == 0
 
-    @property
-    def circles(self) -> bool:
-        """Whether an unsettled rule came back to weights it had before: it will then go round for ever."""
-        return not self.settled and len(self.history.unique(dim=0)) < len(self.history)
 
+def train_perceptron(x: Tensor, target: Tensor, epochs: int = 100, lr: float = 1.0) -> TrainedPerceptron:
+    """Train with the perceptron rule: after each sample, w += lr * (target - output) * x.
 
-def learn(x: Tensor, target: Tensor, epochs: int = 100, lr: float = 1.0) -> Learned:
-    """The perceptron rule: after each mistake, w += lr * (target - answer) * x; until an epoch passes without one.
-
-    x: (n, inputs), target: (n,) of 0 and 1. The bias learns as the weight of a constant input 1.
-    If any weights are right, the rule finds some after finitely many mistakes (A. Novikoff, On convergence proofs for
-    perceptrons, 1962). Source: F. Rosenblatt, The perceptron, Psychological Review 65, 1958.
+    x: (n, inputs), target: (n,) of 0 and 1. Stops after the first epoch without a mistake. The bias is trained as the
+    weight of a constant input 1. If the classes are linearly separable, the rule converges after a finite number of
+    mistakes (A. Novikoff, On convergence proofs for perceptrons, 1962); otherwise it never does.
+    Source: F. Rosenblatt, The perceptron, Psychological Review 65, 1958.
     """
     if x.ndim != 2 or target.shape != x.shape[:1] or not len(x):
         raise ValueError(
@@ -95,29 +90,27 @@ def learn(x: Tensor, target: Tensor, epochs: int = 100, lr: float = 1.0) -> Lear
         raise ValueError(f"targets are {target.unique().tolist()}: expected 0 and 1")
     if epochs < 1 or not lr > 0:
         raise ValueError(f"epochs is {epochs} and lr is {lr}: expected at least 1, and a positive number")
-    inputs = with_ones(x)
+    inputs, mistakes = append_ones(x), []
     weight = torch.zeros(inputs.shape[1], dtype=x.dtype)
-    history, mistakes = [weight], []
     while len(mistakes) < epochs and 0 not in mistakes:
         wrong = 0
-        for signal, wanted in zip(inputs, target, strict=True):
-            error = wanted - step(signal @ weight)
-            weight = weight + lr * error * signal
+        for row, wanted in zip(inputs, target, strict=True):
+            error = wanted - step(row @ weight)
+            weight = weight + lr * error * row
             wrong += int(error != 0)
         mistakes.append(wrong)
-        history.append(weight)
-    return Learned(weight[:-1], weight[-1].item(), mistakes, torch.stack(history))
+    return TrainedPerceptron(weight[:-1], weight[-1].item(), mistakes)
 
 
 def main() -> None:
-    """Print the gates set by hand, the gates learned, and XOR both ways."""
+    """Print the gates with weights set by hand, then the same gates learned; XOR does not converge."""
     print("inputs", INPUTS.int().tolist())
     for gate in (and_gate, nand_gate, or_gate, xor_gate):
         print(f"{gate.__name__:9} by hand:", gate(INPUTS).int().tolist())
     for name, target in TRUTH.items():
-        found = learn(INPUTS, target)
-        how = "learned" if found.settled else "goes in circles for ever" if found.circles else "not settled"
-        print(f"{name:4} mistakes in each epoch {found.mistakes[:8]}: {how}; {found.weight.tolist()} {found.bias}")
+        trained = train_perceptron(INPUTS, target)
+        state = "converged" if trained.converged else f"not converged after {len(trained.mistakes)} epochs"
+        print(f"{name:4} mistakes per epoch {trained.mistakes[:8]}: {state}; {trained.weight.tolist()} {trained.bias}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Activations: each against torch's own, softmax at scores that overflow, and why a stack without any is one layer."""
+"""Activations: each compared with torch's, softmax for large scores, and linear layers that collapse into one."""
 
 import pytest
 import torch
@@ -32,13 +32,13 @@ def test_softmax_gives_probabilities_along_any_axis(shape, dim):
     assert torch.allclose(softmax(x, dim).sum(dim), torch.ones((), dtype=x.dtype))
 
 
-def test_softmax_as_it_is_written_overflows_where_the_safe_one_does_not():
+def test_naive_softmax_overflows_and_softmax_does_not():
     assert naive_softmax(torch.tensor([88.0, 0.0])).isfinite().all()
     assert naive_softmax(torch.tensor([89.0, 0.0]))[0].isnan()
     assert softmax(torch.tensor([1000.0, 0.0])).tolist() == [1.0, 0.0]
 
 
-def test_subtracting_the_largest_score_changes_nothing_else():
+def test_subtracting_the_largest_score_does_not_change_the_result():
     x = torch.tensor([0.3, 2.9, 4.0], dtype=torch.float64)
     torch.testing.assert_close(softmax(x), naive_softmax(x), rtol=1e-14, atol=0)
     torch.testing.assert_close(softmax(x), softmax(x + 100), rtol=1e-13, atol=0)
@@ -63,7 +63,7 @@ def test_tanh_is_a_stretched_sigmoid():
     torch.testing.assert_close(tanh(X), 2 * sigmoid(2 * X) - 1, rtol=1e-12, atol=1e-15)
 
 
-def test_the_slope_of_step_is_zero_wherever_there_is_one():
+def test_the_derivative_of_step_is_zero_except_at_the_step():
     x = X[X.abs() > 1e-3]
     assert torch.equal(step(x + 1e-6), step(x - 1e-6))
 
@@ -96,13 +96,13 @@ def test_a_stack_of_linear_layers_is_one_linear_layer():
 
 
 @pytest.mark.parametrize("activation", [step, sigmoid, tanh, relu])
-def test_with_a_bent_activation_between_them_no_single_layer_can_do_the_same(activation):
+def test_with_a_nonlinear_activation_no_single_layer_is_equal(activation):
     x = torch.randn(200, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     wanted = through(random_layers(), x, activation)
     with_bias = torch.cat([x, torch.ones(200, 1, dtype=x.dtype)], dim=1)
     best = torch.linalg.lstsq(with_bias, wanted).solution
-    missed = (with_bias @ best - wanted).square().mean() / wanted.var()
-    assert missed > 0.01
+    unexplained = (with_bias @ best - wanted).square().mean() / wanted.var()
+    assert unexplained > 0.01
 
 
 def test_layers_that_do_not_fit_are_refused_with_both_shapes():

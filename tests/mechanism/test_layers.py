@@ -126,11 +126,11 @@ def test_the_losses_refuse_what_cannot_be_meant():
     logits = torch.zeros(2, 3)
     with pytest.raises(ValueError, match="label 3 is out of range: expected 0 to 2 for 3 classes"):
         SoftmaxCrossEntropy()(logits, torch.tensor([0, 3]))
-    with pytest.raises(ValueError, match=r"expected class numbers \(2,\) or one-hot labels \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"expected class indices \(2,\) or one-hot labels \(2, 3\)"):
         SoftmaxCrossEntropy()(logits, torch.zeros(1, 3))
     with pytest.raises(ValueError, match="logits is empty"):
         SoftmaxCrossEntropy()(logits[:0], torch.tensor([], dtype=torch.long))
-    with pytest.raises(ValueError, match="logits holds NaN"):
+    with pytest.raises(ValueError, match="logits has NaN"):
         SoftmaxCrossEntropy()(logits * float("nan"), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"prediction has shape \(2, 3\) and target \(3,\)"):
         MeanSquaredError()(logits, torch.zeros(3))

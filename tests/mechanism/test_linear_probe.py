@@ -22,7 +22,7 @@ from kit.mechanism.linear_probe import (
 )
 from kit.mechanism.losses import one_hot
 from kit.mechanism.plots import draw_distortion
-from kit.mechanism.tensors import with_ones
+from kit.mechanism.tensors import append_ones
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def blobs(n=60, features=5, classes=3):
 def problem():
     """Standardised features with a constant 1, and one-hot labels, in float64."""
     x, labels = blobs()
-    return with_ones(((x - x.mean(0)) / x.std(0)).double()), one_hot(labels, 3).double()
+    return append_ones(((x - x.mean(0)) / x.std(0)).double()), one_hot(labels, 3).double()
 
 
 def objective(weight, x, target, l2):

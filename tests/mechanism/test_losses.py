@@ -1,4 +1,4 @@
-"""Losses: each against torch's own, what they refuse, and the measured reason why accuracy is not one."""
+"""Losses: each compared with torch's, what they refuse, and why accuracy is not a loss."""
 
 import math
 
@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from kit.mechanism.autograd import Variable
 from kit.mechanism.gradient import gradient_descent, numerical_gradient, relative_error
-from kit.mechanism.losses import accuracy, cross_entropy, flat_share, mean_squared_error, one_hot
+from kit.mechanism.losses import accuracy, cross_entropy, mean_squared_error, one_hot, zero_gradient_fraction
 
 DICE = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(8, 5, generator=DICE, dtype=torch.float64)
@@ -44,15 +44,15 @@ def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_samples():
     torch.testing.assert_close(cross_entropy(LOGITS, LABELS), torch.stack(alone).mean())
 
 
-def test_a_blind_guess_costs_the_logarithm_of_the_number_of_classes():
+def test_equal_probabilities_cost_the_logarithm_of_the_number_of_classes():
     assert cross_entropy(torch.zeros(4, 10), torch.tensor([0, 3, 5, 9])).item() == pytest.approx(math.log(10))
 
 
-def test_a_sure_wrong_answer_costs_much_but_never_infinity():
+def test_a_confident_wrong_prediction_has_a_large_but_finite_loss():
     assert cross_entropy(torch.tensor([[1000.0, 0.0]]), torch.tensor([1])).item() == 1000.0
 
 
-def test_the_gradient_of_cross_entropy_is_the_answer_minus_the_truth():
+def test_the_gradient_of_cross_entropy_is_prediction_minus_target():
     measured = numerical_gradient(lambda logits: cross_entropy(logits, LABELS), LOGITS.clone())
     by_hand = (LOGITS.softmax(dim=1) - one_hot(LABELS, 5)) / 8
     assert relative_error(measured, by_hand) < 1e-8
@@ -84,11 +84,11 @@ def digits():
 
 def test_the_gradient_of_accuracy_is_zero_almost_everywhere_and_that_of_the_loss_nowhere(digits):
     x, labels, weights = digits
-    assert flat_share(lambda w: accuracy(x @ w.T, labels), weights) >= 0.9
-    assert flat_share(lambda w: cross_entropy(x @ w.T, labels), weights) == 0
+    assert zero_gradient_fraction(lambda w: accuracy(x @ w.T, labels), weights) >= 0.9
+    assert zero_gradient_fraction(lambda w: cross_entropy(x @ w.T, labels), weights) == 0
 
 
-def test_descent_on_accuracy_stays_where_it_is_and_descent_on_the_loss_learns(digits):
+def test_gradient_descent_cannot_optimise_accuracy_but_can_optimise_the_loss(digits):
     x, labels, weights = digits
     start = weights[0]
     before = accuracy(x @ start.T, labels)
@@ -98,7 +98,7 @@ def test_descent_on_accuracy_stays_where_it_is_and_descent_on_the_loss_learns(di
     assert before < 0.6 < 0.9 < accuracy(x @ learned.T, labels)
 
 
-def test_between_two_jumps_accuracy_does_not_see_an_improvement_that_the_loss_sees():
+def test_a_small_improvement_changes_the_loss_but_not_the_accuracy():
     labels = torch.tensor([1])
     worse, better = torch.tensor([[2.0, 0.0]]), torch.tensor([[2.0, 1.9]])
     assert accuracy(worse, labels) == accuracy(better, labels) == 0
@@ -112,9 +112,9 @@ def test_between_two_jumps_accuracy_does_not_see_an_improvement_that_the_loss_se
         (lambda: mean_squared_error(torch.zeros(0), torch.zeros(0)), r"prediction is empty, with shape \(0,\)"),
         (
             lambda: mean_squared_error(torch.zeros(2), torch.tensor([0, math.nan])),
-            r"target holds NaN \(1 of 2 v",
+            r"target has NaN in 1 of 2 v",
         ),
-        (lambda: cross_entropy(torch.tensor([[math.nan, 0.0]]), torch.tensor([0])), r"logits holds NaN \(1 of 2"),
+        (lambda: cross_entropy(torch.tensor([[math.nan, 0.0]]), torch.tensor([0])), r"logits has NaN in 1 of 2"),
         (lambda: cross_entropy(torch.zeros(0, 3), torch.zeros(0).long()), r"logits is empty, with shape \(0, 3\)"),
         (
             lambda: cross_entropy(torch.zeros(3), torch.tensor([0])),
@@ -122,7 +122,7 @@ def test_between_two_jumps_accuracy_does_not_see_an_improvement_that_the_loss_se
         ),
         (
             lambda: cross_entropy(torch.zeros(2, 3), torch.tensor([0])),
-            r"numbers \(2,\) or one-hot labels \(2, 3\)",
+            r"indices \(2,\) or one-hot labels \(2, 3\)",
         ),
         (lambda: cross_entropy(torch.zeros(2, 3), torch.tensor([0, 3])), "label 3 is out of range: expected 0 to 2"),
         (lambda: cross_entropy(torch.zeros(2, 3), torch.tensor([-1, 0])), "label -1 is out of range"),
@@ -131,11 +131,10 @@ def test_between_two_jumps_accuracy_does_not_see_an_improvement_that_the_loss_se
             r"are torch.float32.*use .long\(\)",
         ),
         (lambda: one_hot(torch.zeros(2, 2).long(), 3), r"labels have shape \(2, 2\): expected \(n,\)"),
-        (lambda: accuracy(torch.zeros(2, 3), torch.tensor([0])), "2 answers and 1 labels"),
+        (lambda: accuracy(torch.zeros(2, 3), torch.tensor([0])), "2 predictions and 1 labels"),
         (lambda: accuracy(torch.zeros(0, 3), torch.zeros(0).long()), "is empty"),
-        (lambda: flat_share(torch.sum, []), "no points to try"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_by_its_shape_or_value(call, says):
+def test_wrong_shapes_and_values_are_refused(call, says):
     with pytest.raises(ValueError, match=says):
         call()

@@ -1,11 +1,11 @@
-"""Tensors: what the axes are called, how batches are cut, and broadcasting by hand, judged by torch's."""
+"""Tensors: the names of the axes, and broadcasting by hand compared with torch's."""
 
 from itertools import product
 
 import pytest
 import torch
 
-from kit.mechanism.tensors import AXES, add, broadcast, broadcast_shapes, mini_batches, named_shape, with_ones
+from kit.mechanism.tensors import AXES, add, append_ones, broadcast, broadcast_shapes, named_shape
 
 SHAPES = [(), (1,), (3,), (4,), (1, 3), (4, 1), (4, 3), (2, 1, 3), (2, 4, 1), (0, 3), (1, 1, 1, 1)]
 
@@ -30,7 +30,7 @@ def test_a_wrong_number_of_axes_is_refused_by_name():
         named_shape(torch.zeros(28, 28, 3), "colour")
 
 
-def test_channels_at_the_end_are_noticed():
+def test_channels_in_the_last_axis_are_refused():
     with pytest.raises(ValueError, match=r"\(8, 28, 28, 3\) has its channels last.*use permute\(0, 3, 1, 2\)"):
         named_shape(torch.zeros(8, 28, 28, 3), "colour")
     assert named_shape(torch.zeros(8, 28, 28, 3).permute(0, 3, 1, 2), "colour")["channels"] == 3
@@ -41,26 +41,7 @@ def test_an_unknown_kind_is_refused_with_those_that_are_known():
         named_shape(torch.zeros(3), "sound")
 
 
-@pytest.mark.parametrize("shape", [(10, 5), (10, 20, 5), (10, 8, 8), (10, 3, 8, 8)])
-def test_a_mini_batch_differs_from_the_whole_in_its_first_axis_only(shape):
-    x = torch.rand(shape)
-    batches = list(mini_batches(x, 4))
-    assert [batch.shape for batch in batches] == [(4, *shape[1:]), (4, *shape[1:]), (2, *shape[1:])]
-    assert torch.equal(torch.cat(batches), x)
-
-
-def test_a_mini_batch_is_a_view_and_no_copy():
-    x = torch.zeros(10, 5)
-    next(mini_batches(x, 4))[0, 0] = 1
-    assert x[0, 0] == 1
-
-
-def test_a_batch_size_of_zero_is_refused():
-    with pytest.raises(ValueError, match="batch size is 0: expected 1 or more"):
-        list(mini_batches(torch.zeros(3), 0))
-
-
-def test_our_rule_of_broadcasting_accepts_refuses_and_gives_what_torchs_does():
+def test_broadcasting_by_hand_accepts_refuses_and_computes_what_torch_does():
     for a, b in product(SHAPES, SHAPES):
         try:
             judge = tuple(torch.broadcast_shapes(a, b))
@@ -74,36 +55,36 @@ def test_our_rule_of_broadcasting_accepts_refuses_and_gives_what_torchs_does():
 
 
 def test_shapes_that_cannot_be_joined_are_both_named():
-    with pytest.raises(ValueError, match=r"shapes \(5, 3\) and \(5,\) cannot be joined: 3 meets 5; .* or a 1"):
+    with pytest.raises(ValueError, match=r"shapes \(5, 3\) and \(5,\) cannot be broadcast: 3 meets 5; .* or a 1"):
         add(torch.zeros(5, 3), torch.zeros(5))
 
 
-def test_a_stretched_tensor_is_torchs_expand_and_holds_nothing_twice():
+def test_broadcast_is_torchs_expand_and_copies_nothing():
     x = torch.rand(4, 1)
-    stretched = broadcast(x, (2, 4, 3))
-    assert torch.equal(stretched, x.expand(2, 4, 3))
-    assert stretched.stride() == (0, 1, 0)
-    assert stretched.data_ptr() == x.data_ptr()
+    expanded = broadcast(x, (2, 4, 3))
+    assert torch.equal(expanded, x.expand(2, 4, 3))
+    assert expanded.stride() == (0, 1, 0)
+    assert expanded.data_ptr() == x.data_ptr()
 
 
-def test_stretching_works_on_a_slice_of_a_larger_tensor():
+def test_broadcast_works_on_a_slice_of_a_larger_tensor():
     x = torch.arange(12.0).reshape(3, 4)[1:, 2:3]
     assert torch.equal(broadcast(x, (2, 5)), x.expand(2, 5))
 
 
 def test_only_an_axis_of_size_one_can_grow():
-    with pytest.raises(ValueError, match=r"shape \(4, 3\) cannot stretch to \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(4, 3\) cannot expand to \(1, 3\)"):
         broadcast(torch.zeros(4, 3), (1, 3))
-    with pytest.raises(ValueError, match=r"shapes \(3,\) and \(4,\) cannot be joined"):
+    with pytest.raises(ValueError, match=r"shapes \(3,\) and \(4,\) cannot be broadcast"):
         broadcast(torch.zeros(3), (4,))
 
 
 def test_a_bias_is_the_weight_of_a_constant_input_of_one():
     x, weight, bias = torch.rand(5, 3), torch.rand(3, 2), torch.rand(1, 2)
-    torch.testing.assert_close(with_ones(x) @ torch.cat([weight, bias]), x @ weight + bias)
+    torch.testing.assert_close(append_ones(x) @ torch.cat([weight, bias]), x @ weight + bias)
 
 
 def test_ones_are_added_to_a_table_only():
-    assert with_ones(torch.zeros(2, 3, dtype=torch.float64)).dtype == torch.float64
+    assert append_ones(torch.zeros(2, 3, dtype=torch.float64)).dtype == torch.float64
     with pytest.raises(ValueError, match=r"x has shape \(3,\): expected \(n, features\)"):
-        with_ones(torch.zeros(3))
+        append_ones(torch.zeros(3))
