@@ -13,6 +13,7 @@ from kit.tasks.text import MOST_IN_TITLE, NONE, percent, shown
 Config = Mapping[str, Any]
 LARGEST = 1e100
 LEAST_SCALE, ROOM = 0.05, 1.25
+LIKE = "photos like those it learned"
 SCORE = "{:.3f}".format
 
 
@@ -152,6 +153,18 @@ class Task(ABC):
     @abstractmethod
     def groups(self, one: Prediction, config: Config) -> dict[str, list[str]]:
         """The classes or numbers that a page shows of a prediction, below their headings."""
+
+    @abstractmethod
+    def ability(self, vocab: Sequence[str]) -> str:
+        """What it does, for a person who knows nothing of it: "Tells cat from dog"."""
+
+    @abstractmethod
+    def record(self, config: Config) -> str:
+        """How often or how far it is wrong, in words, to follow `ability`; "" where that was not measured."""
+
+    def doubt(self, one: Prediction, config: Config) -> float:
+        """How unsure an answer is: the larger, the less sure. Equal where a task cannot tell."""
+        return 0.0
 
     @abstractmethod
     def reliability(self, config: Config) -> str:

@@ -1,9 +1,10 @@
 """One class an image: the likeliest, with its calibrated probability. The main figure is the error rate."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from kit.tasks.base import Config, Prediction, Task, numbers_in
-from kit.tasks.text import CLASSIFICATION, percent
+from kit.tasks.base import LIKE, Config, Prediction, Task, numbers_in
+from kit.tasks.text import CLASSIFICATION, listed, one_in, percent
 
 MAX_SHOWN = 5
 
@@ -45,6 +46,29 @@ class Classification(Task):
     def groups(self, one: Prediction, config: Config) -> dict[str, list[str]]:
         """The likeliest classes."""
         return {"Most likely classes": [name for name, _ in one.top(MAX_SHOWN)]}
+
+    def ability(self, vocab: Sequence[str]) -> str:
+        """ "Tells cat from dog", or "Tells 37 kinds apart: Abyssinian, Bengal, Birman and 34 more"."""
+        if len(vocab) == 2:
+            return "Tells {} from {}".format(*map(listed, zip(vocab)))
+        return f"Tells {len(vocab):,} kinds apart: {listed(vocab)}"
+
+    def record(self, config: Config) -> str:
+        """How many photos it is wrong on; without a mistake, the upper end of the interval."""
+        found = numbers_in(config["metrics"], "error_rate", "n", "high")
+        if not found:
+            return ""
+        rate, n, high = found
+        if rate == 1:
+            return f"wrong on each of {n:,.0f} photos"
+        if rate > 0:
+            return f"wrong on {one_in(rate)} {LIKE}"
+        limit = f", so wrong on at most {one_in(high, at_most=True)} {LIKE}" if high > 0 else ""
+        return f"no mistake on {n:,.0f} photos{limit}"
+
+    def doubt(self, one: Prediction, config: Config) -> float:
+        """The probability of all other classes together."""
+        return 1 - one.probability
 
     def remarks(self, config: Config) -> list[str]:
         """How many predictions are wrong."""

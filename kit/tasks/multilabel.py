@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from kit.tasks.base import Config, Prediction, Task, are_numbers, numbers_in
-from kit.tasks.text import MULTILABEL, NONE, classes_of, join_classes, percent, shown
+from kit.tasks.base import LIKE, Config, Prediction, Task, are_numbers, numbers_in
+from kit.tasks.text import MULTILABEL, NONE, classes_of, join_classes, listed, one_in, percent, shown
 
+Z2 = 3.84  # with it, Z2 / (n + Z2) is the upper end of Wilson's 95 % interval for no errors of n
 MAX_SHOWN, LEAST_OTHERS, MOST_FOUND = 5, 2, 20
 
 
@@ -49,6 +50,28 @@ class MultiLabel(Task):
         """The classes that are predicted, and the likeliest of those that are not."""
         found, others = one.labels[:MOST_FOUND], [name for name, _ in one.top(None) if name not in one.labels]
         return {"Predicted": list(found), "Not predicted": others[: max(MAX_SHOWN - len(found), LEAST_OTHERS)]}
+
+    def ability(self, vocab: Sequence[str]) -> str:
+        """ "Finds cat, dog and fox in a photo"."""
+        return f"Finds {listed(vocab)} in a photo"
+
+    def record(self, config: Config) -> str:
+        """On how many photos not every class is right."""
+        found = numbers_in(config["metrics"], "exact", "n")
+        if not found:
+            return ""
+        exact, n = found
+        if exact == 0:
+            return f"wrong about one class or more on each of {n:,.0f} photos"
+        if exact < 1:
+            return f"wrong about one class or more on {one_in(1 - exact)} {LIKE}"
+        high = one_in(Z2 / (n + Z2), at_most=True)
+        return f"no mistake on {n:,.0f} photos, so wrong on at most {high} {LIKE}"
+
+    def doubt(self, one: Prediction, config: Config) -> float:
+        """How close the closest probability is to its threshold."""
+        least = self.thresholds(config)
+        return -min(abs(value - least[name]) for name, value in one.probabilities.items())
 
     def thresholds(self, config: Config) -> dict[str, float]:
         """The threshold of each class."""

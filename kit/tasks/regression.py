@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kit.errors import some_of
-from kit.tasks.base import ROOM, Config, Prediction, Scale, Task, are_numbers, numbers_in
-from kit.tasks.text import REGRESSION, numbers_of, percent, shown
+from kit.tasks.base import LIKE, ROOM, Config, Prediction, Scale, Task, are_numbers, numbers_in
+from kit.tasks.text import REGRESSION, listed, numbers_of, percent, shown
 
 MOST_SCALES, MOST_NAMED = 6, 12
 
@@ -62,6 +62,19 @@ class Regression(Task):
         """The numbers, each of which has its range."""
         which = "possible answers" if config["range"]["bounded"] else "training images"
         return {f"Within the range of the {which}": list(one.numbers)}
+
+    def ability(self, vocab: Sequence[str]) -> str:
+        """ "Estimates width and height from a photo"."""
+        return f"Estimates {listed(vocab)} from a photo"
+
+    def record(self, config: Config) -> str:
+        """How far it is off on average; where R2 is not above 0, that the mean is as good."""
+        rows = {name: numbers_in(row, "mae") for name, row in self.breakdown(config).items()}
+        r2, several = numbers_in(config["metrics"], "r2"), len(config["vocab"]) > 1
+        if r2 and r2[0] <= 0:
+            return "no better than always answering the mean"
+        errors = [shown(row[0]) + (f" ({name})" if several else "") for name, row in rows.items() if row]
+        return f"off by {listed(errors)} on average, on {LIKE}" if errors else ""
 
     def ranges(self, config: Config) -> dict[str, tuple[float, float]]:
         """The lowest and highest answer of each number; without bounds, those of the training images."""

@@ -4,13 +4,15 @@ alphabetical order, and "" for none of them; of numbers "41.5;0.2".
 classes_of("cat;dog"), percent(0.0278)            # (["cat", "dog"], "2.8 %")
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 CLASSIFICATION, MULTILABEL, REGRESSION = TASKS = ("classification", "multilabel", "regression")
 SEPARATOR = ";"
 NONE = "none of the classes"
 HALF = 0.5
 MOST_IN_TITLE = 3
+MOST_LISTED, LONGEST = 4, 30
 
 
 def join_classes(names: Iterable[str]) -> str:
@@ -45,3 +47,21 @@ def percent(value: float, digits: int = 1) -> str:
     if value < 1 and float(text) == 100:
         return f"over {100 - least:.{digits}f} %"
     return f"under {least:.{digits}f} %" if value > 0 and float(text) == 0 else f"{text} %"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence, long ones shortened: "cat, dog and fox"; of many the first: "cat, dog, fox and 34 more"."""
+    short = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+    rest = len(short) - MOST_LISTED + 1
+    if rest > 1:
+        short = [*short[: MOST_LISTED - 1], f"{rest:,} more"]
+    return " and ".join(filter(None, [", ".join(short[:-1]), short[-1]]))
+
+
+def one_in(rate: float, at_most: bool = False) -> str:
+    """A rate above 0 in words: "about 1 in 14", or above 0.3 "about 4 in 10"; at_most: never less than the rate."""
+    if rate > 0.3:
+        return f"about {math.ceil(10 * rate) if at_most else min(round(10 * rate), 9)} in 10"
+    times = 1 / rate
+    step = 10 ** max(0, math.floor(math.log10(times)) - 1)
+    return f"about 1 in {(math.floor if at_most else round)(times / step) * step:,}"

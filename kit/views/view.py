@@ -53,6 +53,7 @@ class Matrix(NamedTuple):
 class View:
     """A result for templates.
 
+    ability, record: what it does, and how often it is wrong, for people who know nothing of it; record may be "".
     measured: the images it was measured on. figures: the columns of `breakdown`, which has a row for each class or
     number. confused: (true, predicted, times), most frequent first. facts, limits: of a bundle.
     """
@@ -60,6 +61,8 @@ class View:
     task: Task
     vocab: list[str]
     title: str
+    ability: str
+    record: str
     measured: str
     scales: list[Scale]
     remarks: list[str]
@@ -69,6 +72,11 @@ class View:
     confused: list[Sequence[Any]]
     facts: dict[str, str]
     limits: list[str]
+
+    @property
+    def claim(self) -> str:
+        """Both as one sentence: "Tells cat from dog; wrong on about 1 in 14 photos like those it learned."."""
+        return f"{'; '.join(filter(None, [self.ability, self.record]))}."
 
     def sentence(self) -> str:
         """The main figures with their 95 % intervals, in words and without a full stop."""
@@ -102,6 +110,8 @@ def view_of(config: Mapping[str, Any]) -> View:
         task=task,
         vocab=config["vocab"],
         title=task.title(config["vocab"]),
+        ability=task.ability(config["vocab"]),
+        record=task.record(config),
         measured=f"{metrics['n']:,} images{' that it was not' if known else ', which it may have been'} trained on",
         scales=task.scales(config),
         remarks=task.remarks(config),

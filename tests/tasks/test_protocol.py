@@ -9,6 +9,7 @@ from kit.recipe import Recipe
 from kit.tasks import Prediction, Task, of
 from kit.tasks.text import TASKS
 from kit.tasks.training import training_of
+from kit.views.view import view_of
 
 OUTPUTS = {"a": 0.25, "b": 0.75}
 CONFIG = {
@@ -109,3 +110,59 @@ def test_labels_become_the_targets_of_a_head_whose_mistakes_are_counted(name, la
     assert training.mistakes(np.array(outputs), found) == mistakes
     assert training.ends(labels, None) == (([0.8, 1.8], [3.2, 4.2]) if name == "regression" else None)
     assert training.names(()) == (["value"] if name == "regression" else [])
+
+
+RATE, SEVERAL = {"n": 74, "low": 0.0, "high": 0.0493}, {"per_target": {"a": {"mae": 2.13}, "b": {"mae": 30.0}}}
+
+
+@pytest.mark.parametrize(
+    "name, vocab, metrics, claim",
+    [
+        ("classification", ["cat", "dog"], RATE | {"error_rate": 0.071}, "Tells cat from dog; wrong on about 1 in 14"),
+        (
+            "classification",
+            ["cat", "dog"],
+            RATE | {"error_rate": 1.0},
+            "Tells cat from dog; wrong on each of 74 photos.",
+        ),
+        (
+            "classification",
+            [f"breed {number}" for number in range(37)],
+            RATE | {"error_rate": 0.0},
+            "Tells 37 kinds apart: breed 0, breed 1, breed 2 and 34 more; no mistake on 74 photos, so wrong on at most "
+            "about 1 in 20 photos like those it learned.",
+        ),
+        ("classification", ["cat", "dog"], {"n": 74, "error_rate": "many"}, "Tells cat from dog."),
+        (
+            "multilabel",
+            ["a", "b"],
+            {"n": 40, "exact": 0.9},
+            "Finds a and b in a photo; wrong about one class or more on",
+        ),
+        (
+            "multilabel",
+            ["a", "b"],
+            {"n": 40, "exact": 1.0},
+            "no mistake on 40 photos, so wrong on at most about 1 in 11",
+        ),
+        ("multilabel", ["a", "b"], {"n": 40, "exact": 0.0}, "wrong about one class or more on each of 40 photos."),
+        (
+            "regression",
+            ["a", "b"],
+            SEVERAL,
+            "Estimates a and b from a photo; off by 2.13 (a) and 30 (b) on average, on",
+        ),
+        ("regression", ["a"], {"r2": -0.1}, "Estimates a from a photo; no better than always answering the mean."),
+    ],
+)
+def test_what_it_does_and_how_often_it_is_wrong_is_a_sentence_made_from_the_result(name, vocab, metrics, claim):
+    config = CONFIG | {"task": name, "vocab": vocab, "metrics": {"n": 10} | metrics}
+    assert claim in view_of(config).claim
+
+
+def test_an_answer_is_less_sure_the_closer_another_one_is():
+    sure, unsure = ({"a": 0.95, "b": 0.05}, {"a": 0.55, "b": 0.45})
+    for task in (of("classification"), of("multilabel")):
+        config = CONFIG | {"thresholds": [0.5, 0.5]}
+        first, second = (Prediction("a", **task.answer(outputs, config)) for outputs in (unsure, sure))
+        assert task.doubt(first, config) > task.doubt(second, config)
