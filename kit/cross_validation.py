@@ -21,11 +21,10 @@ from kit.data.audit import check
 from kit.errors import DataError, RecipeError, some_of
 from kit.evaluate.pictures import as_html
 from kit.evaluate.result import Result
-from kit.files import check_creatable, new_folder
 from kit.intervals import Estimate
-from kit.pipeline import checked_table, divide
+from kit.pipeline import ONE_AT_A_TIME, checked_table, divide
 from kit.recipe import Recipe
-from kit.runs import Run, chosen_json, command, free_name, write_results
+from kit.runs import Run, chosen_json, command, run_folder, write_results
 from kit.tasks.training import training_of
 
 FEWEST, MOST = 2, 100
@@ -94,27 +93,29 @@ def cross_validate(
     changes, learner_options = divide(options)
     recipe = replace(recipe or Recipe(), **changes)
     check_folds(folds)
-    folder = check_creatable(Path(out) if out else free_name(source, recipe))
-    table = checked_table(source, recipe)
-    tables = fold_tables(table, folds, recipe)
-    new_folder(folder)
-    block = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms)
-    chosen = replace(recipe, arch=model.choose_architecture(recipe.arch, recipe.weights).full_name)
-    runs = []
-    for number, part in enumerate(tables, 1):
-        train.seed_everything(recipe.seed)
-        learn, history = model.learner(block.dataloaders(part), chosen, **learner_options), train.History(quiet=True)
-        train.fine_tune(learn, chosen, cbs=cbs, history=history, log_folder=folder / f"fold-{number}")
-        result = evaluate.evaluate(learn)
-        say(f"fold {number} of {folds}: {result.words} {result.headline}")
-        # One learner is enough to tell what was chosen; five would fill the memory.
-        runs.append(Run(source, folder, part, learn if number == 1 else None, history, result, None, folder, 0.0))
-        del learn
-        gc.collect()
-    seconds, rates = time.perf_counter() - started, [run.headline for run in runs]
-    found = CrossValidation(folder, recipe, *pooled(runs, table), rates, seconds, runs[0].caveats())
-    write(found, runs, table)
-    return found
+    with run_folder(source, recipe, out) as folder, ONE_AT_A_TIME:
+        table = checked_table(source, recipe)
+        tables = fold_tables(table, folds, recipe)
+        block = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms)
+        chosen = replace(recipe, arch=model.choose_architecture(recipe.arch, recipe.weights).full_name)
+        runs = []
+        for number, part in enumerate(tables, 1):
+            train.seed_everything(recipe.seed)
+            learn, history = (
+                model.learner(block.dataloaders(part), chosen, **learner_options),
+                train.History(quiet=True),
+            )
+            train.fine_tune(learn, chosen, cbs=cbs, history=history, log_folder=folder / f"fold-{number}")
+            result = evaluate.evaluate(learn)
+            say(f"fold {number} of {folds}: {result.words} {result.headline}")
+            # One learner is enough to tell what was chosen; five would fill the memory.
+            runs.append(Run(source, folder, part, learn if number == 1 else None, history, result, None, folder, 0.0))
+            del learn
+            gc.collect()
+        seconds, rates = time.perf_counter() - started, [run.headline for run in runs]
+        found = CrossValidation(folder, recipe, *pooled(runs, table), rates, seconds, runs[0].caveats())
+        write(found, runs, table)
+        return found
 
 
 def check_folds(folds: int) -> None:

@@ -1,20 +1,32 @@
-"""Write files atomically, hash them, and find the folders for results, cache and packaged data.
+"""Write files and folders atomically, claim folders, reserve space, and find the folders of cache and packaged data.
 
 with atomic_path(Path("model.safetensors")) as partial: partial.write_bytes(data)
 """
 
+import errno
 import hashlib
 import json
 import os
+import shutil
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kit.errors import OutputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 BLOCK_BYTES = 2**24
+PARTIAL = ".partial"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MAKE_ROOM = "make room, or choose another path"
 
 
 @contextmanager
@@ -25,7 +37,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises `OutputError` where the file cannot be written.
     """
     check_parent(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
     try:
         yield partial
         with partial.open("rb+") as file:
@@ -35,11 +47,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename not in (None, str(partial)):
             raise
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}", fix="make room, or choose another path"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             partial.unlink()
 
 
@@ -96,22 +106,109 @@ def new_folder(path: Path) -> Path:
     """Create `path` as an empty folder. Raises `OutputError` where it has content or cannot be written."""
     if path.is_file():
         raise OutputError(f"{path} is a file; a folder was expected", fix="choose another --out")
-    if path.is_dir() and any(path.iterdir()):
-        raise OutputError(f"{path} exists and is not empty", fix="choose another --out, or remove that folder yourself")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".probe"
-        probe.touch()
-        probe.unlink()
+        inside = [one.name for one in path.iterdir()]
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}", fix="choose another --out") from error
+    if inside:
+        unfinished = "result.json" not in inside and any(name == "bundle" or name.endswith(PARTIAL) for name in inside)
+        what = "holds a run that did not finish (no result.json)" if unfinished else "exists and is not empty"
+        raise OutputError(f"{path} {what}", fix="choose another --out, or remove that folder yourself")
     return path
 
 
-def check_creatable(path: Path) -> Path:
-    """Return `path` after checking that `new_folder(path)` succeeds; created folders are removed again."""
+@contextmanager
+def claimed(path: Path) -> Iterator[Path]:
+    """Create `path`, or take it where it is an empty folder, for this block alone; it is removed if it stays empty.
+
+    Raises `OutputError` where it has content, cannot be written, or is claimed by another thread or process. A process
+    that is killed leaves no claim.
+    """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    new_folder(path)
-    for folder in missing:
-        folder.rmdir()
-    return path
+    if missing:
+        new_folder(path)
+    with locked(path):
+        try:
+            yield new_folder(path)
+        finally:
+            for folder in missing:
+                with suppress(OSError):  # not empty
+                    folder.rmdir()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` until the block ends. Raises `OutputError` where another thread or process holds it."""
+    if fcntl is None:
+        yield
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        fix = "wait until that has ended, or choose another folder (--out)"
+        raise OutputError(f"another kit is writing {folder}", fix=fix) from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # child processes may still have it open
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `path` when the block succeeds, and is removed when it fails.
+
+    `path` is claimed from the start. Raises `OutputError` where it cannot be written.
+    """
+    with claimed(path):
+        partial = None
+        try:
+            partial = Path(tempfile.mkdtemp(PARTIAL, f".{path.name}.", path.parent))
+            partial.chmod(0o777 & ~_umask())
+            yield partial
+            partial.rename(path)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        finally:
+            shutil.rmtree(partial or "", ignore_errors=True)
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The error of a file or folder that the system does not let us write."""
+    return OutputError(f"{path} cannot be written: {error.strerror or error}", fix=MAKE_ROOM)
+
+
+def allocate(file: IO[bytes], count: int) -> None:
+    """Reserve `count` bytes on disk for an open file. Raises `OSError` where there is no room.
+
+    Without it, writing to the memory map of a file on a full disk ends the process by a signal (SIGBUS).
+    """
+    try:
+        os.posix_fallocate(file.fileno(), 0, count)
+    except AttributeError:  # neither on Windows nor on macOS
+        return
+    except OSError as error:  # some file systems cannot reserve
+        if error.errno in NO_ROOM:
+            raise
+
+
+@contextmanager
+def reserved(folder: Path, count: int) -> Iterator[None]:
+    """Keep `count` bytes of `folder`'s disk free for after the block. Raises `OutputError` where there is no room."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            allocate(file, count)
+        except OSError as error:
+            problem = f"{folder} has no room for the {count / 1e6:.0f} MB that may be written there: {error.strerror}"
+            raise OutputError(problem, fix=MAKE_ROOM) from error
+        yield

@@ -4,6 +4,7 @@ run = kit.fine_tune("pets/images", label=kit.is_cat, arch="resnet34", epochs=1)
 """
 
 import inspect
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -15,15 +16,17 @@ import pandas as pd
 from kit import bundle, data, evaluate, model, train
 from kit.console import say
 from kit.errors import DataError, RecipeError, TrainingError, did_you_mean
-from kit.files import check_creatable, new_folder
 from kit.recipe import Recipe
-from kit.runs import Run, free_name, write_run
+from kit.runs import Run, run_folder, write_run
 
 if TYPE_CHECKING:
     from fastai.vision.all import Learner
 
     from kit.train.history import History
     from kit.train.rates import RateCurve
+
+# Training draws from random numbers that all threads share, so threads take turns: each result is that of one alone.
+ONE_AT_A_TIME = threading.RLock()
 
 
 def fine_tune(
@@ -49,23 +52,23 @@ def fine_tune(
     started = time.perf_counter()
     changes, learner_options = divide(options)
     recipe = replace(recipe or Recipe(), **changes)
-    folder = check_creatable(Path(out) if out else free_name(source, recipe))
-    train.check_log(recipe.log)
-    table = checked_table(source, recipe)  # before torch and fastai are loaded, which takes seconds
-    new_folder(folder)
-    train.seed_everything(recipe.seed)
-    dls = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms).dataloaders(table)
-    learn = model.learner(dls, recipe, **learner_options)
-    bundle.check_preparation(learn)
-    history, stop = trained(learn, recipe, cbs, folder)
-    result = evaluate.evaluate(learn)
-    views = evaluate.evaluate_views(learn, result, recipe.tta)
-    held_out = table[table["split"] == "test"]
-    test = evaluate.evaluate(learn, held_out) if len(held_out) else None
-    saved = bundle.save(learn, result, folder / "bundle", examples=examples, onnx=onnx)
-    run = Run(source, folder, table, learn, history, result, test, saved, time.perf_counter() - started, views)
-    write_run(run)
-    return ended(run, stop)
+    with run_folder(source, recipe, out) as folder, ONE_AT_A_TIME:
+        train.check_log(recipe.log)
+        table = checked_table(source, recipe)  # before torch and fastai are loaded, which takes seconds
+        train.seed_everything(recipe.seed)
+        dls = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms).dataloaders(table)
+        learn = model.learner(dls, recipe, **learner_options)
+        bundle.check_preparation(learn)
+        with bundle.room_for(learn, folder, onnx):
+            history, stop = trained(learn, recipe, cbs, folder)
+            result = evaluate.evaluate(learn)
+            views = evaluate.evaluate_views(learn, result, recipe.tta)
+            held_out = table[table["split"] == "test"]
+            test = evaluate.evaluate(learn, held_out) if len(held_out) else None
+        saved = bundle.save(learn, result, folder / "bundle", examples=examples, onnx=onnx)
+        run = Run(source, folder, table, learn, history, result, test, saved, time.perf_counter() - started, views)
+        write_run(run)
+        return ended(run, stop)
 
 
 def trained(
@@ -95,11 +98,12 @@ def ended(run: Run, stop: KeyboardInterrupt | TrainingError | None) -> Run:
 
 def find_rate(source: str | Path | pd.DataFrame, recipe: Recipe) -> "RateCurve":
     """The learning-rate finder's curve and suggestion for a recipe, as for `--rate auto`. Writes no file."""
-    table = checked_table(source, recipe)
-    train.seed_everything(recipe.seed)
-    dls = data.blocks(recipe).dataloaders(table)
-    data.cache_images(dls, recipe.cache)
-    return train.find_rate(model.learner(dls, recipe), recipe)
+    with ONE_AT_A_TIME:
+        table = checked_table(source, recipe)
+        train.seed_everything(recipe.seed)
+        dls = data.blocks(recipe).dataloaders(table)
+        data.cache_images(dls, recipe.cache)
+        return train.find_rate(model.learner(dls, recipe), recipe)
 
 
 def divide(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

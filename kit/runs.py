@@ -8,6 +8,8 @@
 import re
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kit.data.audit import check
+from kit.errors import OutputError
 from kit.evaluate.pictures import as_html, draw_predictions
 from kit.evaluate.result import Result
-from kit.files import write_json, write_text
+from kit.files import claimed, write_json, write_text
 from kit.intervals import Estimate
 from kit.recipe import Recipe
 from kit.views.report import Report, write_report
@@ -104,14 +107,28 @@ class Run:
         return lines
 
 
-def free_name(source: Any, recipe: Recipe) -> Path:
-    """A new folder's name below runs/, from the source, the network, if one is named, and the time:
+def free_names(source: Any, recipe: Recipe) -> Iterator[Path]:
+    """New folders' names below runs/, from the source, the network, if one is named, and the time:
     runs/pets-resnet34-20261121-153000."""
     name = Path(str(source)).resolve().name if isinstance(source, str | Path) else "table"
     parts = (name, *([] if recipe.arch == "auto" else [recipe.arch]), time.strftime("%Y%m%d-%H%M%S"))
     stem = re.sub(r"[^\w.-]+", "-", "-".join(parts))
     numbers = (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
-    return next(path for path in (Path("runs") / name for name in numbers) if not path.exists())
+    return (path for path in (Path("runs") / name for name in numbers) if not path.exists())
+
+
+@contextmanager
+def run_folder(source: Any, recipe: Recipe, out: str | Path | None) -> Iterator[Path]:
+    """The folder of a new run, which no other run can take: `out`, or the first free name below runs/."""
+    with ExitStack() as stack:
+        for path in [Path(out)] if out else free_names(source, recipe):
+            try:
+                folder = stack.enter_context(claimed(path))
+                break
+            except OutputError:
+                if out or not path.exists():  # else another run has just taken that name
+                    raise
+        yield folder
 
 
 def result_json(run: Run) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import os
 import random
 from mmap import ALLOCATIONGRANULARITY
 
 import pytest
 
 from kit.errors import OutputError
-from kit.files import atomic_path, check_creatable, new_folder, packaged, sha256, write_json
+from kit.files import atomic_folder, atomic_path, claimed, new_folder, packaged, reserved, sha256, write_json
 
 
 def test_a_file_is_replaced_only_when_all_is_written(tmp_path):
@@ -55,12 +56,57 @@ def test_a_folder_to_write_must_be_new_and_writable(tmp_path):
         new_folder(tmp_path / "file" / "below")
 
 
-def test_trying_whether_a_folder_can_be_made_leaves_nothing(tmp_path):
-    assert check_creatable(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+def test_a_claimed_folder_is_removed_unless_something_was_written(tmp_path):
+    with claimed(tmp_path / "a" / "b") as folder:
+        assert folder == tmp_path / "a" / "b"
+        assert folder.is_dir()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "empty").mkdir()
-    check_creatable(tmp_path / "empty")
+    with claimed(tmp_path / "empty"):
+        pass
     assert (tmp_path / "empty").is_dir()
+    with claimed(tmp_path / "full") as folder:
+        (folder / "file").touch()
+    assert (tmp_path / "full" / "file").is_file()
+
+
+@pytest.mark.parametrize("there_before", [True, False])
+def test_a_folder_is_claimed_once(tmp_path, there_before):
+    if there_before:
+        (tmp_path / "run").mkdir()
+    with claimed(tmp_path / "run"):
+        with pytest.raises(OutputError, match="another kit is writing .*run"), claimed(tmp_path / "run"):
+            pass
+        assert (tmp_path / "run").is_dir()
+    with claimed(tmp_path / "run"):
+        pass
+
+
+def test_what_a_killed_run_left_is_told(tmp_path):
+    (tmp_path / "run" / ".bundle.1234.partial").mkdir(parents=True)
+    with pytest.raises(OutputError, match="holds a run that did not finish"), claimed(tmp_path / "run"):
+        pass
+
+
+def test_a_folder_appears_only_when_all_is_written(tmp_path):
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "new") as partial:
+        (partial / "file").touch()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with atomic_folder(tmp_path / "new") as partial:
+        (partial / "file").touch()
+        assert list((tmp_path / "new").iterdir()) == []
+        with pytest.raises(OutputError, match="another kit is writing"), atomic_folder(tmp_path / "new"):
+            pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space")
+def test_more_room_than_the_disk_has_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(OutputError, match="has no room for the 1000000000000 MB"), reserved(tmp_path, 10**18):
+        pass
+    with reserved(tmp_path, 10):
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_sample_and_the_weights_are_found_wherever_kit_is_installed():

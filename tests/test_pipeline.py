@@ -8,7 +8,7 @@ from conftest import write_shapes
 
 import kit
 from kit.errors import DataError, OutputError, RecipeError
-from kit.runs import free_name
+from kit.runs import free_names
 
 
 def test_a_run_folder_is_complete(run):
@@ -49,8 +49,8 @@ def test_every_choice_made_for_the_user_is_written_down(run):
 def test_a_runs_name_tells_the_network_where_one_was_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("kit.runs.time.strftime", lambda form: "20261121-153000")
-    assert str(free_name("pets", kit.Recipe())) == "runs/pets-20261121-153000"
-    assert str(free_name("pets", kit.Recipe(arch="timm/resnet18"))) == "runs/pets-timm-resnet18-20261121-153000"
+    assert str(next(free_names("pets", kit.Recipe()))) == "runs/pets-20261121-153000"
+    assert str(next(free_names("pets", kit.Recipe(arch="timm/resnet18")))) == "runs/pets-timm-resnet18-20261121-153000"
 
 
 def test_the_tables_tell_what_was_trained_on_what_and_how_it_went(run):

@@ -1,6 +1,6 @@
 from .predictor import Prediction, Predictor
 from .read import learner, load
-from .write import check_preparation, save
+from .write import check_preparation, room_for, save
 
 __all__ = [
     "Prediction",
@@ -8,5 +8,6 @@ __all__ = [
     "check_preparation",
     "learner",
     "load",
+    "room_for",
     "save",
 ]

@@ -22,11 +22,11 @@ from torch import nn
 
 from kit.bundle.engines import torch_engine
 from kit.bundle.onnx import TOLERANCE
-from kit.bundle.write import TrainingData, save_network
+from kit.bundle.write import TrainingData, write_bundle
 from kit.data.images import open_image, prepare_image
 from kit.errors import ArchitectureError, BundleError, first_line
 from kit.evaluate.classification import Evaluation, check_labels
-from kit.files import sha256
+from kit.files import atomic_folder, sha256
 from kit.manifest import CONVERTED
 from kit.model.architectures import TORCHVISION, Architecture, find_architecture
 from kit.model.build import ModelSpec
@@ -213,22 +213,28 @@ def convert(
     path = Path(path)
     if len(rows) < MIN_IMAGES:
         raise BundleError(f"{len(rows)} images to prove it on", fix=f"give at least {MIN_IMAGES}, of every class")
-    exported = read_export(path, names, arch)
-    check_labels(rows["label"].tolist(), exported.vocab)
-    spec, paths = _spec(exported, path), rows["path"].tolist()
-    network = _network(exported, spec.architecture)
-    try:
-        theirs = predictions_of(exported.learner, paths)
-    except (AttributeError, TypeError, NotImplementedError) as error:
-        gone = f"; gone are: {', '.join(exported.missing)}" if exported.missing else ""
-        problem = f"the export's own transforms do not run here ({first_line(error)}){gone}"
-        raise BundleError(problem, fix="import what it was made with, or export it without those transforms") from error
-    ours = _probabilities(network, spec.image_rules(), paths)
-    proof = _compare(ours, theirs, paths, tolerance)
-    result = Evaluation.from_probabilities(paths, rows["label"].tolist(), ours, exported.vocab)
-    data = TrainingData(0, len(rows), spec.recipe.label)  # nothing is known of the images that the export trained on
-    ood = None, {"reason": "the training images of a converted model are not known"}
-    return save_network(network, spec, result, out, data, ood, examples=examples, onnx=onnx), proof
+    with atomic_folder(Path(out)) as folder:
+        exported = read_export(path, names, arch)
+        check_labels(rows["label"].tolist(), exported.vocab)
+        spec, paths = _spec(exported, path), rows["path"].tolist()
+        network = _network(exported, spec.architecture)
+        try:
+            theirs = predictions_of(exported.learner, paths)
+        except (AttributeError, TypeError, NotImplementedError) as error:
+            gone = f"; gone are: {', '.join(exported.missing)}" if exported.missing else ""
+            problem = f"the export's own transforms do not run here ({first_line(error)}){gone}"
+            raise BundleError(
+                problem, fix="import what it was made with, or export it without those transforms"
+            ) from error
+        ours = _probabilities(network, spec.image_rules(), paths)
+        proof = _compare(ours, theirs, paths, tolerance)
+        result = Evaluation.from_probabilities(paths, rows["label"].tolist(), ours, exported.vocab)
+        data = TrainingData(
+            0, len(rows), spec.recipe.label
+        )  # nothing is known of the images that the export trained on
+        ood = None, {"reason": "the training images of a converted model are not known"}
+        write_bundle(folder, network, spec, result, data, ood, examples=examples, onnx=onnx)
+    return Path(out), proof
 
 
 def predictions_of(learn: Learner, paths: Sequence[str]) -> np.ndarray:

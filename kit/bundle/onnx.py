@@ -25,7 +25,7 @@ from kit.bundle.read import load, load_network
 from kit.data.images import Source
 from kit.errors import BundleError, first_line
 from kit.features.compute import store_of
-from kit.files import atomic_path, sha256
+from kit.files import atomic_path, locked, sha256
 from kit.manifest import ONNX, find_bundle, read_config, write_config
 from kit.model.heads import featurizer
 from kit.tasks import of
@@ -45,13 +45,14 @@ def export(path: str | Path, images: Sequence[Source], expected: np.ndarray | No
     Raises `BundleError` with the difference where it does not, and leaves the bundle unchanged.
     """
     folder = find_bundle(path)
-    config = read_config(folder)
-    expected = outputs(load(folder, "cpu", "torch"), images) if expected is None else expected
-    with atomic_path(folder / ONNX) as partial:
-        write_onnx(load_network(folder, config), config, partial)
-        proof = {"images": len(images), "largest_difference": prove(folder, config, partial, images, expected)}
-    files = dict(sorted((config["files"] | {ONNX: sha256(folder / ONNX)}).items()))
-    write_config(folder, config | {"onnx": proof, "files": files})
+    with locked(folder):
+        config = read_config(folder)
+        expected = outputs(load(folder, "cpu", "torch"), images) if expected is None else expected
+        with atomic_path(folder / ONNX) as partial:
+            write_onnx(load_network(folder, config), config, partial)
+            proof = {"images": len(images), "largest_difference": prove(folder, config, partial, images, expected)}
+        files = dict(sorted((config["files"] | {ONNX: sha256(folder / ONNX)}).items()))
+        write_config(folder, config | {"onnx": proof, "files": files})
     return proof
 
 

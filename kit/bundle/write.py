@@ -5,8 +5,8 @@ folder = save(learn, evaluate(learn), "pets-bundle")
 
 import hashlib
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,7 +33,7 @@ from kit.evaluate.calibration import calibrated
 from kit.evaluate.evaluation import evenly
 from kit.evaluate.ood import OODDetector
 from kit.evaluate.result import Result
-from kit.files import atomic_path, new_folder, sha256, write_text
+from kit.files import atomic_folder, atomic_path, reserved, sha256, write_text
 from kit.manifest import (
     CARD,
     EXAMPLES,
@@ -56,6 +56,7 @@ PACKAGES = ("fastai", "torch", "torchvision", "timm", "pillow", "numpy", "safete
 PROOF_IMAGES = 16
 PHOTO_SIZE = 480
 MAX_PHOTOS = 6
+OTHER_BYTES = 10_000_000  # pictures, report and tables of a run
 
 
 @dataclass(frozen=True)
@@ -91,39 +92,42 @@ def save(learn: Any, result: Result, folder: str | Path, *, examples: bool = Tru
     predict the outputs of `result` to 1e-4; config.json records this check as `proof`. Raises `BundleError` where the
     check fails and `OutputError` where the folder cannot be written; no files are left then.
     """
-    new_folder(Path(folder)).rmdir()
-    ood = fit_ood_detector(learn, result)
-    return save_network(
-        learn.model, spec_of(learn), result, folder, TrainingData.of(learn), ood, examples=examples, onnx=onnx
-    )
+    with atomic_folder(Path(folder)) as partial:
+        ood = fit_ood_detector(learn, result)
+        write_bundle(
+            partial, learn.model, spec_of(learn), result, TrainingData.of(learn), ood, examples=examples, onnx=onnx
+        )
+    return Path(folder)
 
 
-def save_network(
+def write_bundle(
+    folder: Path,
     network: nn.Module,
     spec: ModelSpec,
     result: Result,
-    folder: str | Path,
     data: TrainingData,
     ood: tuple[OODDetector | None, dict[str, Any]],
     *,
     examples: bool = True,
     onnx: bool = True,
-) -> Path:
-    """`save` for a network without a Learner; ood: the out-of-distribution detector, if there is one, and its figures
-    or the reason why there is none."""
-    folder = Path(folder)
-    new_folder(folder).rmdir()
-    partial = new_folder(folder.with_name(f".{folder.name}.partial"))
-    try:
-        config = _config(spec, result, data) | answer_rules(spec, result) | {"unknown": ood[1]}
-        config = _write_files(network, result, partial, config, data, ood[0], examples)
-        write_config(partial, config)
-        write_config(partial, config | {"proof": _prove(partial, result)})
-        if onnx:
-            _add_onnx(partial, result)
-        return partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+) -> None:
+    """`save` for a network without a Learner, into an empty folder; ood: the out-of-distribution detector, if there is
+    one, and its figures or the reason why there is none."""
+    config = _config(spec, result, data) | answer_rules(spec, result) | {"unknown": ood[1]}
+    config = _write_files(network, result, folder, config, data, ood[0], examples)
+    write_config(folder, config)
+    write_config(folder, config | {"proof": _prove(folder, result)})
+    if onnx:
+        _add_onnx(folder, result)
+
+
+def room_for(learn: Any, folder: Path, onnx: bool = True) -> AbstractContextManager[None]:
+    """Keep room on the disk of `folder` for the bundle and report of a learner, until they are written after the block.
+
+    A disk that is too full so is an `OutputError` before training, and none that fills up later takes what was learned.
+    """
+    weights = sum(tensor.nbytes for tensor in learn.model.state_dict().values())
+    return reserved(folder, weights * (2 if onnx else 1) + OTHER_BYTES)
 
 
 def _write_files(

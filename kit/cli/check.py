@@ -1,6 +1,7 @@
 """kit check FOLDER: find problems of a folder before training."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ import typer
 
 from kit.cli.options import Folder, with_recipe
 from kit.console import say
-from kit.files import new_folder, write_json, write_text
+from kit.files import claimed, write_json, write_text
 from kit.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,12 +34,11 @@ def check(folder: Folder, recipe: Recipe, out: Out = None, show: Show = None, as
     """Check FOLDER before training: classes, duplicates, damaged, dark, blurred files; exit code 1 for errors."""
     from kit import data
 
-    if out:
-        new_folder(out)
-    table = data.survey(folder, **data.table_args(recipe))
-    report = data.check(table, recipe.fixed_batch, recipe.size)
-    if out:
-        write_report(table, report, out, recipe.size)
+    with claimed(out) if out else nullcontext():
+        table = data.survey(folder, **data.table_args(recipe))
+        report = data.check(table, recipe.fixed_batch, recipe.size)
+        if out:
+            write_report(table, report, out, recipe.size)
     print(json.dumps(report.to_json(), ensure_ascii=False) if as_json else "\n".join(report.lines()))
     if report.errors:
         raise typer.Exit(1)

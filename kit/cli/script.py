@@ -10,6 +10,7 @@ import typer
 
 from kit.console import complain
 from kit.errors import KitError
+from kit.files import MAKE_ROOM, NO_ROOM
 
 
 def script(function: Callable) -> None:
@@ -23,6 +24,12 @@ def guarded(program: Callable[[], None]) -> None:
         program()
     except KitError as error:
         complain(str(error))
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        what = error.filename or "a temporary file (TMPDIR)"
+        complain(f"{what} cannot be written: {error.strerror}\n  Fix: {MAKE_ROOM}")
         sys.exit(1)
     except KeyboardInterrupt:
         complain("interrupted")

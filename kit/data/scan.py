@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import sqrt
+from math import prod, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from kit.console import progress
 from kit.data.duplicates import SIDE, greys, groups, hashes, shrink
 from kit.data.images import check_bytes, open_image, without_warnings
 from kit.errors import DataError, ImageError
+from kit.files import allocate
 from kit.machine import core_count
 
 # JPEGs are decoded at twice this size or more: at 64 pixels, copies of 2 of 370 photos were not found.
@@ -104,9 +105,15 @@ def _by_processes(blocks: list[Sequence[str | Path]]) -> Iterator[Scan]:
 
 
 def _store(count: int) -> np.ndarray:
-    """A memory-mapped array for `count` images; its space on disk is freed with the array."""
-    with tempfile.TemporaryFile(prefix="kit-scan-") as file:
-        return np.memmap(file, np.uint8, "w+", shape=(max(1, count), SIDE, SIDE, 3))[:count]
+    """A memory-mapped array for `count` images, in memory where the temporary folder has no room for it; its space on
+    disk is freed with the array."""
+    shape = (max(1, count), SIDE, SIDE, 3)
+    try:
+        with tempfile.TemporaryFile(prefix="kit-scan-") as file:
+            allocate(file, prod(shape))
+            return np.memmap(file, np.uint8, "w+", shape=shape)[:count]
+    except OSError:
+        return np.empty(shape, np.uint8)[:count]
 
 
 def _scan_in_process(paths: Sequence[str | Path]) -> Scan:

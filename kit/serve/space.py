@@ -21,8 +21,8 @@ from PIL import Image
 
 from kit.bundle.predictor import Predictor
 from kit.bundle.read import load, load_unknown
-from kit.errors import KitError, OutputError
-from kit.files import new_folder, sha256, write_json, write_text
+from kit.errors import KitError
+from kit.files import atomic_folder, sha256, write_json, write_text
 from kit.manifest import CARD, EXAMPLES, ONNX, UNKNOWN, photos
 from kit.tasks import of
 from kit.views.render import render_template
@@ -47,19 +47,11 @@ def write_space(path: str | Path, out: str | Path, *, title: str | None = None) 
     without model.onnx, `OutputError` for a folder that cannot be made, and `KitError` where the Space does not answer
     as the bundle does; the folder is then removed.
     """
-    predictor, out = load(path, engine="onnx"), Path(out)
-    new_folder(out).rmdir()
-    partial = new_folder(out.with_name(f".{out.name}.partial"))
-    try:
+    with atomic_folder(Path(out)) as partial:
+        predictor = load(path, engine="onnx")
         write_files(predictor, partial, title or of(predictor.task).title(predictor.vocab))
         prove(partial)
-        return partial.rename(out)
-    except OSError as error:
-        raise OutputError(
-            f"{out} cannot be written: {error.strerror}", fix="make room, or choose another OUT"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return Path(out)
 
 
 def write_files(predictor: Predictor, folder: Path, title: str) -> None:

@@ -131,7 +131,7 @@ def test_35_in_the_first_step_nothing_was_learned_and_nothing_is_saved(shapes, r
     with pytest.raises(TrainingError, match="at step 1 ") as caught:
         kit.fine_tune(shapes, recipe, out=tmp_path / "run", onnx=False, cbs=[Breaks(1, "after_loss", bad_loss)])
     assert "no step was taken yet, so look at the images and the loss first" in caught.value.fix
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()
 
 
 # 40 ------------------------------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def test_41_in_the_first_epoch_too(shapes, recipe, tmp_path):
 def test_41_before_the_first_step_there_is_nothing_to_save(shapes, recipe, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         kit.fine_tune(shapes, recipe, out=tmp_path / "run", onnx=False, cbs=[Breaks(1, "after_pred", ctrl_c)])
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()
 
 
 def test_41_with_early_stopping_the_best_weights_so_far_are_kept(shapes, recipe):
