@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from kit.cli.script import script
 
 STARTED = time.perf_counter()
 WAYS = ("kit", "kit whole", "kit fp32", "fastai", "torch", "trainer")
+EXTRAS = {"trainer": ("transformers", "accelerate")}  # packages that are no dependencies of kit
 SIZE, WORKERS, RATE = 224, 2, 2e-3
 PACKAGED = ("tf_efficientnet_lite0", "tf_efficientnet_lite2")  # ImageNet weights that pip brings
 
@@ -45,6 +47,7 @@ def main(
     if way:
         print(json.dumps(measured(way, images, arch, batch, recipe)))
         return
+    check(ways)
     found: dict[str, list[dict]] = {name: [] for name in ways}
     for number in range(rounds):
         for name in ways:
@@ -56,6 +59,16 @@ def main(
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
             print(f"round {number + 1}: {name}: {found[name][-1]}", file=sys.stderr, flush=True)
     print_table(found)
+
+
+def check(ways: list[str]) -> None:
+    """End before the first measurement where a way is unknown, or a package that it needs is missing."""
+    if unknown := [name for name in ways if name not in WAYS]:
+        raise SystemExit(f"--way {', '.join(unknown)}: none of {', '.join(WAYS)}")
+    missing = [package for name in ways for package in EXTRAS.get(name, ()) if find_spec(package) is None]
+    if missing:
+        others = " ".join(f"--way '{name}'" for name in WAYS if name not in EXTRAS)
+        raise SystemExit(f"missing: pip install {' '.join(missing)}; or leave that way out: {others}")
 
 
 def print_table(found: dict[str, list[dict]]) -> None:
