@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -152,8 +152,24 @@ def _read(source: str | PathLike | bytes | BinaryIO, name: str) -> bytes:
     return source.read()
 
 
+def count_pixels(data: bytes) -> int:
+    """The number of pixels that `open_image` would decode, by the header of the file; 0 where it would refuse it."""
+    with suppress(Exception), _opened(data, "the image") as image:
+        return image.width * image.height
+    return 0
+
+
 def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
-    """Decode the bytes of a file, in the formats of `FORMATS` only (for EPS, Pillow would start Ghostscript)."""
+    """Decode the bytes of a file."""
+    with _opened(data, name) as image:
+        if at_least:
+            image.draft(None, (at_least * SHARPNESS_MARGIN, at_least * SHARPNESS_MARGIN))
+        image.load()
+        return _plain(image, name, own=True)
+
+
+def _opened(data: bytes, name: str) -> Image.Image:
+    """Read the header of a file, in the formats of `FORMATS` only (for EPS, Pillow would start Ghostscript)."""
     check_file(data, name)
     formats = FORMATS
     if HEIC.match(data):
@@ -161,12 +177,9 @@ def _decode(data: bytes, name: str, at_least: int | None) -> Image.Image:
         if not _register_heif():
             problem = f"{name}: HEIC needs one package more, pillow-heif"
             raise ImageError(problem, fix="pip install pillow-heif, or save it as JPEG")
-    with Image.open(io.BytesIO(data), formats=formats) as image:
-        check_image(image, data, name)
-        if at_least:
-            image.draft(None, (at_least * SHARPNESS_MARGIN, at_least * SHARPNESS_MARGIN))
-        image.load()
-        return _plain(image, name, own=True)
+    image = Image.open(io.BytesIO(data), formats=formats)
+    check_image(image, data, name)
+    return image
 
 
 @cache

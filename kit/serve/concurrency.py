@@ -23,27 +23,31 @@ Result = TypeVar("Result")
 
 
 class Capacity:
-    """At most `limit` concurrent requests. elsewhere: returns how many are admitted by other code (Gradio's queue)."""
+    """At most `limit` concurrent requests, or bytes. elsewhere: counts those of other code (Gradio's queue)."""
 
     def __init__(self, limit: int, elsewhere: Callable[[], int] = lambda: 0):
         self.limit, self.elsewhere, self.own = limit, elsewhere, 0
 
     @property
     def used(self) -> int:
-        """The number of requests that are being computed or wait."""
+        """The number of requests that are being computed or wait, or of bytes."""
         return self.own + self.elsewhere()
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold a slot while the `with` block runs. Raises `RequestError` (503) immediately if no slot is free."""
-        if self.used >= self.limit:
+    def check(self, count: int = 1) -> None:
+        """Raise `RequestError` (503) if fewer than `count` are free."""
+        if self.used + count > self.limit:
             again = {"Retry-After": "1"}
             raise RequestError(503, "too many requests at once", fix="try again in a moment", headers=again)
-        self.own += 1
+
+    @contextmanager
+    def slot(self, count: int = 1) -> Iterator[None]:
+        """Hold `count` of them while the `with` block runs. Raises `RequestError` (503) if too few are free."""
+        self.check(count)
+        self.own += count
         try:
             yield
         finally:
-            self.own -= 1
+            self.own -= count
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

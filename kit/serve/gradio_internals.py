@@ -126,6 +126,8 @@ class GradioGuard:
         for name in DROPPED_HEADERS:
             del headers[name]
         if path in (JOIN, RUN, CANCEL) and scope["method"] == "POST":
+            if path == JOIN:
+                self.capacity.check()  # before the body is read
             event = self.check(path, await Request(scope, receive).body())
             await self._pass_on(event, scope, receive, send)
         elif path.startswith((ANSWERS, HEARTBEAT)):

@@ -9,7 +9,8 @@ host that becomes known later (a tunnel's), and its error does not say how to al
 import asyncio
 import ipaddress
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kit.serve.concurrency import Capacity
 from kit.serve.responses import RequestError, State, internal_error
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WITHOUT_LOGIN = ("/login", "/v2/health/live", "/v2/health/ready")
 WHOLE_BODY_SECONDS = 120.0
 DISCARD_SECONDS = 2.0
+# Bytes of all bodies together that are in memory at one time; twice --max-upload where that is more.
+MAX_BODIES = 128_000_000
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
@@ -73,12 +77,13 @@ def _is_address(name: str) -> bool:
 class Body:
     """The body of a request, with limits: `max_upload` bytes, `patience` seconds of silence, and a total time.
 
+    reserve: called with a number of further bytes; raises `RequestError` if there is no memory for them.
     complete: whether the whole body has been received. left: whether the client has disconnected.
     """
 
-    def __init__(self, receive: Receive, max_upload: int, patience: float):
-        self.channel, self.max_upload, self.patience = receive, max_upload, patience
-        self.size, self.complete, self.left = 0, False, False
+    def __init__(self, receive: Receive, max_upload: int, patience: float, reserve: Callable[[int], None]):
+        self.channel, self.max_upload, self.patience, self._reserve = receive, max_upload, patience, reserve
+        self.size, self.reserved, self.complete, self.left = 0, 0, False, False
         self.deadline = time.monotonic() + WHOLE_BODY_SECONDS
 
     async def receive(self) -> Message:
@@ -93,9 +98,16 @@ class Body:
         self.left = message["type"] == "http.disconnect"
         self.size += len(message.get("body", b""))
         self.complete = not message.get("more_body", False)
-        if self.size > self.max_upload:
-            raise too_large(self.max_upload)
+        self.reserve(self.size)
         return message
+
+    def reserve(self, size: int) -> None:
+        """Reserve memory for `size` bytes. Raises `RequestError`: 413 if they are too many, 503 if all is used."""
+        if size > self.max_upload:
+            raise too_large(self.max_upload)
+        if size > self.reserved:
+            self._reserve(size - self.reserved)
+            self.reserved = size
 
     async def discard(self) -> None:
         """Drop the rest of the body for a while: many clients send all of it before they read a response."""
@@ -123,15 +135,22 @@ class SecurityMiddleware:
     ):
         self.app, self.hosts, self.login, self.state = app, hosts, login, state
         self.max_upload, self.patience = max_upload, patience
+        self.bodies = Capacity(max(MAX_BODIES, 2 * max_upload))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
         if scope["type"] != "http":  # the lifespan; uvicorn accepts no WebSockets
             await self.app(scope, receive, send)
             return
-        request, body = self._request(scope), Body(receive, self.max_upload, self.patience)
-        with suppress(LocalProtocolError):  # uvicorn has already refused the request, in the middle of its body
+        request = self._request(scope)
+        with ExitStack() as reserved, suppress(LocalProtocolError):  # uvicorn has already refused a malformed body
+
+            def reserve(size: int) -> None:
+                reserved.enter_context(self.bodies.slot(size))
+
+            body = Body(receive, self.max_upload, self.patience, reserve)
             if error := await self._serve(request, body, send):
+                reserved.close()
                 await self._refuse(error, request, body, send)
 
     async def _serve(self, request: Request, body: Body, send: Send) -> RequestError | None:
@@ -147,6 +166,7 @@ class SecurityMiddleware:
 
         try:
             self._check(request)
+            body.reserve(int(request.headers.get("content-length", 0)))
             await self.app(request.scope, body.receive, respond)
             error = RuntimeError("the app responded with 500") if status == 500 else None
         except LocalProtocolError:
@@ -200,7 +220,5 @@ class SecurityMiddleware:
         foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
         if foreign or (headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"):
             raise RequestError(403, "requests from another origin are refused", fix="open this server's own page")
-        if int(headers.get("content-length", 0)) > self.max_upload:
-            raise too_large(self.max_upload)
         if self.login and request.scope["path"] not in WITHOUT_LOGIN:
             self.login.check(request)

@@ -19,12 +19,13 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.datastructures import UploadFile
 
 from kit.bundle.predictor import Predictor
+from kit.data.images import count_pixels
 from kit.serve.concurrency import Capacity, unless_disconnected
 from kit.serve.responses import RequestError, State
 from kit.serve.uploads import read_form
 from kit.tasks import Prediction, of
 
-MAX_IMAGES, AT_ONCE = 64, 4
+MAX_IMAGES, MAX_PIXELS, AT_ONCE = 64, 200_000_000, 4
 SCHEMA = {
     "requestBody": {
         "required": True,
@@ -53,6 +54,7 @@ def routes(predictor: Predictor, capacity: Capacity, pool: Executor, state: Stat
     @router.post("/v1/predict", openapi_extra=SCHEMA)
     async def predict(request: Request) -> JSONResponse:
         """Predict one or several images. A bad image is a row with an error; if all are bad, the status is 422."""
+        capacity.check()  # before the body is read
         images = await read_images(request)
         begun = time.perf_counter()
         with capacity.slot():
@@ -71,13 +73,13 @@ def routes(predictor: Predictor, capacity: Capacity, pool: Executor, state: Stat
 
     @router.head("/v2/health/live", include_in_schema=False)
     @router.get("/v2/health/live")
-    def live() -> dict[str, bool]:
+    async def live() -> dict[str, bool]:
         """Whether the process responds."""
         return {"live": True}
 
     @router.head("/v2/health/ready", include_in_schema=False)
     @router.get("/v2/health/ready")
-    def ready() -> JSONResponse:
+    async def ready() -> JSONResponse:
         """Whether new requests are accepted; 503 during shutdown."""
         return JSONResponse({"ready": state.ready}, 200 if state.ready else 503)
 
@@ -88,9 +90,18 @@ def routes(predictor: Predictor, capacity: Capacity, pool: Executor, state: Stat
     return router
 
 
+def check_pixels(images: list[bytes]) -> None:
+    """Raise `RequestError` (413) for images that are small as files, but would take minutes to decode."""
+    total = sum(map(count_pixels, images))
+    if total > MAX_PIXELS:
+        problem = f"the images have {total:,} pixels together; at most {MAX_PIXELS:,} are decoded for one request"
+        raise RequestError(413, problem, fix="send fewer images at a time, or smaller ones")
+
+
 async def predict_in(pool: Executor, predictor: Predictor, images: list[bytes]) -> list[Prediction]:
     """Predict images in the pool, `AT_ONCE` at a time, so that other requests get their turn."""
     run, found = asyncio.get_running_loop().run_in_executor, []
+    await run(pool, check_pixels, images)
     for start in range(0, len(images), AT_ONCE):
         several = [run(pool, predictor.predict, data) for data in images[start : start + AT_ONCE]]
         found += [rows[0] for rows in await asyncio.gather(*several)]

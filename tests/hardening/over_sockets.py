@@ -2,10 +2,14 @@
 
 import http.client
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 from kit.bundle.predictor import Predictor
@@ -34,11 +38,35 @@ def served(predictor, **settings):
         try:
             assert ready.wait(30)
             gradio = app.app.routes[-1].app
-            yield SimpleNamespace(port=port, cache=cache, state=state, hosts=hosts, process=server, gradio=gradio)
+            yield SimpleNamespace(
+                port=port, cache=cache, state=state, hosts=hosts, process=server, gradio=gradio, bodies=app.bodies
+            )
         finally:
             server.should_exit = True
             thread.join(30)
         assert not thread.is_alive()
+
+
+@contextmanager
+def started(folder, code="", **environment):
+    """A server as a process of its own; its port, and the process."""
+    code = code or f"from kit.serve import Settings, run; run({str(folder)!r}, Settings(port=0))"
+    command = [sys.executable, "-c", code]
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | environment
+    )
+    try:
+        line = server.stdout.readline()
+        assert line.startswith("ready: http://127.0.0.1:"), line
+        yield int(line.split(":")[3].split()[0]), server
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def memory(pid) -> float:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) / 1000
 
 
 def ask(port, method, path, body=None, headers=None, **kwargs):

@@ -6,14 +6,12 @@ After every one of them the next good request succeeds.
 import base64
 import gc
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,20 +34,23 @@ from over_sockets import (
     join,
     listen,
     many_function,
+    memory,
     messages,
     outcome,
     part,
     reachable,
     served,
+    started,
     stored,
     until,
     upload,
 )
+from PIL import Image
 
 from kit.bundle.predictor import Predictor
 from kit.cli.serve import serve as serve_command
 from kit.errors import KitError
-from kit.serve import gradio_internals, http_server, webpage
+from kit.serve import gradio_internals, http_server, middleware, webpage
 from kit.serve.server import Settings, announce
 
 OUTSIDE = [
@@ -149,6 +150,43 @@ def test_13_a_streamed_body_without_a_length_is_a_413_where_it_passes_the_limit(
     status, _, said = ask(server.port, "POST", path, body, headers, encode_chunked=True)
     assert status == 413
     assert b"--max-upload" in said
+
+
+def test_13_a_few_images_that_take_minutes_to_decode_are_a_413(server, photo):
+    large = BytesIO()
+    Image.new("1", (9_000, 9_000)).save(large, "PNG")
+    images = [base64.b64encode(large.getvalue()).decode()] * 3
+    assert sum(map(len, images)) < LIMIT
+    status, _, said = ask(server.port, "POST", "/v1/predict", json.dumps({"images": images}), JSON)
+    assert status == 413
+    assert b"243,000,000 pixels together" in said
+    assert b"send fewer images at a time" in said
+    assert good(server.port, photo)
+
+
+def test_49_bodies_together_are_limited_and_those_beyond_it_refused_before_they_are_read(predictor, photo, monkeypatch):
+    monkeypatch.setattr(middleware, "MAX_BODIES", 3 * LIMIT)
+    with served(predictor, patience=30) as server:
+        head = f"Host: 127.0.0.1\r\nContent-Type: {FORM['Content-Type']}\r\nContent-Length: {LIMIT}\r\n"
+        held = []
+        for path in ("/v1/predict", "/gradio_api/upload", "/gradio_api/queue/join"):
+            held.append(socket.create_connection(("127.0.0.1", server.port), timeout=15))
+            held[-1].sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + bytes(LIMIT // 2))
+        until(lambda: server.bodies.used == 3 * LIMIT)
+        for body, chunked in ((photo, False), (iter([photo]), True)):
+            status, headers, said = ask(server.port, "POST", "/v1/predict", body, IMAGE, encode_chunked=chunked)
+            assert (status, headers["retry-after"]) == (503, "1")
+            assert b"try again in a moment" in said
+        with socket.create_connection(("127.0.0.1", server.port), timeout=15) as unread:
+            unread.sendall(f"POST /v1/predict HTTP/1.1\r\n{head}Expect: 100-continue\r\n\r\n".encode())
+            assert unread.makefile("rb").readline().startswith(b"HTTP/1.1 503")
+        assert ask(server.port, "GET", "/v2/health/ready")[0] == 200
+        held.pop().close()
+        until(lambda: server.bodies.used == 2 * LIMIT)
+        assert good(server.port, photo)
+        for connection in held:
+            connection.close()
+        until(lambda: server.bodies.used == 0)
 
 
 LONG = '{"session_hash": "' + "x" * 65 + '", "fn_index": FN, "data": [null]}'
@@ -394,7 +432,7 @@ def are_closed(connections) -> bool:
 
 
 def test_18_three_hundred_that_stall_are_let_go_while_others_are_served(predictor, photo, monkeypatch):
-    monkeypatch.setattr(http_server, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.5)
     with served(predictor) as server:
         stalled = stall(server.port, 300)
         assert good(server.port, photo)
@@ -527,28 +565,6 @@ def test_19_a_visitor_who_leaves_while_many_images_are_predicted_ends_that(predi
         assert good(server.port, photo)
 
 
-@contextmanager
-def started(folder, code="", **environment):
-    """A server as a process of its own; its port, and the process."""
-    code = code or f"from kit.serve import Settings, run; run({str(folder)!r}, Settings(port=0))"
-    command = [sys.executable, "-c", code]
-    server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | environment
-    )
-    try:
-        line = server.stdout.readline()
-        assert line.startswith("ready: http://127.0.0.1:"), line
-        yield int(line.split(":")[3].split()[0]), server
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def memory(pid) -> float:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) / 1000
-
-
 @pytest.mark.slow
 def test_13_20_22_in_a_process_memory_stays_flat_and_a_stop_drops_nobody(run, photo):
     with started(run.bundle, GRADIO_SHARE="1", GRADIO_MCP_SERVER="1", GRADIO_ALLOWED_PATHS="/") as (port, server):
@@ -557,7 +573,12 @@ def test_13_20_22_in_a_process_memory_stays_flat_and_a_stop_drops_nobody(run, ph
         before = memory(server.pid)
         for _ in range(3):
             assert ask(port, "POST", "/v1/predict", pieces(60_000_000), JSON, encode_chunked=True)[0] == 413
-        assert memory(server.pid) - before < 40
+        held = []
+        for _ in range(60):
+            held.append(begin(port, bytes(9_900_000), 9_899_999))
+        assert memory(server.pid) - before < 250
+        for connection in held:
+            connection.close()
         slow = begin(port, photo, 100)
         files = [{"path": stored(port, f"{number}.png", photo)} for number in range(100)]
         assert join(port, [files], fn_index=many_function(port), session_hash="many")[0] == 200
