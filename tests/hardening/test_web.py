@@ -171,7 +171,7 @@ def test_49_bodies_together_are_limited_and_those_beyond_it_refused_before_they_
         held = []
         for path in ("/v1/predict", "/gradio_api/upload", "/gradio_api/queue/join"):
             held.append(socket.create_connection(("127.0.0.1", server.port), timeout=15))
-            held[-1].sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + bytes(LIMIT // 2))
+            held[-1].sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + KINDS["multipart"][1])
         until(lambda: server.bodies.used == 3 * LIMIT)
         for body, chunked in ((photo, False), (iter([photo]), True)):
             status, headers, said = ask(server.port, "POST", "/v1/predict", body, IMAGE, encode_chunked=chunked)
