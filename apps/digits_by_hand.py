@@ -26,7 +26,7 @@ from kit.intervals import wilson
 from kit.mechanism.batches import DataLoader, Dataset
 from kit.mechanism.convolution import Conv2d, MaxPool2d
 from kit.mechanism.layers import BatchNorm, Dropout, Flatten, Layer, Linear, ReLU, Sequential, SoftmaxCrossEntropy
-from kit.mechanism.loop import Learner, Scheduled, by_hand
+from kit.mechanism.loop import Learner, ParamScheduler, backward_by_hand
 from kit.mechanism.optimizers import SGD
 from kit.mechanism.schedules import one_cycle
 
@@ -54,9 +54,9 @@ def learn(name: str, network: Layer, train: Dataset, valid: Dataset, epochs: int
     count = sum(p.numel() for p in network.parameters())
     print(f"\n{name}: {count:,} numbers to learn, {len(batches[0])} steps an epoch")
     optimizer = SGD(network.parameters(), lr=RATE, momentum=0.9)
-    learner = Learner(network, *batches, SoftmaxCrossEntropy(), optimizer, by_hand)
+    learner = Learner(network, *batches, SoftmaxCrossEntropy(), optimizer, backward_by_hand)
     rate, momentum = one_cycle(RATE)
-    learner.fit(epochs, [Scheduled([rate], momentum)])
+    learner.fit(epochs, [ParamScheduler([rate], momentum)])
     for epoch, row in enumerate(learner.rows):
         if epoch in (0, epochs // 4, epochs // 2, epochs - 1):
             print(f"  epoch {epoch:>2}: train loss {row['train_loss']:.3f}, accuracy {row['accuracy']:.3f}")

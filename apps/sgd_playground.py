@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from kit.cli.script import script
 from kit.errors import KitError
-from kit.mechanism.landscapes import LANDSCAPES, Landscape, curvatures, grid, kind_of_place, largest_rate
+from kit.mechanism.landscapes import LANDSCAPES, Landscape, classify_point, curvatures, grid, max_stable_lr
 from kit.mechanism.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSprop
 
 Point = tuple[float, float]
@@ -95,7 +95,7 @@ def explain(landscape: Landscape, optimiser: str, lr: float, momentum: float, st
     if optimiser not in LIMITS or curvature <= 0:
         return ""
     inertia = 0.0 if optimiser == "SGD" else momentum
-    bound = largest_rate(curvature, inertia, nesterov=optimiser == "Nesterov")
+    bound = max_stable_lr(curvature, inertia, nesterov=optimiser == "Nesterov")
     if lr < bound:
         return ""
     where = "everywhere" if landscape.curvature else "at the start"
@@ -118,7 +118,7 @@ def verdict(landscape: Landscape, optimiser: str, lr: float, momentum: float, ro
         return "bad", f"Diverged after {last.step} steps.", why or "The steps are too long for ground this steep."
     if not (left <= last.x <= right and bottom <= last.y <= top):
         return "bad", "Off the map.", why or "The walk goes on where the map ends."
-    if place := PLACES.get(kind_of_place(landscape, torch.tensor(last[1:3], dtype=torch.float64))):
+    if place := PLACES.get(classify_point(landscape, torch.tensor(last[1:3], dtype=torch.float64))):
         return place
     if last.step == 0:
         return "going", "At the start.", why or "Press Step or Run, or click the map to start elsewhere."
@@ -226,8 +226,8 @@ def arrive(name: str, optimiser: str, momentum: float) -> tuple:
     (x, y), (left, right, bottom, top), names = landscape.start, landscape.bounds, landscape.axes
     start_x = gr.Slider(left, right, x, step=0.01, label=f"Start {names[0]}")
     start_y = gr.Slider(bottom, top, y, step=0.01, label=f"Start {names[1]}")
-    about = f"<code>{landscape.formula}</code> {landscape.story}"
-    return about, landscape.rate, start_x, start_y, *show(0, name, optimiser, landscape.rate, momentum, x, y)
+    about = f"<code>{landscape.formula}</code> {landscape.description}"
+    return about, landscape.lr, start_x, start_y, *show(0, name, optimiser, landscape.lr, momentum, x, y)
 
 
 def equip(optimiser: str) -> tuple:

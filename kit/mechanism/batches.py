@@ -1,11 +1,9 @@
-"""Batches: a dataset is shuffled, cut into mini-batches, and gone through once an epoch.
+"""Batches: a dataset, shuffled and cut into mini-batches, once for each epoch.
 
-Words that are easily mixed up: the *batch size* is how many examples make one step; an *iteration* is one such step;
-an *epoch* is all iterations that go once through the data. A batch stands for the whole because it is drawn from it at
-random: the expected value of its gradient is the gradient of all data, and its spread falls with the square root of
-its size.
-
-    python -m kit.mechanism.batches
+The batch size is the number of examples of one update; an iteration is one update; an epoch is one pass over the data.
+The examples of a batch are drawn at random, so the expected value of its gradient is the gradient over all data, and
+its standard deviation falls with the square root of the batch size.
+Run `python -m kit.mechanism.batches` to see the batches of two epochs.
 """
 
 import math
@@ -19,7 +17,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Dataset:
-    """Examples x (n, ...) and their targets y (n, ...): `dataset[i]` is a pair, `len(dataset)` is n."""
+    """Examples x (n, ...) and targets y (n, ...); `dataset[i]` is the pair (x[i], y[i]) and `len(dataset)` is n.
+
+    Raises `ValueError` for different lengths, no examples, or values that are NaN or infinite.
+    """
 
     x: Tensor
     y: Tensor
@@ -31,9 +32,7 @@ class Dataset:
             raise ValueError("the dataset is empty; it needs at least one example")
         if self.x.is_floating_point() and not self.x.isfinite().all():
             row = (~self.x.isfinite()).reshape(len(self.x), -1).any(1).nonzero()[0].item()
-            raise ValueError(
-                f"example {row} holds a value that is not finite (NaN or infinity); leave it out or mend it"
-            )
+            raise ValueError(f"example {row} has a value that is NaN or infinite; remove or correct it")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -41,20 +40,20 @@ class Dataset:
     def __getitem__(self, index: int | Sequence[int]) -> tuple[Tensor, Tensor]:
         return self.x[index], self.y[index]
 
-    def split(self, share: float, generator: torch.Generator | None = None) -> tuple["Dataset", "Dataset"]:
-        """Two parts at random, the second with `share` of the examples: one to learn from, one to be judged by."""
+    def split(self, valid_pct: float, generator: torch.Generator | None = None) -> tuple["Dataset", "Dataset"]:
+        """Split at random into a training set and a validation set with the fraction `valid_pct` of the examples."""
         order = torch.randperm(len(self), generator=generator)
-        held_out = int(len(self) * share)
-        if not 0 < held_out < len(self):
-            raise ValueError(f"share {share} of {len(self)} examples leaves one part empty")
-        return Dataset(*self[order[held_out:]]), Dataset(*self[order[:held_out]])
+        count = int(len(self) * valid_pct)
+        if not 0 < count < len(self):
+            raise ValueError(f"valid_pct {valid_pct} of {len(self)} examples leaves one part empty")
+        return Dataset(*self[order[count:]]), Dataset(*self[order[:count]])
 
 
 class DataLoader:
-    """Mini-batches of a dataset: iterate once for an epoch.
+    """Mini-batches (x, y) of a dataset; one iteration over it is one epoch.
 
-    Every epoch draws a new seed from the last epoch's random numbers, then a new order: the rule of fastai's loader,
-    so that from the same `rng` both give the same batches.
+    Before each epoch a new random generator is seeded by the current one, and gives the order: the rule of fastai's
+    DataLoader, so that both give the same batches from the same `rng`.
     """
 
     def __init__(
@@ -66,42 +65,35 @@ class DataLoader:
         rng: random.Random | None = None,
     ):
         if batch_size < 1:
-            raise ValueError(f"batch size {batch_size}: a batch has at least one example")
+            raise ValueError(f"batch size {batch_size}: expected at least 1")
         if drop_last and batch_size > len(dataset):
-            problem = f"batch size {batch_size} with drop_last leaves no batch of {len(dataset)} examples"
-            raise ValueError(f"{problem}; take a batch size of at most {len(dataset)}")
+            raise ValueError(f"batch size {batch_size} with drop_last leaves no batch of {len(dataset)} examples")
         self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
         self.rng = rng or random.Random()
 
     def __len__(self) -> int:
-        """How many iterations an epoch has."""
         batches = len(self.dataset) / self.batch_size
         return math.floor(batches) if self.drop_last else math.ceil(batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self.order()
+        self.rng = random.Random(self.rng.randint(0, 2**32 - 1))
+        order = list(range(len(self.dataset)))
+        if self.shuffle:
+            order = self.rng.sample(order, len(order))
         for batch in range(len(self)):
             yield self.dataset[order[batch * self.batch_size : (batch + 1) * self.batch_size]]
 
-    def order(self) -> list[int]:
-        """The next epoch's order of the examples."""
-        self.rng = random.Random(self.rng.randint(0, 2**32 - 1))
-        order = list(range(len(self.dataset)))
-        return self.rng.sample(order, len(order)) if self.shuffle else order
-
 
 def main() -> None:
-    """Ten examples in batches of four, for two epochs; and how well a batch's mean stands for the whole."""
-    dataset = Dataset(torch.arange(10.0), torch.arange(10))
-    batches = DataLoader(dataset, 4, shuffle=True, rng=random.Random(1))
+    """Print two epochs of ten examples in batches of four, and how far batch means are from the mean of all data."""
+    batches = DataLoader(Dataset(torch.arange(10.0), torch.arange(10)), 4, shuffle=True, rng=random.Random(1))
     for epoch in range(2):
         for iteration, (x, _) in enumerate(batches):
             print(f"epoch {epoch}, iteration {iteration}: {x.long().tolist()}")
     values = torch.randn(10_000, generator=torch.Generator().manual_seed(1))
-    whole = Dataset(values, values)
     for size in (10, 100, 1000):
-        means = torch.stack([x.mean() for x, _ in DataLoader(whole, size, shuffle=True, rng=random.Random(1))])
-        print(f"batches of {size:>4}: their means are {(means - values.mean()).std():.4f} away from that of all")
+        means = torch.stack([x.mean() for x, _ in DataLoader(Dataset(values, values), size, shuffle=True)])
+        print(f"batch size {size:>4}: standard deviation of the batch means {(means - values.mean()).std():.4f}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Initialisers: the weights that a network starts from decide whether any signal reaches its last layer.
+"""Initializers: the scale of the initial weights decides whether signals and gradients pass through many layers.
 
-Zeros keep all units alike for ever; normal(1) drives sigmoids to 0 and 1, normal(0.01) holds them all at one half;
-Xavier and He keep the spread from layer to layer. `python -m kit.mechanism.initializers` prints it as histograms.
+With zeros all units stay identical. With normal(1) sigmoid outputs saturate at 0 and 1; with normal(0.01) they are all
+near 0.5. Xavier and He keep the variance of the outputs the same from layer to layer.
+Run `python -m kit.mechanism.initializers` to see histograms of the outputs.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,29 +18,29 @@ Shape = Sequence[int]
 
 
 def zeros(shape: Shape, *, generator: torch.Generator | None = None) -> Tensor:
-    """All zeros: right for a bias, fatal for a weight (see `train_two_layers`). The generator is not used."""
+    """Return zeros: correct for a bias, wrong for a weight (see `train_two_layers`). The generator is not used."""
     return torch.zeros(tuple(shape))
 
 
 def normal(shape: Shape, std: float = 0.01, *, generator: torch.Generator | None = None) -> Tensor:
-    """Random numbers around 0 with standard deviation `std`, whatever the size of the layer."""
+    """Return normally distributed numbers with mean 0 and standard deviation `std`."""
     if not std > 0:
         raise ValueError(f"std is {std}: expected a positive number")
     return torch.randn(tuple(shape), generator=generator) * std
 
 
 def xavier(shape: Shape, *, generator: torch.Generator | None = None) -> Tensor:
-    """Standard deviation 1 / sqrt(fan_in): a sum of fan_in terms keeps the spread of its inputs. For sigmoid and tanh.
+    """Return weights with standard deviation 1 / sqrt(fan_in), for sigmoid and tanh.
 
-    Source: Y. LeCun et al., Efficient backprop, 1998, for this form; X. Glorot and Y. Bengio, Understanding the
-    difficulty of training deep feedforward neural networks, AISTATS 2010, take sqrt(2 / (fan_in + fan_out)), which
-    weighs the way back too and is the same for square layers.
+    A sum of fan_in products then has the same variance as the inputs. Source: Y. LeCun et al., Efficient backprop,
+    1998. X. Glorot and Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010, use
+    sqrt(2 / (fan_in + fan_out)), which also considers the gradients; for square layers both are the same.
     """
     return normal(shape, 1 / sqrt(fan_in(shape)), generator=generator)
 
 
 def he(shape: Shape, *, generator: torch.Generator | None = None) -> Tensor:
-    """Standard deviation sqrt(2 / fan_in): relu sets half of its inputs to 0, and the factor 2 makes up for it.
+    """Return weights with standard deviation sqrt(2 / fan_in), for relu, which sets half of its inputs to 0.
 
     Source: K. He et al., Delving deep into rectifiers, ICCV 2015.
     """
@@ -47,28 +48,28 @@ def he(shape: Shape, *, generator: torch.Generator | None = None) -> Tensor:
 
 
 def fan_in(shape: Shape) -> int:
-    """How many numbers flow into one unit: inputs of (outputs, inputs), inputs * h * w of (outputs, inputs, h, w)."""
+    """Return the number of inputs of one unit: inputs for (outputs, inputs), inputs * h * w for a convolution."""
     if len(shape) < 2 or prod(shape) <= 0:
         raise ValueError(f"a weight of shape {tuple(shape)} has no fan-in: expected (outputs, inputs, ...)")
     return prod(shape[1:])
 
 
 def activations_by_layer(
-    x: Tensor, initial: Callable[[Shape], Tensor], activation: Callable[[Tensor], Tensor], layers: int = 5
+    x: Tensor, initializer: Callable[[Shape], Tensor], activation: Callable[[Tensor], Tensor], layers: int = 5
 ) -> list[Tensor]:
-    """Send x (n, units) through `layers` new square layers and keep what comes out of each: a list of (n, units)."""
+    """Pass x (n, units) through `layers` square layers; return the outputs of each, a list of (n, units)."""
     outputs = []
     for _ in range(layers):
-        x = activation(x @ initial((x.shape[1], x.shape[1])).T)
+        x = activation(x @ initializer((x.shape[1], x.shape[1])).T)
         outputs.append(x)
     return outputs
 
 
 def train_two_layers(hidden: Tensor, output: Tensor, x: Tensor, target: Tensor, lr: float, steps: int) -> Tensor:
-    """Gradient descent on the squared error of sigmoid(x @ hidden.T) @ output.T; returns the hidden weights.
+    """Minimise the squared error of sigmoid(x @ hidden.T) @ output.T by gradient descent; return the hidden weights.
 
-    hidden: (units, inputs), output: (1, units), x: (n, inputs), target: (n, 1), all float64. Units that start alike
-    get the same gradient and stay alike for ever: a hundred of them do no more than one.
+    hidden: (units, inputs), output: (1, units), x: (n, inputs), target: (n, 1), all float64. Units with the same
+    initial weights get the same gradient, so they stay identical and the network can do no more than one unit.
     """
     hidden, output = hidden.clone(), output.clone()
 
@@ -82,28 +83,24 @@ def train_two_layers(hidden: Tensor, output: Tensor, x: Tensor, target: Tensor, 
     return hidden
 
 
-def bars(values: Tensor, low: float, high: float, bins: int = 20) -> str:
-    """A histogram in one line of text: a blank for an empty bin, a full block for the fullest."""
+def text_histogram(values: Tensor, low: float, high: float, bins: int = 20) -> str:
+    """Return a histogram as one line of text, one character for each bin: a space if empty, a full block if highest."""
     counts = torch.histc(values.float(), bins, low, high)
     return "".join(" ▁▂▃▄▅▆▇█"[int(level)] for level in (8 * counts / counts.max().clamp(min=1)).ceil())
 
 
 def main() -> None:
-    """Print what comes out of five layers of sigmoid, and of relu, for each way to begin."""
-    dice = torch.Generator().manual_seed(0)
-    x = torch.randn(1000, 100, generator=dice)
-    ways = {
-        "normal(1)": lambda shape: normal(shape, 1.0, generator=dice),
-        "normal(0.01)": lambda shape: normal(shape, 0.01, generator=dice),
-        "xavier": lambda shape: xavier(shape, generator=dice),
-        "he": lambda shape: he(shape, generator=dice),
-    }
-    print("sigmoid, layers 1 to 5: histograms of the outputs between 0 and 1")
-    for name, initial in ways.items():
-        print(f"{name:13}", *(f"|{bars(output, 0.0, 1.0)}|" for output in activations_by_layer(x, initial, sigmoid)))
-    print("relu, layers 1 to 5: root of the mean square of the outputs")
-    for name, initial in ways.items():
-        outputs = activations_by_layer(x, initial, relu)
+    """Print the outputs of five sigmoid layers and of five relu layers for each initializer."""
+    torch.manual_seed(0)
+    x = torch.randn(1000, 100)
+    initializers = {"normal(1)": lambda shape: normal(shape, 1.0), "normal(0.01)": normal, "xavier": xavier, "he": he}
+    print("sigmoid, layers 1 to 5: histograms of the outputs from 0 to 1")
+    for name, initializer in initializers.items():
+        outputs = activations_by_layer(x, initializer, sigmoid)
+        print(f"{name:13}", *(f"|{text_histogram(output, 0.0, 1.0)}|" for output in outputs))
+    print("relu, layers 1 to 5: root mean square of the outputs")
+    for name, initializer in initializers.items():
+        outputs = activations_by_layer(x, initializer, relu)
         print(f"{name:13}", *(f"{output.square().mean().sqrt():9.2g}" for output in outputs))
 
 

@@ -1,13 +1,12 @@
-"""The training loop: predict, loss, gradient, step, zero. Everything else is built around these five lines.
+"""The training loop: for each batch, predict, compute the loss, compute the gradient, update, set the gradient to zero.
 
-Three forms, each containing the one before: `train_epoch` is the loop itself; `fit` trains and validates; `Learner`
-calls back at every point where something may be added (a schedule, accumulation, clipping, a trace) and changes
-nothing if nobody is called. Networks of our own layers and torch modules both go through it: they differ only in
-who works out the gradient.
-
-    python -m kit.mechanism.loop
+Three forms, each an extension of the one before: `train_epoch` is the loop alone; `fit` trains and validates; `Learner`
+also calls callbacks (schedules, gradient accumulation, clipping, a trace), as fastai's Learner does. Networks of our
+layers and torch modules use the same loop with different `backward` functions.
+Run `python -m kit.mechanism.loop` to train on digits.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -20,41 +19,41 @@ from kit.mechanism.schedules import Schedule
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
-def by_hand(loss: Tensor, model: Any, loss_function: Any, divisor: float = 1.0) -> None:
-    """The gradient of loss / divisor by the backward that each layer has written out."""
-    model.backward(loss_function.backward() / divisor)
+def backward_by_hand(loss: Tensor, model: Any, loss_func: Any, divisor: float = 1.0) -> None:
+    """Compute the gradient of loss / divisor with the `backward` of each layer."""
+    model.backward(loss_func.backward() / divisor)
 
 
-def by_autograd(loss: Any, model: Any, loss_function: Any, divisor: float = 1.0) -> None:
-    """The gradient of loss / divisor by a computational graph: PyTorch's, or that of our own `Variable`s."""
+def backward_by_autograd(loss: Any, model: Any, loss_func: Any, divisor: float = 1.0) -> None:
+    """Compute the gradient of loss / divisor with a computational graph: PyTorch's or that of our `Variable`s."""
     (loss / divisor).backward()
 
 
 def train_epoch(
-    model: Any, batches: Batches, loss_function: Callable, optimizer: Optimizer, backward: Callable = by_hand
+    model: Any, batches: Batches, loss_func: Callable, optimizer: Optimizer, backward: Callable = backward_by_hand
 ) -> float:
-    """Once through the batches; returns the mean loss of the examples."""
+    """Train on every batch once; return the mean loss over the examples."""
     total = count = 0
     for x, y in batches:
         prediction = model(x)
-        loss = loss_function(prediction, y)
-        backward(loss, model, loss_function)
+        loss = loss_func(prediction, y)
+        backward(loss, model, loss_func)
         optimizer.step()
         optimizer.zero_grad()
-        total, count = total + finite(loss) * len(x), count + len(x)
+        total, count = total + check_finite(loss) * len(x), count + len(x)
     return _mean(total, count)
 
 
 @torch.no_grad()
-def validate(model: Any, batches: Batches, loss_function: Callable) -> tuple[float, float]:
-    """Mean loss and accuracy over batches that nothing is learned from."""
+def validate(model: Any, batches: Batches, loss_func: Callable) -> tuple[float, float]:
+    """Return mean loss and accuracy over all batches, in evaluation mode and without training."""
     model.eval()
-    total = right = count = 0
+    total = correct = count = 0
     for x, y in batches:
         prediction = model(x)
-        total, count = total + float(loss_function(prediction, y)) * len(x), count + len(x)
-        right += (prediction.argmax(1) == y).sum().item()
-    return _mean(total, count), right / count
+        total, count = total + float(loss_func(prediction, y)) * len(x), count + len(x)
+        correct += (prediction.argmax(1) == y).sum().item()
+    return _mean(total, count), correct / count
 
 
 def fit(
@@ -62,68 +61,66 @@ def fit(
     model: Any,
     train: Batches,
     valid: Batches,
-    loss_function: Callable,
+    loss_func: Callable,
     optimizer: Optimizer,
-    backward: Callable = by_hand,
+    backward: Callable = backward_by_hand,
 ) -> list[dict[str, float]]:
-    """Train and validate; one row an epoch: train_loss, valid_loss, accuracy."""
+    """Train and validate; return for each epoch {"epoch", "train_loss", "valid_loss", "accuracy"}."""
     rows = []
     for epoch in range(epochs):
         model.train()
-        train_loss = train_epoch(model, train, loss_function, optimizer, backward)
-        valid_loss, accuracy = validate(model, valid, loss_function)
+        train_loss = train_epoch(model, train, loss_func, optimizer, backward)
+        valid_loss, accuracy = validate(model, valid, loss_func)
         rows.append({"epoch": epoch, "train_loss": train_loss, "valid_loss": valid_loss, "accuracy": accuracy})
     return rows
 
 
-def finite(loss: Any) -> float:
-    """The loss as a number; an error where it has become NaN or infinite."""
+def check_finite(loss: Any) -> float:
+    """Return the loss as a number; raise `ValueError` if it is NaN or infinite."""
     value = float(loss.data)
-    if value != value or value in (float("inf"), float("-inf")):
+    if not math.isfinite(value):
         raise ValueError(f"the loss is {value}; lower the learning rate, or look for NaN in the batch")
     return value
 
 
 def _mean(total: float, count: int) -> float:
     if count == 0:
-        raise ValueError(
-            "there was no batch; the data are empty or already used up (pass a DataLoader, not an iterator)"
-        )
+        raise ValueError("there was no batch: the data are empty, or an iterator that is used up; pass a DataLoader")
     return total / count
 
 
 class SkipStep(Exception):
-    """Raised by a callback in `before_step`: no step and no zero this time."""
+    """Raised by a callback in `before_step` to skip the update and to keep the gradients."""
 
 
 class Callback:
-    """Something that is called while a `Learner` trains; each method does nothing unless it is overridden."""
+    """Base class of callbacks: methods that a `Learner` calls during training, which do nothing unless overridden."""
 
     def before_fit(self, learner: "Learner") -> None:
-        """Before the first epoch."""
+        """Called before the first epoch."""
 
     def before_batch(self, learner: "Learner") -> None:
-        """`learner.x` and `learner.y` are there."""
+        """Called when `learner.x` and `learner.y` are set."""
 
     def before_backward(self, learner: "Learner") -> None:
-        """`learner.loss` is there; its gradient will be divided by `learner.divisor`, which is 1."""
+        """Called when `learner.loss` is set; the loss will be divided by `learner.divisor`, which is 1."""
 
     def before_step(self, learner: "Learner") -> None:
-        """The gradients are there; `SkipStep` may be raised."""
+        """Called when the gradients are computed; may raise `SkipStep`."""
 
     def after_step(self, learner: "Learner") -> None:
-        """The parameters have moved, the gradients are still there."""
+        """Called after the update; the gradients are still there."""
 
     def after_epoch(self, learner: "Learner") -> None:
-        """`learner.rows[-1]` is there."""
+        """Called when `learner.rows[-1]` is set."""
 
 
 class Learner:
-    """A model, its batches, its loss and its optimiser, trained together.
+    """A model, its data, loss and optimizer, and the loop that trains it with callbacks.
 
-    predict: how the model is called, where more is to be said (in half precision, say). `progress` goes from 0 to 1
-    over a fit. It is set at the start of each epoch and then added up batch by batch, as fastai does: a sum of
-    rounded shares is not the rounded quotient, and schedules read it.
+    predict: how to call the model, for example under autocast. progress: from 0 to 1 over a fit, for schedules. As in
+    fastai it is set at the start of each epoch and then increased batch by batch, which rounds differently from a
+    division; equal bits need the same rounding.
     """
 
     def __init__(
@@ -131,45 +128,44 @@ class Learner:
         model: Any,
         train: Batches,
         valid: Batches,
-        loss_function: Callable,
+        loss_func: Callable,
         optimizer: Optimizer,
-        backward: Callable = by_autograd,
+        backward: Callable = backward_by_autograd,
         predict: Callable = lambda model, x: model(x),
-        callbacks: Sequence[Callback] = (),
     ):
         self.model, self.train, self.valid = model, train, valid
-        self.loss_function, self.optimizer = loss_function, optimizer
-        self.backward, self.predict, self.callbacks = backward, predict, list(callbacks)
+        self.loss_func, self.optimizer = loss_func, optimizer
+        self.backward, self.predict = backward, predict
         self.rows: list[dict[str, float]] = []
-        self.current: list[Callback] = []
+        self.callbacks: Sequence[Callback] = ()
 
     def call(self, event: str) -> None:
-        """Call everyone, in order."""
-        for callback in [*self.callbacks, *self.current]:
+        """Call this method of every callback, in order."""
+        for callback in self.callbacks:
             getattr(callback, event)(self)
 
     def fit(self, epochs: int, callbacks: Sequence[Callback] = ()) -> None:
-        """Train for some epochs, with these callbacks too."""
-        self.epochs, self.current = epochs, list(callbacks)
+        """Train and validate for some epochs; adds a row for each to `rows`."""
+        self.epochs, self.callbacks = epochs, callbacks
         self.call("before_fit")
         for self.epoch in range(epochs):
             self.progress = self.epoch / epochs
             self.model.train()
             losses = [self.one_batch(*batch) for batch in self.train]
-            valid_loss, accuracy = validate(self.model, self.valid, self.loss_function)
+            valid_loss, accuracy = validate(self.model, self.valid, self.loss_func)
             train_loss = _mean(sum(losses), len(losses))
             self.rows.append({"train_loss": train_loss, "valid_loss": valid_loss, "accuracy": accuracy})
             self.call("after_epoch")
 
     def one_batch(self, x: Tensor, y: Tensor) -> float:
-        """Predict, loss, gradient, step, zero, and everyone called in between; returns the loss."""
+        """Train on one batch with all callbacks; return the loss."""
         self.x, self.y = x, y
         self.call("before_batch")
         self.prediction = self.predict(self.model, x)
-        self.loss = self.loss_function(self.prediction, y)
-        value, self.divisor = finite(self.loss), 1.0
+        self.loss = self.loss_func(self.prediction, y)
+        value, self.divisor = check_finite(self.loss), 1.0
         self.call("before_backward")
-        self.backward(self.loss, self.model, self.loss_function, self.divisor)
+        self.backward(self.loss, self.model, self.loss_func, self.divisor)
         try:
             self.call("before_step")
             self.optimizer.step()
@@ -181,66 +177,61 @@ class Learner:
         return value
 
 
-class Scheduled(Callback):
-    """Set the learning rate of every group, and one momentum for all, before each batch."""
+class ParamScheduler(Callback):
+    """Set the learning rate of each parameter group, and one momentum for all, from the progress before each batch."""
 
-    def __init__(self, rates: Sequence[Schedule], momentum: Schedule | None = None):
-        self.rates, self.momentum = rates, momentum
+    def __init__(self, lrs: Sequence[Schedule], momentum: Schedule | None = None):
+        self.lrs, self.momentum = lrs, momentum
 
     def before_batch(self, learner: Learner) -> None:
-        """From the learner's progress."""
-        for group, rate in zip(learner.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate(learner.progress)
+        for group, lr in zip(learner.optimizer.param_groups, self.lrs, strict=True):
+            group["lr"] = lr(learner.progress)
             if self.momentum is not None:
                 set_momentum(group, self.momentum(learner.progress))
 
 
-class Accumulate(Callback):
-    """Add up the gradients of several batches until `examples` are together, then step: a large batch in pieces.
+class GradientAccumulation(Callback):
+    """Add up the gradients of several batches until they have `examples` examples, then update.
 
-    Each loss counts by its share of the examples, so that the sum is the mean over all of them.
+    Each loss is weighted by the batch's share of the examples, so the sum is the gradient of one large batch.
     """
 
     def __init__(self, examples: int):
         if examples < 1:
-            raise ValueError(f"accumulate over {examples} examples: it takes at least one")
+            raise ValueError(f"accumulate over {examples} examples: expected at least 1")
         self.examples, self.count = examples, 0
 
     def before_fit(self, learner: Learner) -> None:
-        """Nothing is together yet."""
         self.count = 0
 
     def before_backward(self, learner: Learner) -> None:
-        """The batch's share."""
         learner.divisor = self.examples / len(learner.x)
 
     def before_step(self, learner: Learner) -> None:
-        """Wait until there are enough."""
         self.count += len(learner.x)
         if self.count < self.examples:
             raise SkipStep
         self.count = 0
 
 
-class Clip(Callback):
-    """Shorten the gradient, taken as one long vector, to `length` where it is longer (Pascanu et al., 2013)."""
+class GradientClip(Callback):
+    """Scale all gradients by one factor so that their total norm is at most `max_norm` (Pascanu et al., 2013)."""
 
-    def __init__(self, length: float):
-        if not length > 0:
-            raise ValueError(f"clip to length {length}: it must be above 0")
-        self.length = length
+    def __init__(self, max_norm: float):
+        if not max_norm > 0:
+            raise ValueError(f"clip to norm {max_norm}: expected a positive number")
+        self.max_norm = max_norm
 
     def before_step(self, learner: Learner) -> None:
-        """All gradients times the same factor; the direction stays."""
         grads = [p.grad for p in learner.model.parameters() if p.grad is not None]
         total = torch.stack([grad.norm() for grad in grads]).norm()
-        factor = (self.length / (total + 1e-6)).clamp(max=1.0)
+        factor = (self.max_norm / (total + 1e-6)).clamp(max=1.0)
         for grad in grads:
             grad.mul_(factor)
 
 
 def main() -> None:
-    """A network of our own layers learns scikit-learn's digits."""
+    """Train a network of our layers on scikit-learn's digits."""
     from sklearn.datasets import load_digits
 
     from kit.mechanism.batches import DataLoader, Dataset
@@ -254,11 +245,7 @@ def main() -> None:
     network = Sequential(Linear(64, 50), ReLU(), Linear(50, 10))
     batches = DataLoader(train, 32, shuffle=True), DataLoader(valid, 256)
     for row in fit(10, network, *batches, SoftmaxCrossEntropy(), SGD(network.parameters(), lr=0.1, momentum=0.9)):
-        print(
-            "epoch {epoch}: train loss {train_loss:.3f}, valid loss {valid_loss:.3f}, accuracy {accuracy:.3f}".format(
-                **row
-            )
-        )
+        print("  ".join(f"{name} {value:.3g}" for name, value in row.items()))
 
 
 if __name__ == "__main__":

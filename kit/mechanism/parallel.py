@@ -1,37 +1,33 @@
-"""Data parallel training: every worker takes a part of the batch, and the mean of their gradients is the batch's own.
+"""Data parallel training: each worker computes the gradient of a part of the batch, and all use the mean gradient.
 
-A loss that is a mean over examples has a gradient that is a mean over examples, so it does not matter who computes
-which. Workers with the same weights that take the same averaged step keep the same weights, and nothing but gradients
-is ever sent. Batch norm is the exception: it looks at its own part of the batch only. Workers are simulated here, one
-after the other; PyTorch's `DistributedDataParallel` does the same with processes (the test compares the two).
-
-    python -m kit.mechanism.parallel
+The loss is a mean over examples, so its gradient is the mean of the gradients of the parts. Workers that start with the
+same weights and apply the same mean gradient keep the same weights; only gradients are sent. Batch norm is an
+exception: it uses the statistics of its own part. Here the workers are simulated one after the other; PyTorch's
+`DistributedDataParallel` uses processes (a test compares the two). Run `python -m kit.mechanism.parallel`.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from kit.mechanism.gradient import relative_error
 from kit.mechanism.layers import BatchNorm, Layer, Linear, ReLU, Sequential, SoftmaxCrossEntropy
 from kit.mechanism.optimizers import Optimizer
 
-Shard = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Tensor]
 Gradients = list[Tensor]
 
 
-def shards(x: Tensor, y: Tensor, workers: int) -> list[Shard]:
-    """Cut a batch x (n, ...), y (n,) into a part for each worker; where n does not divide, the first get one more."""
+def shards(x: Tensor, y: Tensor, workers: int) -> list[Batch]:
+    """Split a batch x (n, ...), y (n,) into one part for each worker; the first parts get one more if needed."""
     if not 1 <= workers <= len(x):
-        raise ValueError(
-            f"a batch of {len(x)} for {workers} workers: each needs at least one example; take a larger batch"
-        )
+        raise ValueError(f"a batch of {len(x)} for {workers} workers: each needs at least one example")
     return list(zip(x.tensor_split(workers), y.tensor_split(workers), strict=True))
 
 
 def gradients(network: Layer, loss: Callable, x: Tensor, y: Tensor) -> Gradients:
-    """The gradient of the mean loss over this batch, a tensor a parameter: predict, compare, go back."""
+    """Return the gradient of the mean loss over this batch for each parameter."""
     for p in network.parameters():
         p.grad = None
     loss(network(x), y)
@@ -40,97 +36,77 @@ def gradients(network: Layer, loss: Callable, x: Tensor, y: Tensor) -> Gradients
 
 
 def all_reduce_mean(parts: Sequence[Gradients], sizes: Sequence[int] | None = None) -> Gradients:
-    """The mean of all workers' gradients, which every worker then holds.
+    """Return the mean of the gradients of all workers, weighted by the sizes of their parts.
 
-    parts: a list of gradients a worker, of the same shapes. sizes: how many examples each had; a mean of means is the
-    mean of all only where the parts are equal, otherwise each counts by its size. `DistributedDataParallel` does not
-    weigh: it is told that the parts are equal.
+    parts: for each worker a list of gradients of the same shapes. Without sizes all parts count the same, as in
+    `DistributedDataParallel`; this equals the gradient of the whole batch only if the parts have equal sizes.
     """
     sizes = [1] * len(parts) if sizes is None else sizes
-    shapes = [[tuple(g.shape) for g in part] for part in parts]
-    if not parts or any(shape != shapes[0] for shape in shapes):
-        raise ValueError(f"gradients of shapes {shapes}: every worker must send the same; build all from one network")
-    if len(sizes) != len(parts) or min(sizes) < 1:
-        raise ValueError(f"sizes {list(sizes)} for {len(parts)} workers: expected a count of at least 1 for each")
     weighted = ([g * size for g in part] for part, size in zip(parts, sizes, strict=True))
     return [sum(same) / sum(sizes) for same in zip(*weighted, strict=True)]
 
 
 def ring_all_reduce(vectors: Sequence[Tensor]) -> tuple[list[Tensor], int]:
-    """The sum of the workers' vectors (n,), as a ring computes it: each worker talks to its right neighbour alone.
+    """Sum the workers' vectors (n,) in a ring, where each worker sends to its right neighbour only.
 
-    Every vector is cut into as many chunks as there are workers. In the first round trip each chunk travels on and
-    grows by what every worker adds; in the second the finished chunks travel on and are copied. However many workers,
-    each sends 2 (workers - 1) chunks, about twice its vector: returned beside the sums, counted in numbers sent by all.
-    Source: P. Patarasu and X. Yuan, Bandwidth optimal all-reduce algorithms, 2009.
+    Each vector is cut into one chunk for each worker. In the first `workers - 1` steps every chunk is passed on and the
+    receiver adds its own; in the last `workers - 1` steps the sums are passed on and copied. Each worker sends about
+    twice the size of its vector, for any number of workers, so no worker is a bottleneck. Returns the sum at every
+    worker, and how many numbers were sent by all. Source: P. Patarasu and X. Yuan, Bandwidth optimal all-reduce
+    algorithms, 2009.
     """
-    shapes = [tuple(vector.shape) for vector in vectors]
-    if len(set(shapes)) != 1 or len(shapes[0]) != 1:
-        raise ValueError(
-            f"vectors of shapes {shapes}: every worker must send one of the same length; flatten and join them"
-        )
-    workers = len(vectors)
-    chunks, sent = [list(vector.clone().tensor_split(workers)) for vector in vectors], 0
+    workers, sent = len(vectors), 0
+    chunks = [list(vector.clone().tensor_split(workers)) for vector in vectors]
     for step in range(2 * (workers - 1)):
-        travelling = [(worker, (worker - step) % workers) for worker in range(workers)]
-        letters = [chunks[worker][chunk].clone() for worker, chunk in travelling]
-        for (worker, chunk), letter in zip(travelling, letters, strict=True):
-            here = chunks[(worker + 1) % workers]
-            here[chunk] = here[chunk] + letter if step < workers - 1 else letter
-            sent += letter.numel()
+        messages = [chunks[worker][(worker - step) % workers].clone() for worker in range(workers)]
+        for worker, message in enumerate(messages):
+            receiver, chunk = chunks[(worker + 1) % workers], (worker - step) % workers
+            receiver[chunk] = receiver[chunk] + message if step < workers - 1 else message
+            sent += message.numel()
     return [torch.cat(chunk) for chunk in chunks], sent
 
 
-def replicas(network: Layer, workers: int) -> list[Layer]:
-    """A copy of the network a worker: the same weights, at places of their own."""
-    return [copy.deepcopy(network) for _ in range(workers)]
-
-
 def step(
-    networks: Sequence[Layer], optimizers: Sequence[Optimizer], loss: Callable, batch: Shard, weigh: bool = True
+    networks: Sequence[Layer], optimizers: Sequence[Optimizer], loss: Callable, batch: Batch, weighted: bool = True
 ) -> None:
-    """One step of data parallel training: shards out, gradients in, their mean back, and every worker steps alike."""
+    """Do one step of data parallel training: split the batch, average the gradients, update every worker."""
     parts = shards(*batch, workers=len(networks))
-    found = [gradients(network, loss, x, y) for network, (x, y) in zip(networks, parts, strict=True)]
-    mean = all_reduce_mean(found, [len(x) for x, _ in parts] if weigh else None)
+    found = [gradients(network, loss, *part) for network, part in zip(networks, parts, strict=True)]
+    mean = all_reduce_mean(found, [len(x) for x, _ in parts] if weighted else None)
     for network, optimizer in zip(networks, optimizers, strict=True):
         for p, g in zip(network.parameters(), mean, strict=True):
             p.grad = g.clone()
         optimizer.step()
 
 
-def relative_distance(a: Gradients, b: Gradients) -> float:
-    """|a - b| / |b| over all elements of two lists of gradients: 0 where they are the same, 1 for a = 0."""
-    a, b = (torch.cat([g.flatten() for g in part]) for part in (a, b))
-    return float((a - b).norm() / b.norm())
+def error_against_whole_batch(network: Layer, loss: Callable, x: Tensor, y: Tensor, workers: int) -> float:
+    """Return the relative error of the workers' mean gradient against the gradient of the whole batch.
 
-
-def distance_from_big_batch(network: Layer, loss: Callable, x: Tensor, y: Tensor, workers: int) -> float:
-    """How far the workers' weighted mean gradient is from the gradient of the whole batch, relative to the latter.
-
-    Rounding alone (1e-16 in float64) for layers that treat each example by itself. Not so for `BatchNorm` in training:
-    each worker subtracts the mean and divides by the spread of its own part. In eval mode it is rounding again.
+    It is a rounding error (1e-15 in float64), except with BatchNorm in training mode, which normalises each part by
+    its own mean and variance.
     """
     parts = shards(x, y, workers)
-    found = [gradients(network, loss, *part) for part in parts]
-    return relative_distance(all_reduce_mean(found, [len(x) for x, _ in parts]), gradients(network, loss, x, y))
+    mean = all_reduce_mean([gradients(network, loss, *part) for part in parts], [len(x) for x, _ in parts])
+    return relative_error(
+        *(torch.cat([g.flatten() for g in grads]) for grads in (mean, gradients(network, loss, x, y)))
+    )
 
 
 def main() -> None:
-    """The distance to the big batch's gradient, with and without batch norm, for more and more workers."""
-    dice = torch.Generator().manual_seed(0)
-    x, y = torch.randn(64, 20, generator=dice).double(), torch.randint(5, (64,), generator=dice)
-    first, last = Linear(20, 32, dice), Linear(32, 5, dice)
+    """Print the error of the mean gradient with and without batch norm, and the traffic of a ring."""
+    torch.manual_seed(0)
+    x, y = torch.randn(64, 20).double(), torch.randint(5, (64,))
+    first, last = Linear(20, 32), Linear(32, 5)
     plain = Sequential(first, ReLU(), last).to(torch.float64)
     norm = Sequential(first, BatchNorm(32), ReLU(), last).to(torch.float64)
-    print("|mean of the workers' gradients - gradient of the batch of 64| / |gradient of the batch|")
+    print("relative error of the workers' mean gradient against the gradient of the whole batch of 64")
     print("workers                    ", *(f"{workers:>8}" for workers in (2, 3, 4, 8, 16, 32)))
     for name, network in (("without batch norm", plain), ("batch norm, training", norm), ("batch norm, eval", norm)):
         network.train(name != "batch norm, eval")
-        distances = [distance_from_big_batch(network, SoftmaxCrossEntropy(), x, y, w) for w in (2, 3, 4, 8, 16, 32)]
-        print(f"{name:27}", *(f"{distance:8.0e}" for distance in distances))
-    vectors = [torch.randn(1000, generator=dice) for _ in range(4)]
-    print(f"a ring of 4 sums vectors of 1000 numbers; each worker sends {ring_all_reduce(vectors)[1] // 4}")
+        errors = [error_against_whole_batch(network, SoftmaxCrossEntropy(), x, y, w) for w in (2, 3, 4, 8, 16, 32)]
+        print(f"{name:27}", *(f"{error:8.0e}" for error in errors))
+    _, sent = ring_all_reduce([torch.randn(1000) for _ in range(4)])
+    print(f"a ring of 4 workers sums vectors of 1000 numbers; each worker sends {sent // 4}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""Transfer learning by hand: `fine_tune`, every step of it visible.
+"""Transfer learning: fastai's `fine_tune` written out, with frozen layers and a learning rate for each depth.
 
-A network that has learned one thing is taught another. Its body (the convolutions, which know edges, textures and
-parts) is kept, its head (which knew the old classes) is cut off and a new one put on. First the new head alone learns
-while the body is frozen, lest a head that knows nothing spoil it; then everything learns, the lower the slower.
+A network trained on one task is used for another. Its body (the convolutions) is kept; its head, the classifier of the
+old classes, is replaced. First only the new head is trained while the body is frozen, because the large gradients from
+a random head would damage the body. Then all layers are trained, with a lower learning rate for the lower layers.
 
-Here the hand-made pieces are swapped for PyTorch's: the network is made of `torch.nn` modules and the gradient is
-autograd's. What the training does with them stays by hand, and is fastai's `fine_tune` in every bit
-(`tests/mechanism/test_same_as_fastai.py`).
-
-    python -m kit.mechanism.transfer
+From here on, hand-made pieces are swapped for PyTorch's: the network consists of `torch.nn` modules and autograd
+computes the gradients. The training is still written out, and equal to fastai's bit for bit
+(`tests/mechanism/test_same_as_fastai.py`). Run `python -m kit.mechanism.transfer` to watch each step.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,39 +14,37 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from kit.mechanism.loop import Callback, Learner, Scheduled
-from kit.mechanism.optimizers import Optimizer, momentum_of
+from kit.mechanism.loop import Callback, Learner, ParamScheduler
+from kit.mechanism.optimizers import Optimizer, get_momentum
 from kit.mechanism.schedules import one_cycle
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
-def cut(network: nn.Module) -> nn.Sequential:
-    """The body of a torchvision ResNet: all but its last two parts, the pooling and the classifier."""
+def create_body(network: nn.Module) -> nn.Sequential:
+    """Return a torchvision ResNet without its last two parts, the pooling and the classifier."""
     parts = list(network.children())
     if len(parts) < 3 or not isinstance(parts[-1], nn.Linear):
         last = type(parts[-1]).__name__ if parts else "nothing"
-        raise ValueError(f"cut expects a ResNet that ends in pooling and Linear, this network ends in {last}")
+        raise ValueError(f"expected a ResNet that ends in pooling and Linear, this network ends in {last}")
     return nn.Sequential(*parts[:-2])
 
 
 class ConcatPool(nn.Module):
-    """(n, c, h, w) -> (n, 2c, 1, 1): the maximum and the mean of every channel, whatever the image size."""
+    """Maximum and mean of every channel: (n, c, h, w) -> (n, 2c, 1, 1), for any image size."""
 
     def __init__(self):
         super().__init__()
         self.ap, self.mp = nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The maximum first."""
         return torch.cat([self.mp(x), self.ap(x)], 1)
 
 
-def new_head(channels: int, classes: int) -> nn.Sequential:
-    """(n, channels, h, w) -> (n, classes): pooling, then two linear layers with norm and dropout before each.
+def create_head(channels: int, classes: int) -> nn.Sequential:
+    """Return fastai's head, (n, channels, h, w) -> (n, classes): pooling, then twice batch norm, dropout and Linear.
 
-    Weights are drawn as He proposed (`initializers.he`), after PyTorch has drawn its own, and the norms begin with a
-    shift of 0.001: from the same seed this is fastai's head in every bit.
+    He initialisation after PyTorch's own, and batch norm biases of 0.001: equal to fastai's head for the same seed.
     """
     head = nn.Sequential(
         *(ConcatPool(), nn.Flatten()),
@@ -64,7 +60,7 @@ def new_head(channels: int, classes: int) -> nn.Sequential:
 
 
 def norms_and_biases(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters that weight decay leaves alone: there is no reason why a shift or a scale should be near 0."""
+    """Yield the parameters without weight decay: those of batch norms, and all biases."""
     if isinstance(module, Norm):
         yield from module.parameters()
         return
@@ -74,20 +70,22 @@ def norms_and_biases(module: nn.Module) -> Iterator[Tensor]:
         yield from norms_and_biases(child)
 
 
-def groups_by_depth(depths: Sequence[nn.Module], weight_decay: float = 0.01) -> list[dict]:
-    """Two parameter groups for each part of a network, lowest part first: what decays, and what does not."""
+def param_groups(parts: Sequence[nn.Module], weight_decay: float = 0.01) -> list[dict]:
+    """Return two parameter groups for each part of a network, lowest part first: with and without weight decay."""
     groups = []
-    for depth, part in enumerate(depths):
-        spared = set(norms_and_biases(part))
-        decayed = [p for p in part.parameters() if p not in spared]
-        groups += [{"params": decayed, "weight_decay": weight_decay, "depth": depth}]
-        groups += [{"params": [p for p in part.parameters() if p in spared], "weight_decay": 0.0, "depth": depth}]
+    for depth, part in enumerate(parts):
+        no_decay = set(norms_and_biases(part))
+        decay = [p for p in part.parameters() if p not in no_decay]
+        groups += [{"params": decay, "weight_decay": weight_decay, "depth": depth}]
+        groups += [{"params": [p for p in part.parameters() if p in no_decay], "weight_decay": 0.0, "depth": depth}]
     return groups
 
 
 def freeze_to(depth: int, parts: Sequence[nn.Module], optimizer: Optimizer) -> None:
-    """Only the parts from `depth` on learn, and the batch norms of all: their statistics move with the new images
-    anyway, and scale and shift move along. The optimiser forgets what it knew of the gradients before."""
+    """Freeze all parts below `depth`, except their batch norms, and reset the state of the optimizer.
+
+    Batch norms stay trainable because their running statistics follow the new images in any case.
+    """
     for number, part in enumerate(parts):
         part.requires_grad_(number >= depth)
         for module in part.modules():
@@ -96,26 +94,29 @@ def freeze_to(depth: int, parts: Sequence[nn.Module], optimizer: Optimizer) -> N
     optimizer.state.clear()
 
 
-def rates_by_depth(lowest: float, highest: float, depths: int) -> list[float]:
-    """From `lowest` for the first part to `highest` for the last, by equal factors."""
-    if depths == 1:
+def discriminative_lrs(lowest: float, highest: float, parts: int) -> list[float]:
+    """Return one learning rate for each part, from `lowest` to `highest`, each a constant factor above the last.
+
+    Source: Howard and Ruder, Universal language model fine-tuning for text classification, 2018.
+    """
+    if parts == 1:
         return [highest]
-    factor = (highest / lowest) ** (1 / (depths - 1))
-    return [lowest * factor**depth for depth in range(depths)]
+    factor = (highest / lowest) ** (1 / (parts - 1))
+    return [lowest * factor**depth for depth in range(parts)]
 
 
 def fit_one_cycle(
     learner: Learner,
     epochs: int,
-    rates: Sequence[float],
-    share: float = 0.25,
+    lr_max: Sequence[float],
+    pct_start: float = 0.25,
     div: float = 25.0,
     callbacks: Sequence[Callback] = (),
 ) -> None:
-    """Train with one cycle of rate and momentum; rates: the highest rate of each depth."""
-    cycles = [one_cycle(rates[group["depth"]], share, div) for group in learner.optimizer.param_groups]
-    has_momentum = momentum_of(learner.optimizer.param_groups[0]) > 0
-    schedule = Scheduled([rate for rate, _ in cycles], cycles[0][1] if has_momentum else None)
+    """Train with one cycle of learning rate and momentum; lr_max: the maximum for each part of the network."""
+    cycles = [one_cycle(lr_max[group["depth"]], pct_start, div) for group in learner.optimizer.param_groups]
+    has_momentum = get_momentum(learner.optimizer.param_groups[0]) > 0
+    schedule = ParamScheduler([lr for lr, _ in cycles], cycles[0][1] if has_momentum else None)
     learner.fit(epochs, [schedule, *callbacks])
 
 
@@ -123,51 +124,49 @@ def fine_tune(
     learner: Learner,
     parts: Sequence[nn.Module],
     epochs: int,
-    rate: float = 2e-3,
+    base_lr: float = 2e-3,
     freeze_epochs: int = 1,
     lr_mult: float = 100,
     callbacks: Sequence[Callback] = (),
 ) -> None:
-    """Teach a pretrained network something new; parts: the network from the lowest part to the head.
+    """Fine-tune a pretrained network as fastai's `Learner.fine_tune` does; parts: from the lowest to the head.
 
-    The head alone, rising almost to the end of the cycle; then all parts at half the rate, the lowest `lr_mult` times
-    slower. lr_mult, and the rest, as in fastai's `Learner.fine_tune`.
+    First `freeze_epochs` of the head alone at base_lr; then `epochs` of all parts, from base_lr / 2 / lr_mult for the
+    lowest part to base_lr / 2 for the head.
     """
-    depths = len(parts)
-    freeze_to(depths - 1, parts, learner.optimizer)
-    fit_one_cycle(learner, freeze_epochs, [rate / 10] * (depths - 1) + [rate], share=0.99, callbacks=callbacks)
+    freeze_to(len(parts) - 1, parts, learner.optimizer)
+    lrs = [base_lr / 10] * (len(parts) - 1) + [base_lr]
+    fit_one_cycle(learner, freeze_epochs, lrs, pct_start=0.99, callbacks=callbacks)
     freeze_to(0, parts, learner.optimizer)
-    rates = rates_by_depth(rate / 2 / lr_mult, rate / 2, depths)
-    fit_one_cycle(learner, epochs, rates, share=0.3, div=5.0, callbacks=callbacks)
+    lrs = discriminative_lrs(base_lr / 2 / lr_mult, base_lr / 2, len(parts))
+    fit_one_cycle(learner, epochs, lrs, pct_start=0.3, div=5.0, callbacks=callbacks)
 
 
-class Watch(Callback):
-    """Prints every step: the rates and the momentum, and how far each part of the network moves."""
+class PrintSteps(Callback):
+    """Print for each step the learning rates, the momentum, and the norm of the update of each part's weights."""
 
     def __init__(self, parts: Sequence[nn.Module]):
         self.parts, self.step = parts, 0
-        print("step  rates from body to head        momentum  moved from body to head        loss")
+        print("step  lr from body to head            momentum  update from body to head        loss")
 
     def before_batch(self, learner: Learner) -> None:
-        """Where each part stands."""
-        self.before = self.positions()
+        self.before = self.weights()
 
     def after_step(self, learner: Learner) -> None:
-        """Where it has got to."""
         groups = learner.optimizer.param_groups
-        rates = "  ".join(f"{group['lr']:.2e}" for group in groups[::2])
-        moved = "  ".join(f"{(q - p).norm():.2e}" for p, q in zip(self.before, self.positions(), strict=True))
-        print(f"{self.step:>4}  {rates:<30}  {momentum_of(groups[0]):.4f}  {moved:<30}  {learner.loss:.3f}")
+        lrs = "  ".join(f"{group['lr']:.2e}" for group in groups[::2])
+        updates = "  ".join(f"{(q - p).norm():.2e}" for p, q in zip(self.before, self.weights(), strict=True))
+        print(f"{self.step:>4}  {lrs:<30}  {get_momentum(groups[0]):.4f}    {updates:<30}  {learner.loss:.3f}")
         self.step += 1
 
-    def positions(self) -> list[Tensor]:
-        """The convolution or linear weights of each part, as one long vector."""
-        weights = [[p.detach().flatten() for p in part.parameters() if p.ndim > 1] for part in self.parts]
-        return [torch.cat(part) for part in weights]
+    def weights(self) -> list[Tensor]:
+        """Return the weights of the convolutions and Linear layers of each part as one vector."""
+        parts = [[p.detach().flatten() for p in part.parameters() if p.ndim > 1] for part in self.parts]
+        return [torch.cat(part) for part in parts]
 
 
 def main() -> None:
-    """Six steps with a frozen body and twelve with all of it: what moves, how far, at which rate."""
+    """Print six steps with a frozen body and twelve with all layers of a small network on digits."""
     from sklearn.datasets import load_digits
 
     from kit.mechanism.batches import DataLoader, Dataset
@@ -181,9 +180,9 @@ def main() -> None:
     parts = [nn.Sequential(nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU()) for i, o in sizes]
     parts.append(nn.Sequential(ConcatPool(), nn.Flatten(), nn.Linear(64, 10)))
     batches = DataLoader(train, 32, shuffle=True), DataLoader(valid, 400)
-    optimizer = AdamW(groups_by_depth(parts), lr=1e-3)
+    optimizer = AdamW(param_groups(parts), lr=1e-3)
     learner = Learner(nn.Sequential(*parts), *batches, nn.CrossEntropyLoss(), optimizer)
-    fine_tune(learner, parts, epochs=2, rate=2e-2, lr_mult=10, callbacks=[Watch(parts)])
+    fine_tune(learner, parts, epochs=2, base_lr=2e-2, lr_mult=10, callbacks=[PrintSteps(parts)])
 
 
 if __name__ == "__main__":

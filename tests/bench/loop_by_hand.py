@@ -20,7 +20,7 @@ from torchvision.models import resnet18
 
 from kit.mechanism.loop import Learner
 from kit.mechanism.optimizers import Adam
-from kit.mechanism.transfer import fit_one_cycle, groups_by_depth
+from kit.mechanism.transfer import fit_one_cycle, param_groups
 
 PAIRS, BATCH, BATCHES = 15, 16, 8
 
@@ -49,7 +49,7 @@ def by_fastai(batches: list, model: nn.Module) -> None:
 
 def by_hand(batches: list, model: nn.Module) -> None:
     """An epoch of ours."""
-    optimizer = Adam(groups_by_depth([model]), lr=1e-3, decoupled=True)
+    optimizer = Adam(param_groups([model]), lr=1e-3, decoupled=True)
     learner = Learner(model, batches, batches[:1], nn.CrossEntropyLoss(), optimizer)
     fit_one_cycle(learner, 1, [1e-3])
 

@@ -269,7 +269,7 @@ def judge(layer: Layer) -> nn.Module:
         Loss: lambda: Called(lambda x: layer.judge(x, layer.target)),
     }
     module = bare[type(layer)]().double()
-    for name in layer.names:
+    for name in layer.parameter_names:
         getattr(module, name).data = getattr(layer, name).detach().clone()
     return module
 

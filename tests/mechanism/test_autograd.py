@@ -1,10 +1,10 @@
-"""The computational graph, operation by operation, against PyTorch's."""
+"""Autograd: every operation compared with PyTorch's."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from kit.mechanism.autograd import Variable, accumulate, cat, like, unbroadcast
+from kit.mechanism.autograd import Variable, accumulate_grad, as_leaf, cat, unbroadcast
 from kit.mechanism.layers import MeanSquaredError, SoftmaxCrossEntropy
 from kit.mechanism.losses import cross_entropy, mean_squared_error
 from kit.mechanism.networks import mlp
@@ -82,12 +82,12 @@ def test_an_operation_has_the_gradient_that_pytorch_gives_it(name):
 
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 @pytest.mark.parametrize("name", TWO)
-def test_what_broadcasting_stretched_gets_the_sum_of_its_gradients(name, shapes):
+def test_gradients_are_summed_over_broadcast_axes(name, shapes):
     assert_same_gradients(TWO[name], rand(*shapes[0]), rand(*shapes[1], seed=1))
 
 
 @pytest.mark.parametrize("shapes", FACTORS, ids=str)
-def test_a_matrix_product_sends_back_the_other_factor_transposed(shapes):
+def test_the_gradients_of_a_matrix_product_are_pytorchs(shapes):
     assert_same_gradients(lambda x, y: x @ y, rand(*shapes[0]), rand(*shapes[1], seed=1))
 
 
@@ -121,7 +121,7 @@ def test_a_graph_may_be_deeper_than_python_s_recursion():
     assert x.grad.item() == 1
 
 
-def test_gradients_add_up_until_someone_sets_them_to_zero():
+def test_gradients_add_up_until_they_are_set_to_zero():
     x = Variable(torch.tensor(2.0))
     for _ in range(3):
         (x * 5).backward()
@@ -134,7 +134,7 @@ def test_equal_largest_values_share_the_gradient():
     assert x.grad.tolist() == [0, 0.5, 0.5]
 
 
-def test_constants_get_no_gradient_and_none_is_worked_out_towards_them():
+def test_constants_get_no_gradient_and_none_is_computed_for_them():
     images, plain = Variable(torch.ones(2, 3), requires_grad=False), torch.full((3,), 2.0)
     weight = Variable(torch.ones(3, 1))
     halved = images * 0.5
@@ -156,40 +156,40 @@ def test_the_gradient_of_a_network_reaches_every_weight_where_pytorch_keeps_it()
     assert all(parameter.grad.shape == parameter.shape for parameter in network.parameters())
 
 
-def test_the_losses_of_the_fourth_rung_run_on_variables_as_they_are():
+def test_the_losses_also_take_variables():
     logits, labels, target = rand(3, 4), torch.tensor([0, 3, 1]), rand(3, 4, seed=1)
     assert_same_gradients(lambda x: cross_entropy(x, labels), logits)
     assert_same_gradients(lambda x: mean_squared_error(x, target), logits)
     assert_same_gradients(lambda x: MeanSquaredError()(x, target), logits)
 
 
-def test_unbroadcast_sums_what_was_stretched():
+def test_unbroadcast_sums_over_expanded_axes():
     assert unbroadcast(torch.ones(2, 3, 4), torch.Size([3, 1])).tolist() == [[8.0]] * 3
     assert unbroadcast(torch.ones(2, 3), torch.Size([])).item() == 6
 
 
-def test_like_makes_a_leaf_only_in_our_own_graph():
+def test_as_leaf_makes_a_variable_only_for_an_input_variable():
     weight = torch.ones(2)
-    assert like(torch.ones(2), weight) is weight
-    assert like(Variable(torch.ones(2)), weight).data is weight
+    assert as_leaf(weight, torch.ones(2)) is weight
+    assert as_leaf(weight, Variable(torch.ones(2))).data is weight
 
 
-def test_accumulate_keeps_a_copy_of_its_own():
+def test_accumulate_grad_stores_a_copy():
     parameter, grad = torch.zeros(2), torch.ones(2)
-    accumulate(parameter, grad)
+    accumulate_grad(parameter, grad)
     grad += 1
     assert parameter.grad.tolist() == [1, 1]
 
 
 def test_a_variable_holds_floating_point_numbers_only():
-    with pytest.raises(ValueError, match="floating point numbers, not torch.int64; use .float()"):
+    with pytest.raises(ValueError, match="floating point tensor, not torch.int64; use .float()"):
         Variable(torch.tensor([1, 2]))
     with pytest.raises(ValueError, match="not list"):
         Variable([1.0])
 
 
 def test_backward_begins_at_a_scalar():
-    with pytest.raises(ValueError, match=r"begins at a scalar, this variable has shape \(2, 3\); sum it first"):
+    with pytest.raises(ValueError, match=r"backward\(\) of a variable of shape \(2, 3\): sum it first"):
         Variable(torch.ones(2, 3)).backward()
 
 

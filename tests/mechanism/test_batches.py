@@ -36,8 +36,8 @@ def test_targets_stay_with_their_examples():
         assert torch.equal(x.long(), y)
 
 
-def test_a_batch_stands_for_the_whole_the_better_the_larger_it_is():
-    """The spread of batch means falls with the square root of the size: 100 times the examples, a tenth."""
+def test_larger_batches_represent_the_data_better():
+    """The spread of the batch means falls with the square root of the batch size: a tenth for 100 times as many."""
     values = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
     spread = {}
     for size in (10, 1000):
@@ -46,7 +46,7 @@ def test_a_batch_stands_for_the_whole_the_better_the_larger_it_is():
     assert spread[10] / spread[1000] == pytest.approx(10, rel=0.5)
 
 
-def test_a_split_holds_examples_out_and_loses_none():
+def test_a_split_has_every_example_once():
     train, valid = numbered(100).split(0.2, torch.Generator().manual_seed(0))
     assert (len(train), len(valid)) == (80, 20)
     assert sorted([*train.y.tolist(), *valid.y.tolist()]) == list(range(100))
@@ -59,14 +59,14 @@ def test_a_split_holds_examples_out_and_loses_none():
         (lambda: Dataset(torch.zeros(0), torch.zeros(0)), "the dataset is empty; it needs at least one example"),
         (
             lambda: Dataset(torch.tensor([[0.0], [float("nan")]]), torch.zeros(2)),
-            r"example 1 holds a value that is not finite \(NaN or infinity\); leave it out or mend it",
+            r"example 1 has a value that is NaN or infinite; remove or correct it",
         ),
-        (lambda: DataLoader(numbered(4), 0), "batch size 0: a batch has at least one example"),
+        (lambda: DataLoader(numbered(4), 0), "batch size 0: expected at least 1"),
         (
             lambda: DataLoader(numbered(4), 5, drop_last=True),
-            "batch size 5 with drop_last leaves no batch of 4 examples; take a batch size of at most 4",
+            "batch size 5 with drop_last leaves no batch of 4 examples",
         ),
-        (lambda: numbered(4).split(0.1), "share 0.1 of 4 examples leaves one part empty"),
+        (lambda: numbered(4).split(0.1), "valid_pct 0.1 of 4 examples leaves one part empty"),
     ],
 )
 def test_bad_data_are_refused(make, message):

@@ -1,4 +1,4 @@
-"""Convolution and pooling, against loops anyone can read and against PyTorch. Gradients: test_agreement.py."""
+"""Convolution and pooling compared with plain loops and with PyTorch. Gradients: test_agreement.py."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def test_the_output_size_is_how_many_windows_fit(size, window):
     assert output_size(size, kernel, stride, padding) == len(starts)
 
 
-def test_the_sizes_of_the_course():
+def test_the_output_sizes_of_common_settings():
     assert output_size(4, 3) == 2  # a 3x3 filter shrinks a 4x4 image to 2x2
     assert output_size(4, 3, padding=1) == 4  # padding of 1 keeps the size
     assert output_size(7, 3, stride=2) == 3
@@ -37,9 +37,9 @@ def test_a_window_that_does_not_fit_is_refused_with_all_numbers():
     with pytest.raises(ValueError, match="a window of 5 pixels does not fit on 2 with padding 1; use a larger image"):
         output_size(2, 5, 1, 1)
     for numbers in [(0, 1, 0), (3, 0, 0), (3, 1, -1)]:
-        with pytest.raises(ValueError, match="kernel {}, stride {}, padding {}: expected".format(*numbers)):
+        with pytest.raises(ValueError, match="kernel_size {}, stride {}, padding {}: expected".format(*numbers)):
             output_size(8, *numbers)
-    with pytest.raises(ValueError, match="kernel 3, stride 0, padding 0: expected"):
+    with pytest.raises(ValueError, match="kernel_size 3, stride 0, padding 0: expected"):
         Conv2d(1, 1, 3, stride=0)
 
 
@@ -72,7 +72,7 @@ def test_col2im_is_the_transpose_of_im2col(window):
     assert there.item() == pytest.approx(back.item(), rel=1e-12)
 
 
-def test_in_our_own_graph_im2col_is_one_operation():
+def test_im2col_of_a_variable_is_one_operation():
     x = Variable(rand(1, 1, 3, 3))
     columns = im2col(x, 2)
     assert [source for source, _ in columns.sources] == [x]
@@ -113,7 +113,7 @@ def test_a_1x1_convolution_is_a_linear_layer_at_every_pixel():
     torch.testing.assert_close(mix(x), pixels)
 
 
-def test_a_filter_finds_its_pattern_wherever_it_stands():
+def test_a_filter_finds_its_pattern_at_any_position():
     layer, pattern = Conv2d(1, 1, 3, bias=False), torch.tensor([[0.0, 1, 0], [1, 1, 1], [0, 1, 0]])
     layer.weight = pattern.reshape(1, 1, 3, 3)
     for top, left in [(0, 0), (2, 5), (6, 1)]:
@@ -150,13 +150,13 @@ def test_pooling_has_nothing_to_learn_and_keeps_the_channels():
     assert layer.parameters() == [] and layer(torch.rand(2, 7, 4, 4)).shape == (2, 7, 2, 2)
 
 
-def test_max_pooling_hardly_notices_a_small_shift():
+def test_max_pooling_ignores_a_small_shift():
     image = torch.zeros(1, 1, 4, 4)
     image[0, 0, 0, 0] = 1
     assert torch.equal(MaxPool2d(2)(image), MaxPool2d(2)(image.roll((1, 1), (2, 3))))
 
 
-def test_the_largest_alone_gets_max_pooling_s_gradient_and_equal_ones_share_it():
+def test_the_gradient_of_max_pooling_goes_to_the_maximum_in_equal_parts():
     layer = MaxPool2d(2)
     layer(torch.tensor([[[[1.0, 5, 7, 7], [2, 3, 0, 7]]]]))
     back = layer.backward(torch.tensor([[[[6.0, 9.0]]]]))
@@ -165,5 +165,5 @@ def test_the_largest_alone_gets_max_pooling_s_gradient_and_equal_ones_share_it()
 
 def test_padding_never_wins_a_max_pool_and_never_fills_a_window():
     assert MaxPool2d(3, 1, 1)(torch.full((1, 1, 3, 3), -5.0)).unique().tolist() == [-5]
-    with pytest.raises(ValueError, match="padding 2 is over half of the window of 3: a window could miss the image"):
+    with pytest.raises(ValueError, match="padding 2 is more than half of kernel_size 3"):
         MaxPool2d(3, 1, 2)

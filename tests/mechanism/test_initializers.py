@@ -1,4 +1,4 @@
-"""Initialisers: the spread each promises, and what becomes of a signal, or of learning, that starts with it."""
+"""Initializers: the standard deviation of each, and its effect on the outputs of many layers and on training."""
 
 import math
 
@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from kit.mechanism.activations import relu, sigmoid, tanh
-from kit.mechanism.initializers import activations_by_layer, bars, fan_in, he, normal, train_two_layers, xavier, zeros
+from kit.mechanism.initializers import (
+    activations_by_layer,
+    fan_in,
+    he,
+    normal,
+    text_histogram,
+    train_two_layers,
+    xavier,
+    zeros,
+)
 
 
 def dice(seed=0):
@@ -66,31 +75,31 @@ def test_a_spread_that_is_not_positive_is_refused(std):
         normal((2, 2), std)
 
 
-def outputs_of(initial, activation, layers=5):
+def outputs_of(initializer, activation, layers=5):
     x = torch.randn(1000, 100, generator=dice(7))
     generator = dice(8)
-    return activations_by_layer(x, lambda shape: initial(shape, generator=generator), activation, layers)
+    return activations_by_layer(x, lambda shape: initializer(shape, generator=generator), activation, layers)
 
 
-def test_normal_1_drives_sigmoids_to_both_ends_where_the_slope_is_nothing():
+def test_normal_1_saturates_sigmoids_at_0_and_1_where_the_derivative_is_almost_0():
     last = outputs_of(lambda shape, generator: normal(shape, 1.0, generator=generator), sigmoid)[-1]
     assert ((last < 0.1) | (last > 0.9)).double().mean() > 0.6
     assert (last * (1 - last)).median() < 0.05
 
 
-def test_normal_001_holds_all_sigmoids_at_one_half_so_that_many_units_say_the_same():
+def test_normal_001_gives_sigmoids_near_one_half_for_every_input():
     last = outputs_of(lambda shape, generator: normal(shape, 0.01, generator=generator), sigmoid)[-1]
     assert last.std(dim=0).max() < 0.001
     assert (last - 0.5).abs().max() < 0.2
 
 
-def test_xavier_keeps_sigmoids_spread_out_and_away_from_the_ends():
+def test_xavier_keeps_sigmoids_spread_out_and_not_saturated():
     last = outputs_of(xavier, sigmoid)[-1]
     assert last.std() > 0.1
     assert ((last < 0.1) | (last > 0.9)).double().mean() < 0.05
 
 
-def test_xavier_keeps_the_signal_of_tanh_alive_through_many_layers():
+def test_xavier_keeps_the_spread_of_tanh_through_ten_layers():
     spreads = [output.std().item() for output in outputs_of(xavier, tanh, layers=10)]
     small = outputs_of(lambda shape, generator: normal(shape, 0.01, generator=generator), tanh, layers=10)[-1].std()
     assert spreads[-1] > 0.2
@@ -109,15 +118,15 @@ def test_with_relu_he_keeps_the_power_of_the_signal_and_xavier_halves_it_in_ever
     assert xavier_powers[-1] < 0.01 < he_powers[-1]
 
 
-def hidden_after_training(initial):
+def hidden_after_training(initializer):
     """The hidden weights (4, 3) after 20 steps, learned from 12 samples."""
     x = torch.randn(12, 3, generator=dice(1), dtype=torch.float64)
     target = x[:, :1] * x[:, 1:2]
-    hidden, output = initial((4, 3)).double(), initial((1, 4)).double()
+    hidden, output = initializer((4, 3)).double(), initializer((1, 4)).double()
     return train_two_layers(hidden, output, x, target, lr=1.0, steps=20)
 
 
-def test_units_that_start_at_zero_learn_and_yet_stay_alike_for_ever():
+def test_units_that_start_at_zero_change_but_stay_identical():
     hidden = hidden_after_training(zeros)
     assert hidden.abs().max() > 0
     assert all(torch.allclose(unit, hidden[0], rtol=0, atol=1e-9) for unit in hidden)
@@ -129,12 +138,12 @@ def test_units_that_start_at_random_become_different():
     assert torch.linalg.matrix_rank(hidden, rtol=1e-3) == 3
 
 
-def test_training_leaves_the_weights_it_was_given_as_they_were():
+def test_training_does_not_change_the_weights_it_was_given():
     hidden, output, x = (torch.ones(shape, dtype=torch.float64) for shape in [(2, 2), (1, 2), (3, 2)])
     train_two_layers(hidden, output, x, torch.zeros(3, 1, dtype=torch.float64), lr=1.0, steps=1)
     assert torch.equal(hidden, torch.ones_like(hidden))
 
 
 def test_a_histogram_in_text_is_highest_where_most_values_are():
-    assert bars(torch.tensor([0.1, 0.1, 0.1, 0.1, 0.6]), 0, 1, bins=2) == "█▂"
-    assert bars(torch.zeros(0), 0, 1, bins=3) == "   "
+    assert text_histogram(torch.tensor([0.1, 0.1, 0.1, 0.1, 0.6]), 0, 1, bins=2) == "█▂"
+    assert text_histogram(torch.zeros(0), 0, 1, bins=3) == "   "

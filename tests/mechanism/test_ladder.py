@@ -1,4 +1,4 @@
-"""The room as a whole: what it may import, that every file is a rung, and that every rung runs."""
+"""kit.mechanism as a whole: its imports, that every file is in the ladder, and that every file runs."""
 
 import ast
 import subprocess
@@ -11,12 +11,12 @@ from kit.mechanism import __main__ as ladder
 
 ROOM = Path(ladder.__file__).parent
 FILES = sorted(ROOM.glob("*.py"))
-SWAPPED = {"linear_probe", "precision", "transfer"}
-"""The files that say they now swap a hand-made piece for the library's."""
+SWAPPED = {"linear_probe", "transfer"}
+"""The files that use torch.nn, and say so."""
 
 
 def imported(tree: ast.Module) -> set[str]:
-    """Every module named in an import outside `main`, which may bring data."""
+    """Every module imported outside `main`, which may load data."""
     found = set()
     for node in ast.walk(ast.Module([part for part in tree.body if getattr(part, "name", "") != "main"], [])):
         if isinstance(node, ast.Import):

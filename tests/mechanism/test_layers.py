@@ -1,4 +1,4 @@
-"""Layers: what each does going forward, what it remembers, and what it refuses. Gradients: test_agreement.py."""
+"""Layers: the forward pass of each, and what it refuses. Gradients: test_agreement.py."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_linear_says_which_shape_it_expects():
         Linear(4, 3)(torch.ones(2, 1, 2, 2))
 
 
-def test_relu_stops_the_gradient_at_what_was_not_above_zero():
+def test_relu_passes_the_gradient_only_where_x_was_above_zero():
     layer = ReLU()
     assert layer(torch.tensor([-2.0, 0, 3])).tolist() == [0, 0, 3]
     assert layer.backward(torch.tensor([5.0, 5, 5])).tolist() == [0, 0, 5]
@@ -56,7 +56,7 @@ def test_flatten_keeps_rows_and_gives_the_gradient_its_shape_back():
     assert torch.equal(layer.backward(layer(x)), x)
 
 
-def test_dropout_keeps_the_mean_while_it_drops_the_share_it_was_told():
+def test_dropout_drops_with_probability_p_and_keeps_the_mean():
     layer = Dropout(0.3, dice())
     y = layer(torch.ones(200, 500))
     assert (y == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
@@ -64,14 +64,14 @@ def test_dropout_keeps_the_mean_while_it_drops_the_share_it_was_told():
     assert torch.equal(layer.backward(torch.ones(200, 500)), y)
 
 
-def test_dropout_does_nothing_when_predicting():
+def test_dropout_does_nothing_in_eval_mode():
     layer, x = Dropout(0.9).eval(), torch.rand(4, 5)
     assert torch.equal(layer(x), x) and torch.equal(layer.backward(x), x)
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.0, float("nan")])
-def test_dropout_refuses_a_share_that_is_none(p):
-    with pytest.raises(ValueError, match=rf"Dropout\(p={p}\): p is the share that is dropped, from 0 to below 1"):
+def test_dropout_refuses_an_invalid_probability(p):
+    with pytest.raises(ValueError, match=rf"Dropout\(p={p}\): expected a probability from 0 to below 1"):
         Dropout(p)
 
 
@@ -83,7 +83,7 @@ def test_batch_norm_makes_every_feature_mean_0_and_variance_1():
 
 
 @pytest.mark.parametrize("shape", [(8, 3), (4, 3, 5, 2)], ids=str)
-def test_batch_norm_follows_the_batches_as_pytorch_does_and_predicts_with_what_it_learned(shape):
+def test_batch_norm_and_its_running_statistics_are_pytorchs(shape):
     ours, theirs = BatchNorm(3).to(torch.float64), (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(3).double()
     for seed in range(5):
         x = torch.randn(shape, generator=dice(seed), dtype=torch.float64) * (seed + 1) + seed
@@ -101,14 +101,14 @@ def test_the_gradient_through_batch_norm_sums_to_zero_because_a_common_shift_cha
 
 
 def test_batch_norm_refuses_a_batch_of_one_value_and_wrong_shapes():
-    with pytest.raises(ValueError, match=r"cannot train on one value a feature, \(1, 3\); take a larger batch"):
+    with pytest.raises(ValueError, match=r"cannot train on one value per feature, \(1, 3\); use a larger batch"):
         BatchNorm(3)(torch.ones(1, 3))
     for shape in [(4, 2), (4, 3, 5)]:
         with pytest.raises(ValueError, match=r"BatchNorm expects 3 features, \(n, features, ...\), got \(4, "):
             BatchNorm(3)(torch.ones(shape))
 
 
-def test_softmax_cross_entropy_sends_back_what_was_predicted_less_what_is_true():
+def test_the_gradient_of_softmax_cross_entropy_is_prediction_minus_target():
     loss, logits = SoftmaxCrossEntropy(), torch.tensor([[2.0, 1, 0], [0, 0, 0]])
     value = loss(logits, torch.tensor([0, 2]))
     predicted, true = logits.softmax(1), torch.tensor([[1.0, 0, 0], [0, 0, 1]])
@@ -116,13 +116,13 @@ def test_softmax_cross_entropy_sends_back_what_was_predicted_less_what_is_true()
     torch.testing.assert_close(loss.backward(), (predicted - true) / 2)
 
 
-def test_softmax_cross_entropy_survives_huge_scores():
+def test_softmax_cross_entropy_is_finite_for_huge_scores():
     loss = SoftmaxCrossEntropy()
     assert loss(torch.tensor([[1e4, 0, -1e4]]), torch.tensor([1])).item() == 1e4
     assert loss.backward().tolist() == [[1, -1, 0]]
 
 
-def test_the_losses_refuse_what_cannot_be_meant():
+def test_the_losses_refuse_wrong_shapes_and_values():
     logits = torch.zeros(2, 3)
     with pytest.raises(ValueError, match="label 3 is out of range: expected 0 to 2 for 3 classes"):
         SoftmaxCrossEntropy()(logits, torch.tensor([0, 3]))
@@ -154,7 +154,7 @@ def test_a_sequence_lists_its_parameters_in_order_and_sets_the_mode_of_all():
     assert all(layer.training for layer in network.modules())
 
 
-def test_an_empty_sequence_passes_everything_on():
+def test_an_empty_sequential_is_the_identity():
     x = torch.rand(2, 3)
     assert Sequential()(x) is x and Sequential().backward(x) is x
 
@@ -171,7 +171,7 @@ def test_the_same_generator_gives_the_same_network():
     assert not torch.equal(one.parameters()[0], other.parameters()[0])
 
 
-def test_a_layer_has_to_say_what_it_does():
+def test_a_layer_must_implement_forward_and_backward():
     with pytest.raises(NotImplementedError):
         Layer()(torch.ones(1))
     with pytest.raises(NotImplementedError):

@@ -1,4 +1,4 @@
-"""A linear probe, step by step: features once, a convex loss, its minimum, one Linear; then training of all layers."""
+"""A linear probe: features, convex loss, minimum, Linear layer; then fine-tuning of all layers."""
 
 from itertools import islice, pairwise
 
@@ -10,18 +10,17 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from kit.mechanism.linear_probe import (
+    compare_fine_tuning,
     compute_features,
     descend,
     feature_drift,
     linear_probe,
     logistic_gradient,
     logistic_regression,
-    safe_rate,
-    seeded,
-    three_ways,
+    step_size,
 )
 from kit.mechanism.losses import one_hot
-from kit.mechanism.plots import draw_distortion
+from kit.mechanism.plots import feature_spaces
 from kit.mechanism.tensors import append_ones
 
 
@@ -78,7 +77,7 @@ def test_computing_features_leaves_the_body_unchanged():
     assert [module.training for module in body] == [True, False, True, True, True]
 
 
-def test_the_modes_come_back_after_an_error_too():
+def test_the_modes_are_restored_after_an_error():
     body = small_body().train()
     with pytest.raises(RuntimeError):
         compute_features(body, torch.rand(10, 5, 8, 8))
@@ -92,18 +91,18 @@ def test_the_gradient_written_out_is_that_of_autograd():
     assert torch.allclose(logistic_gradient(weight.detach(), x, target, 0.3), expected, atol=1e-12)
 
 
-def test_at_the_safe_rate_every_step_descends():
+def test_with_the_step_size_every_step_decreases_the_loss():
     x, target = problem()
     losses = [objective(weight, x, target, 1e-3) for weight, _ in islice(descend(x, target, 1e-3, False), 300)]
     assert all(after < before for before, after in pairwise(losses))
 
 
-def test_no_curvature_anywhere_exceeds_what_the_safe_rate_assumes():
+def test_the_curvature_is_never_above_the_bound_of_the_step_size():
     x, target = problem()
     for seed in range(20):
         weight = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         curvature = torch.autograd.functional.hessian(lambda w: objective(w, x, target, 0.1), weight)
-        assert torch.linalg.eigvalsh(curvature.reshape(18, 18)).max() <= 1 / safe_rate(x, 0.1)
+        assert torch.linalg.eigvalsh(curvature.reshape(18, 18)).max() <= 1 / step_size(x, 0.1)
 
 
 def test_acceleration_needs_a_fraction_of_the_steps():
@@ -127,7 +126,7 @@ def test_the_minimum_is_that_of_scikit_learn(l2):
 
 
 def test_at_the_minimum_the_mean_probability_of_a_class_is_its_share():
-    """Because the bias is not penalised: its gradient is the one minus the other."""
+    """Because the bias is not penalised, and its gradient is the difference of the two."""
     x, labels = blobs()
     kept = (labels != 2) | (torch.arange(60) < 20)
     probabilities = linear_probe(x[kept], labels[kept], 3, l2=10.0)(x[kept]).softmax(1)
@@ -144,28 +143,26 @@ def test_a_constant_feature_gets_weight_0():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda x, y: logistic_regression(x, y, 3, l2=0), "l2 is 0: it must be above 0; classes that a plane"),
+        (lambda x, y: logistic_regression(x, y, 3, l2=0), "l2 is 0: it must be above 0; without it"),
         (lambda x, y: logistic_regression(x, y, 2), "label 2 is out of range: expected 0 to 1"),
         (lambda x, y: logistic_regression(x, y, 3, steps=5), "gradient is still .* after 5 steps; standardise x or"),
-        (lambda x, y: draw_distortion({}, y), "no features to draw"),
-        (lambda x, y: draw_distortion({"before": x}, y[1:]), r"shapes \(60, 5\) for 59 labels: expected \(n, f\)"),
     ],
 )
-def test_what_has_no_answer_is_refused(call, says):
+def test_invalid_arguments_are_refused(call, says):
     with pytest.raises(ValueError, match=says):
         call(*blobs())
 
 
-def test_drift_is_the_share_of_their_length_that_features_moved():
+def test_drift_is_relative_to_the_length_of_the_features():
     before = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
     assert feature_drift(before, before) == 0
     assert feature_drift(before, 1.1 * before) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_careless_training_distorts_the_features_and_careful_training_does_not(seed):
-    _, ways = three_ways(seed)
-    probe, careless, careful = ways["probe"], ways["careless"], ways["careful"]
+def test_careless_fine_tuning_distorts_the_features_and_careful_fine_tuning_does_not(seed):
+    _, results = compare_fine_tuning(seed)
+    probe, careless, careful = results.values()
     assert probe.drift == 0
     assert careful.drift < 0.1 < 0.8 < careless.drift
     assert probe.error < 0.05
@@ -174,26 +171,14 @@ def test_careless_training_distorts_the_features_and_careful_training_does_not(s
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_images_like_those_of_training_show_little_of_the_damage(seed):
-    careless = three_ways(seed)[1]["careless"]
-    assert careless.same < careless.error / 2
+def test_images_with_the_training_backgrounds_hide_the_damage(seed):
+    careless = compare_fine_tuning(seed)[1]["careless fine-tuning"]
+    assert careless.same_background_error < careless.error / 2
 
 
-def test_a_seed_gives_the_same_outcome_and_leaves_random_state_and_threads_alone():
-    torch.set_num_threads(2)
-    state = torch.get_rng_state()
-    with seeded(1):
-        first = torch.rand(3)
-        assert torch.get_num_threads() == 1
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.get_num_threads() == 2
-    with seeded(1):
-        assert torch.equal(torch.rand(3), first)
-
-
-def test_the_picture_shows_every_network_on_the_axes_of_the_first():
+def test_every_panel_has_the_axes_and_the_circles_of_the_first():
     x, labels = blobs()
-    figure = draw_distortion({"before": x, "moved": x + 5, "shrunk": 0.1 * x}, labels)
+    figure = feature_spaces({"before": x, "moved": x + 5, "shrunk": 0.1 * x}, labels)
     assert [axes.get_title() for axes in figure.axes] == ["before", "moved", "shrunk"]
     assert len({axes.get_xlim() for axes in figure.axes}) == len({axes.get_ylim() for axes in figure.axes}) == 1
     for axes in figure.axes:
@@ -204,8 +189,8 @@ def test_the_picture_shows_every_network_on_the_axes_of_the_first():
     assert rings[0][0][0] == pytest.approx(first)
 
 
-def test_the_first_axis_of_the_picture_is_that_of_the_widest_spread():
+def test_the_first_axis_is_the_first_principal_component():
     x, labels = blobs()
-    (axes,) = draw_distortion({"before": x}, labels).axes
+    (axes,) = feature_spaces({"before": x}, labels).axes
     share = torch.linalg.eigvalsh(x.T.cov())[-1] / x.var(0).sum()
-    assert axes.get_xlabel().startswith(f"first principal axis before ({share:.0%} ")
+    assert axes.get_xlabel().startswith(f"first component ({share:.0%} ")

@@ -1,4 +1,4 @@
-"""The loop: the same five lines for networks of our own layers and for torch modules, and what may be hung on them."""
+"""The loop: the same for networks of our layers and for torch modules, and its callbacks."""
 
 import random
 
@@ -10,7 +10,17 @@ from torch import nn
 from kit.mechanism.autograd import Variable
 from kit.mechanism.batches import DataLoader, Dataset
 from kit.mechanism.layers import Linear, ReLU, Sequential, SoftmaxCrossEntropy
-from kit.mechanism.loop import Accumulate, Callback, Clip, Learner, by_autograd, by_hand, fit, train_epoch, validate
+from kit.mechanism.loop import (
+    Callback,
+    GradientAccumulation,
+    GradientClip,
+    Learner,
+    backward_by_autograd,
+    backward_by_hand,
+    fit,
+    train_epoch,
+    validate,
+)
 from kit.mechanism.optimizers import SGD, Adam
 
 
@@ -66,13 +76,13 @@ def test_a_table():
     assert rows[-1]["accuracy"] > 0.95
 
 
-def test_our_backward_and_pytorchs_autograd_train_alike():
+def test_our_backward_and_pytorchs_autograd_train_the_same_network():
     train, valid = digits()
     net = network()
     judge = as_torch(net)
     first = fit(3, net, *loaders(train, valid), SoftmaxCrossEntropy(), SGD(net.parameters(), lr=0.1))
     optimizer = SGD(judge.parameters(), lr=0.1)
-    second = fit(3, judge, *loaders(train, valid), nn.CrossEntropyLoss(), optimizer, by_autograd)
+    second = fit(3, judge, *loaders(train, valid), nn.CrossEntropyLoss(), optimizer, backward_by_autograd)
     for ours, theirs in zip(first, second, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-9)
     for mine, theirs in zip(net.parameters(), judge.parameters(), strict=True):
@@ -82,7 +92,7 @@ def test_our_backward_and_pytorchs_autograd_train_alike():
 def test_our_own_autograd_trains_the_same_network_too():
     train, _ = digits()
     net, judge = network(), network()
-    first = train_epoch(net, loaders(train, train)[0], SoftmaxCrossEntropy(), SGD(net.parameters(), lr=0.1), by_hand)
+    first = train_epoch(net, loaders(train, train)[0], SoftmaxCrossEntropy(), SGD(net.parameters(), lr=0.1))
     batches = [(Variable(x), y) for x, y in loaders(train, train)[0]]
     loss = SoftmaxCrossEntropy()
     for x, y in batches:
@@ -96,10 +106,10 @@ def test_our_own_autograd_trains_the_same_network_too():
 
 
 def learner(net, train, valid, **more):
-    return Learner(net, train, valid, SoftmaxCrossEntropy(), SGD(net.parameters(), lr=0.1), by_hand, **more)
+    return Learner(net, train, valid, SoftmaxCrossEntropy(), SGD(net.parameters(), lr=0.1), backward_by_hand, **more)
 
 
-def test_a_learner_without_callbacks_is_fit():
+def test_a_learner_without_callbacks_is_equal_to_fit():
     nets = network(), network()
     rows = fit(3, nets[0], *loaders(*digits()), SoftmaxCrossEntropy(), SGD(nets[0].parameters(), lr=0.1))
     learner(nets[1], *loaders(*digits())).fit(3)
@@ -140,7 +150,7 @@ def test_accumulated_batches_step_like_one_large_batch():
     train = Dataset(*train[list(range(1280))])
     nets = network(), network()
     small, large = (DataLoader(train, size) for size in (32, 128))
-    learner(nets[0], small, DataLoader(valid, 512)).fit(2, [Accumulate(128)])
+    learner(nets[0], small, DataLoader(valid, 512)).fit(2, [GradientAccumulation(128)])
     learner(nets[1], large, DataLoader(valid, 512)).fit(2)
     for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
@@ -157,11 +167,11 @@ class GradientLength(Callback):
         self.lengths.append(torch.cat(grads).norm().item())
 
 
-def test_clipping_shortens_what_is_too_long_and_leaves_the_rest():
+def test_clipping_scales_gradients_that_are_too_long_and_no_others():
     lengths = {}
     for limit in (0.5, 1e9):
         watch = GradientLength()
-        learner(network(), *loaders(*digits())).fit(1, [Clip(limit), watch])
+        learner(network(), *loaders(*digits())).fit(1, [GradientClip(limit), watch])
         lengths[limit] = watch.lengths
     assert max(lengths[1e9]) > 0.5
     assert max(lengths[0.5]) <= 0.5 + 1e-9
@@ -176,7 +186,7 @@ def test_validation_changes_nothing():
     assert all(p.grad is None for p in net.parameters())
 
 
-def test_a_rate_that_explodes_is_named_at_the_step_where_it_does():
+def test_a_loss_that_becomes_nan_stops_the_training():
     net = network()
     with pytest.raises(ValueError, match="NaN"):
         fit(5, net, *loaders(*digits()), SoftmaxCrossEntropy(), SGD(net.parameters(), lr=1e200))
@@ -184,17 +194,17 @@ def test_a_rate_that_explodes_is_named_at_the_step_where_it_does():
 
 def test_an_iterator_that_is_used_up_is_refused():
     net = network()
-    with pytest.raises(ValueError, match="there was no batch; the data are empty or already used up"):
+    with pytest.raises(ValueError, match="there was no batch: the data are empty, or an iterator that is used up"):
         train_epoch(net, iter([]), SoftmaxCrossEntropy(), SGD(net.parameters(), lr=0.1))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Accumulate(0), "accumulate over 0 examples: it takes at least one"),
-        (lambda: Clip(0), "clip to length 0: it must be above 0"),
+        (lambda: GradientAccumulation(0), "accumulate over 0 examples: expected at least 1"),
+        (lambda: GradientClip(0), "clip to norm 0: expected a positive number"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(make, message):
+def test_invalid_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()

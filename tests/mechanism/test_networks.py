@@ -1,4 +1,4 @@
-"""Networks: what makes each what it is, and that each learns real digits. Gradients: test_agreement.py."""
+"""Networks: the main idea of each, and that each learns digits. Gradients: test_agreement.py."""
 
 import pytest
 import torch
@@ -11,20 +11,22 @@ from kit.mechanism.networks import (
     Concat,
     Residual,
     alexnet,
-    count,
-    enlarge,
+    count_parameters,
     feature_maps,
-    first_filters,
     fully_convolutional,
     googlenet,
     inception,
     lenet,
     mlp,
+    receptive_field,
     resnet,
-    stacked,
     vgg,
 )
 from kit.mechanism.optimizers import SGD, Adam
+
+
+def enlarge(x: Tensor, factor: int) -> Tensor:
+    return nn.functional.interpolate(x, scale_factor=factor)
 
 
 def dice(seed: int = 0) -> torch.Generator:
@@ -71,7 +73,7 @@ def kinds(network: Layer) -> list[type]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_gives_ten_scores_a_digit_and_learns_by_its_own_backward(name, digits):
+def test_every_network_learns_digits_by_its_own_backward(name, digits):
     (build, size), (x, y) = NETWORKS[name], digits
     network, x = build(), enlarge(x, size // 8)
     assert network(x).shape == (128, 10)
@@ -89,33 +91,33 @@ def test_a_network_learns_the_same_on_our_own_autograd(name, digits):
 
 
 def test_lenet_has_as_many_parameters_as_lecun_s():
-    assert count(lenet(28)) == count(lenet(28, activation=Sigmoid)) == 61706
+    assert count_parameters(lenet(28)) == count_parameters(lenet(28, activation=Sigmoid)) == 61706
     sizes = [tuple(p.shape) for p in lenet(28).parameters() if p.ndim > 1]
     assert sizes == [(6, 1, 5, 5), (16, 6, 5, 5), (120, 400), (84, 120), (10, 84)]
 
 
-def test_lenet_squashes_and_averages_and_alexnet_rectifies_takes_maxima_and_drops():
+def test_lenet_has_tanh_and_average_pools_and_alexnet_relu_max_pools_and_dropout():
     assert {Tanh, AvgPool2d} <= set(kinds(lenet())) and ReLU not in kinds(lenet())
     assert {ReLU, MaxPool2d, Dropout} <= set(kinds(alexnet()))
     assert kinds(alexnet()).count(Conv2d) == 5 and kinds(alexnet()).count(Linear) == 3
 
 
-def test_vgg_knows_3x3_only_and_grows_wider_after_each_pool():
+def test_vgg_has_3x3_filters_only_and_more_channels_after_each_pool():
     convolutions = [layer for layer in vgg().modules() if isinstance(layer, Conv2d)]
     assert {layer.weight.shape[2:] for layer in convolutions} == {(3, 3)}
     assert [layer.weight.shape[0] for layer in convolutions] == [16, 32, 32, 64, 64]
     assert kinds(vgg()).count(MaxPool2d) == 3
 
 
-def test_two_3x3_see_as_much_as_one_5x5_with_fewer_weights():
-    assert stacked([3, 3]) == (5, 18) and stacked([5]) == (5, 25)
-    assert stacked([3, 3, 3], 64) == (7, 27 * 64 * 64) and stacked([7], 64) == (7, 49 * 64 * 64)
+def test_two_3x3_have_the_receptive_field_of_one_5x5_with_fewer_weights():
+    assert receptive_field([3, 3]) == (5, 18) and receptive_field([5]) == (5, 25)
+    assert receptive_field([3, 3, 3], 64) == (7, 27 * 64 * 64) and receptive_field([7], 64) == (7, 49 * 64 * 64)
     two = Sequential(Conv2d(8, 8, 3, bias=False), Conv2d(8, 8, 3, bias=False))
-    assert count(two) == stacked([3, 3], 8)[1]
+    assert count_parameters(two) == receptive_field([3, 3], 8)[1]
     assert two(torch.rand(1, 8, 5, 5)).shape == (1, 8, 1, 1)  # 5x5 pixels, one answer
 
 
-def test_an_inception_block_joins_four_views_of_the_same_image():
+def test_an_inception_block_concatenates_four_branches():
     block, x = inception(6, 4), torch.rand(2, 6, 5, 7)
     assert block(x).shape == (2, 20, 5, 7)
     views = [branch(x) for branch in block.branches]
@@ -123,22 +125,22 @@ def test_an_inception_block_joins_four_views_of_the_same_image():
     assert torch.equal(block(x), torch.cat(views, 1))
 
 
-def test_a_1x1_before_a_5x5_makes_it_cheap():
+def test_a_1x1_before_a_5x5_reduces_the_parameters():
     direct = Conv2d(64, 32, 5)
     through = Sequential(Conv2d(64, 8, 1), Conv2d(8, 32, 5))
-    assert count(direct) == 51232 and count(through) == 6952
+    assert count_parameters(direct) == 51232 and count_parameters(through) == 6952
 
 
 def test_googlenet_ends_in_a_global_average_and_one_linear_layer():
     assert kinds(googlenet()).count(Linear) == 1 and GlobalAvgPool in kinds(googlenet())
 
 
-def test_a_residual_block_whose_body_is_silent_passes_its_input_on():
+def test_a_residual_block_whose_body_outputs_zero_is_the_identity():
     block, x = Residual(4, 4), torch.rand(2, 4, 3, 3)
     block.body.layers[-1].weight.zero_()
     assert torch.equal(block(x), x)
     gradient = torch.rand(2, 4, 3, 3)
-    torch.testing.assert_close(block.backward(gradient), gradient)  # the short way loses nothing
+    torch.testing.assert_close(block.backward(gradient), gradient)  # through the shortcut
 
 
 def test_the_shortcut_is_a_1x1_convolution_only_where_the_shape_changes():
@@ -148,7 +150,7 @@ def test_the_shortcut_is_a_1x1_convolution_only_where_the_shape_changes():
         assert block(torch.rand(2, 4, 5, 5)).shape == shape
 
 
-def test_through_twelve_silent_layers_the_gradient_comes_back_whole_with_shortcuts_and_not_at_all_without():
+def test_shortcuts_carry_the_gradient_through_twelve_blocks_that_output_zero():
     blocks, x, gradient = [Residual(4, 4) for _ in range(12)], torch.rand(2, 4, 6, 6), torch.rand(2, 4, 6, 6)
     for block in blocks:
         block.body.layers[-1].weight.zero_()
@@ -159,14 +161,14 @@ def test_through_twelve_silent_layers_the_gradient_comes_back_whole_with_shortcu
     assert plain.backward(gradient).abs().max() == 0
 
 
-def test_resnet_halves_the_image_and_widens_from_stage_to_stage():
+def test_each_stage_of_resnet_halves_the_image_and_has_more_channels():
     network = resnet(widths=(16, 32, 64), blocks=2)
     assert kinds(network).count(Residual) == 6 and BatchNorm in kinds(network)
     shapes = [tuple(feature_maps(network, torch.rand(1, 1, 8, 8), depth).shape[1:]) for depth in range(3, 10)]
     assert shapes == [(16, 8, 8), (16, 8, 8), (16, 8, 8), (32, 4, 4), (32, 4, 4), (64, 2, 2), (64, 2, 2)]
 
 
-def test_a_fully_convolutional_network_takes_any_size_and_can_answer_for_every_place():
+def test_a_fully_convolutional_network_takes_any_size_and_can_classify_every_position():
     network = fully_convolutional()
     assert Linear not in kinds(network)
     for h, w in [(8, 8), (5, 31), (64, 40)]:
@@ -177,7 +179,7 @@ def test_a_fully_convolutional_network_takes_any_size_and_can_answer_for_every_p
         mlp(64, 10)(torch.rand(2, 1, 8, 16))
 
 
-def test_a_network_that_learned_from_small_images_shows_in_a_larger_one_what_stands_where():
+def test_a_network_trained_on_small_images_locates_objects_in_a_larger_one():
     x = torch.zeros(64, 1, 8, 8)
     for image, (top, left) in zip(x, torch.randint(0, 6, (64, 2), generator=dice()).tolist(), strict=True):
         image[0, top : top + 3, left] = 1  # a bar that stands
@@ -192,14 +194,12 @@ def test_a_network_that_learned_from_small_images_shows_in_a_larger_one_what_sta
     assert strongest[0] in (1, 2, 3) and strongest[1] in (8, 9, 10)  # columns of the map, half as many as of the image
 
 
-def test_first_filters_and_feature_maps_are_what_the_first_layers_hold_and_see():
+def test_feature_maps_are_the_outputs_of_the_first_layers():
     network, x = lenet(16), torch.rand(3, 1, 16, 16)
-    assert first_filters(network) is network.layers[0].weight
     assert torch.equal(feature_maps(network, x, 2), network.layers[0](x).tanh())
-    assert first_filters(Sequential(Residual(3, 4))).shape == (4, 3, 3, 3)
 
 
-def test_looking_at_feature_maps_changes_nothing():
+def test_feature_maps_does_not_change_the_network():
     network, x = resnet(), torch.rand(4, 1, 8, 8)
     before = network.layers[1].running_mean.clone()
     feature_maps(network, x, 5)
@@ -207,26 +207,14 @@ def test_looking_at_feature_maps_changes_nothing():
     assert all(layer.training for layer in network.modules())
 
 
-def test_what_is_not_there_cannot_be_shown():
-    with pytest.raises(ValueError, match="no Conv2d, so it has no filters to show"):
-        first_filters(mlp(4, 2))
-    for depth in (0, 4):
-        with pytest.raises(ValueError, match=f"depth {depth}: this network has layers 1 to 3"):
-            feature_maps(Sequential(ReLU(), ReLU(), ReLU()), torch.rand(1, 1, 4, 4), depth)
-
-
-def test_an_image_too_small_is_refused_with_the_numbers():
+def test_an_image_that_is_too_small_is_refused():
     with pytest.raises(ValueError, match="a window of 5 pixels does not fit on 4 with padding 0; use a larger image"):
         lenet(8)
     with pytest.raises(ValueError, match=r"mlp\(64,\): expected the number of inputs"):
         mlp(64)
 
 
-def test_enlarge_makes_squares_of_pixels():
-    assert enlarge(torch.tensor([[[[1, 2], [3, 4]]]]), 2)[0, 0].tolist() == [[1, 1, 2, 2]] * 2 + [[3, 3, 4, 4]] * 2
-
-
-def test_concat_gives_every_branch_its_own_gradient_and_adds_what_comes_back():
+def test_concat_splits_the_gradient_and_adds_the_input_gradients():
     double = Concat(Sequential(), Sequential())
     assert double(torch.ones(1, 2, 1, 1)).shape == (1, 4, 1, 1)
     gradient = torch.tensor([1.0, 2, 30, 40]).reshape(1, 4, 1, 1)

@@ -1,10 +1,10 @@
-"""Every optimiser beside PyTorch's and fastai's, over 100 steps of real gradients with a schedule on top."""
+"""Every optimizer compared with PyTorch's and fastai's over 100 steps."""
 
 import fastai.optimizer as fastai
 import pytest
 import torch
 
-from kit.mechanism.optimizers import SGD, AdaGrad, Adam, AdamW, RMSprop, momentum_of, set_momentum
+from kit.mechanism.optimizers import SGD, AdaGrad, Adam, AdamW, RMSprop, get_momentum, set_momentum
 
 STEPS = 100
 
@@ -16,7 +16,7 @@ def start():
 
 
 def gradients(step, parameters):
-    """A different slope at each step, as mini-batches give: curvature times distance, and noise."""
+    """A different gradient at each step, as mini-batches give: curvature times distance, plus noise."""
     generator = torch.Generator().manual_seed(step)
     return [3 * p.detach() + torch.randn(p.shape, generator=generator) for p in parameters]
 
@@ -103,15 +103,15 @@ def test_equal_to_fastai_in_every_bit(name):
         ),
     ],
 )
-def test_adam_differs_from_pytorchs_by_rounding_alone(ours, theirs):
-    """PyTorch moves its mean by lerp and divides the square root, not what is under it: other roundings of one formula.
+def test_adam_differs_from_pytorchs_by_rounding_only(ours, theirs):
+    """PyTorch updates the mean by lerp and divides after the square root: the same formula, rounded at other places.
 
     In float32 the parameters, about 1, end 3e-7 apart.
     """
     assert 0 < largest_difference(ours, theirs) < 2e-6
 
 
-def test_coupled_and_decoupled_decay_are_one_for_plain_sgd_and_two_for_adam():
+def test_coupled_and_decoupled_decay_are_equal_for_plain_sgd_and_differ_for_adam():
     plain = [lambda p, d=d: SGD(p, 0.1, weight_decay=0.01, decoupled=d) for d in (False, True)]
     adam = [lambda p, d=d: Adam(p, 0.01, weight_decay=0.1, decoupled=d) for d in (False, True)]
     assert largest_difference(*plain) < 1e-6
@@ -133,7 +133,7 @@ def test_a_parameter_without_a_gradient_stays():
     assert torch.equal(p, torch.ones(2))
 
 
-def test_adagrad_comes_to_a_halt_and_rmsprop_does_not():
+def test_the_steps_of_adagrad_shrink_and_those_of_rmsprop_do_not():
     """Under a constant gradient of 1, AdaGrad's n-th step is lr / sqrt(n); RMSprop's stays at lr."""
     moved = {}
     for kind in (AdaGrad, RMSprop):
@@ -147,15 +147,17 @@ def test_adagrad_comes_to_a_halt_and_rmsprop_does_not():
     assert moved[RMSprop] == pytest.approx(0.1, rel=1e-2)
 
 
-def test_momentum_is_read_and_set_whatever_it_is_called():
+def test_momentum_is_read_and_set_for_sgd_and_adam():
     for optimizer in (SGD([torch.ones(1)], lr=0.1, momentum=0.9), Adam([torch.ones(1)], lr=0.1)):
         set_momentum(optimizer.param_groups[0], 0.8)
-        assert momentum_of(optimizer.param_groups[0]) == 0.8
+        assert get_momentum(optimizer.param_groups[0]) == 0.8
 
 
 @pytest.mark.parametrize("lr", [0, -0.1, float("nan"), float("inf")])
 def test_a_learning_rate_that_cannot_be_is_refused(lr):
-    with pytest.raises(ValueError, match=f"learning rate {lr}: it must be above 0; try 0.1 for SGD, 0.001 for Adam"):
+    with pytest.raises(
+        ValueError, match=f"learning rate {lr}: expected a positive number; try 0.1 for SGD, 0.001 for Adam"
+    ):
         SGD([torch.ones(1)], lr=lr)
 
 
@@ -165,5 +167,5 @@ def test_no_parameters_are_refused():
 
 
 def test_a_momentum_of_one_is_refused():
-    with pytest.raises(ValueError, match="momentum 1.0: it is the share of the past that is kept, from 0 to below 1"):
+    with pytest.raises(ValueError, match="momentum 1.0: expected the weight of past values, from 0 to below 1"):
         SGD([torch.ones(1)], lr=0.1, momentum=1.0)

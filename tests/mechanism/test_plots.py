@@ -1,4 +1,4 @@
-"""Plots: what each picture holds, read back from its axes and its pixels."""
+"""Plots: the contents of each figure, read back from its axes and pixels."""
 
 import subprocess
 import sys
@@ -11,8 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from kit.mechanism import plots
-from kit.mechanism.gradient import bowl, gradient_descent, saddle, valley
-from kit.mechanism.plots import at_each_point, curves, histograms, images, paths
+from kit.mechanism.gradient import gradient_descent
+from kit.mechanism.landscapes import LANDSCAPES
+from kit.mechanism.plots import curves, histograms, images, paths
+
+bowl, valley, saddle, *_ = (landscape.function for landscape in LANDSCAPES.values())
 
 
 def pixels(figure):
@@ -57,12 +60,9 @@ def test_histograms_share_one_range_and_count_every_value():
     assert share_of(figure, "C0") > 0.05
 
 
-def test_histograms_leave_out_what_is_not_finite_and_say_so():
-    figure = histograms({"diverged": torch.tensor([1.0, 2.0, torch.nan, torch.inf])}, bounds=(0, 4))
-    (axes,) = figure.axes
-    assert axes.get_title() == "diverged (2 not finite)"
+def test_histograms_leave_out_values_that_are_not_finite():
+    (axes,) = histograms({"diverged": torch.tensor([1.0, 2.0, torch.nan, torch.inf])}).axes
     assert sum(bar.get_height() for bar in axes.patches) == 2
-    pixels(histograms({"lost": torch.tensor([torch.nan])}))
 
 
 def test_paths_holds_the_walks_in_their_order_over_contours():
@@ -76,7 +76,7 @@ def test_paths_holds_the_walks_in_their_order_over_contours():
     assert share_of(figure, "C0") > 0.0005 and share_of(figure, "C1") > 0.0005
 
 
-def test_the_contours_are_where_the_function_has_their_height():
+def test_the_contours_are_where_the_function_has_their_value():
     (axes,) = paths(valley, {}, (-8, 4, -4, 2)).axes
     (contours,) = axes.collections
     assert len(contours.levels) > 10
@@ -86,22 +86,13 @@ def test_the_contours_are_where_the_function_has_their_height():
         assert (valley(on_line) - level).abs().max() < 0.01
 
 
-def test_a_walk_that_runs_away_is_cut_and_spoils_no_picture():
+def test_a_path_that_diverges_is_cut():
     runaway = [(1.0, 1.0), (-1e300, 1e300), (float("inf"), 0.0), (0.0, 0.0)]
     figure = paths(saddle, {"runaway": runaway}, (-2, 2, -2, 2))
     (axes,) = figure.axes
     assert len(axes.lines[0].get_xdata()) == 2
     assert axes.get_xlim() == (-2, 2)
     assert share_of(figure, "white") > 0.5
-
-
-def test_a_function_of_one_point_can_be_drawn_too():
-    def one(point):
-        assert point.shape == (2,)
-        return float(valley(point))
-
-    grid = torch.rand(2, 5, 7, dtype=torch.float64)
-    assert torch.equal(at_each_point(one)(grid), valley(grid))
 
 
 def test_images_shows_grey_pictures_row_by_row_with_titles():
@@ -115,7 +106,7 @@ def test_images_shows_grey_pictures_row_by_row_with_titles():
     assert corners[0].y0 == corners[1].y0 > corners[2].y0
 
 
-def test_images_puts_the_right_colour_on_the_paper():
+def test_images_have_their_colours():
     red_and_blue = torch.zeros(2, 3, 4, 4)
     red_and_blue[0, 0] = 1
     red_and_blue[1, 2] = 1
@@ -124,7 +115,7 @@ def test_images_puts_the_right_colour_on_the_paper():
     assert share_of(figure, (0, 1, 0)) == 0
 
 
-def test_bytes_are_divided_and_weights_are_stretched_one_picture_at_a_time():
+def test_bytes_are_divided_and_weights_are_scaled_for_each_image():
     assert np.allclose(images(torch.full((1, 2, 2), 51, dtype=torch.uint8)).axes[0].images[0].get_array(), 0.2)
     weights = torch.tensor([[[-1.0, 1.0]], [[-10.0, 10.0]]])
     for axes in images(weights).axes:
@@ -135,25 +126,20 @@ def test_bytes_are_divided_and_weights_are_stretched_one_picture_at_a_time():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: curves({}, "x", "y"), "no lines to draw"),
-        (lambda: histograms({}), "no tensors to draw"),
         (lambda: images(torch.zeros(2, 4, 5, 5)), r"shape \(2, 4, 5, 5\): expected \(n, h, w\) or \(n, 3, h, w\)"),
         (lambda: images(torch.zeros(0, 5, 5)), r"shape \(0, 5, 5\)"),
-        (lambda: images(torch.zeros(2, 5, 5), titles=["a"]), "1 titles for 2 pictures: expected one for each"),
         (
             lambda: paths(bowl, {}, (1, -1, -1, 1)),
-            r"bounds are \(1, -1, -1, 1\): expected \(left, right",
+            r"bounds are \(1, -1, -1, 1\): expected left < right",
         ),
-        (lambda: paths(bowl, {"lost": [(float("nan"), 0)]}, (-1, 1, -1, 1)), "no finite point to begin at"),
-        (lambda: paths(torch.sum, {}, (-1, 1, -1, 1)), r"gave shape \(\) .* in at_each_point"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(call, says):
+def test_invalid_arguments_are_refused(call, says):
     with pytest.raises(ValueError, match=says):
         call()
 
 
-def test_drawing_touches_no_global_state_of_matplotlib():
+def test_drawing_does_not_import_pyplot():
     code = (
         "import sys, torch; from kit.mechanism.plots import curves; curves({'a': [1, 2]}, 'x', 'y');"
         "print('matplotlib.pyplot' in sys.modules)"
@@ -162,10 +148,10 @@ def test_drawing_touches_no_global_state_of_matplotlib():
     assert done.stdout.strip() == "False"
 
 
-def test_the_command_draws_one_picture_of_each_kind(tmp_path, monkeypatch, capsys):
+def test_the_command_draws_the_pictures_of_the_ladder(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["plots", "--out", str(tmp_path)])
     plots.main()
-    names = ["curves", "histograms", "paths", "images"]
+    names = ["losses", "optimizers", "initializers", "filters", "feature_maps", "linear_probe"]
     assert capsys.readouterr().out.split() == [str(tmp_path / f"{name}.png") for name in names]
     for name in names:
         assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.05

@@ -1,8 +1,7 @@
-"""The loop by hand *is* the loop that fastai runs: the same start gives the same training, equal in every bit.
+"""The training by hand is equal to fastai's bit for bit.
 
-Both train from one start: the same weights, the same seeds, the same batches. After every step everything is written
-down: batch, learning rates, momentum, loss, gradients, weights, batch-norm statistics, and what the optimiser
-remembers. Then `first_difference` looks for the first bit that is not equal. There is none.
+Both start with the same weights, seeds and batches. After every step all values are recorded: batch, learning rates,
+momentum, loss, gradients, weights, batch norm statistics and optimizer state. `first_difference` then finds none.
 """
 
 import copy
@@ -46,11 +45,11 @@ OPTIMIZERS = {
 }
 
 
-# The two sides, each from the same start -----------------------------------------------------------------------------
+# Both trainings ----------------------------------------------------------------------------------------------------
 
 
 class Witness(Callback):
-    """Writes fastai's steps down as `Trace` writes down ours."""
+    """Records fastai's steps as `Trace` records ours."""
 
     def __init__(self, keep):
         super().__init__()
@@ -58,13 +57,13 @@ class Witness(Callback):
 
     def after_step(self):
         hypers = self.opt.hypers
-        rates = {f"rate of group {2 * i + k}": float(hyper["lr"]) for i, hyper in enumerate(hypers) for k in (0, 1)}
+        rates = {f"lr of group {2 * i + k}": float(hyper["lr"]) for i, hyper in enumerate(hypers) for k in (0, 1)}
         rates["momentum"] = hypers[0]["mom"]
-        step = snapshot(self.xb[0], self.yb[0], self.learn.loss, rates, self.model, self.remembered)
+        step = snapshot(self.xb[0], self.yb[0], self.learn.loss, rates, self.model, self.state)
         self.steps.append(self.keep(step))
 
-    def remembered(self, p):
-        """fastai's names for what an optimiser remembers, as ours."""
+    def state(self, p):
+        """The optimizer state of a parameter, with our names for fastai's."""
         state = self.opt.state[p]
         adam = "sqr_avg" in state
         names = {"grad_avg": "mean" if adam else "velocity", "sqr_avg": "squares", "step": "step"}
@@ -72,7 +71,7 @@ class Witness(Callback):
 
 
 def same_seeds(dls):
-    """Everything that draws random numbers starts alike."""
+    """Seed every random number generator."""
     torch.manual_seed(1)
     random.seed(1)
     np.random.seed(1)
@@ -89,7 +88,7 @@ def fastai_run(dls, model, splitter, opt_func, cbs=(), precision=None, keep=lamb
 
 
 def plain_cross_entropy(prediction, y):
-    """Of plain tensors, whatever subclass fastai's loaders gave them."""
+    """Cross entropy of plain tensors, because fastai's loaders give tensor subclasses."""
     return nn.functional.cross_entropy(prediction.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor))
 
 
@@ -103,14 +102,14 @@ def run_by_hand(dls, model, parts_of, optimizer, callbacks=(), predict=None, kee
         dls.train,
         dls.valid,
         plain_cross_entropy,
-        optimizer(transfer.groups_by_depth(parts, weight_decay=0.01), lr=1e-3),
+        optimizer(transfer.param_groups(parts, weight_decay=0.01), lr=1e-3),
         predict=predict or (lambda model, x: model(x)),
     )
     transfer.fine_tune(learner, parts, *fine_tune.pop("arguments"), callbacks=[*callbacks, trace], **fine_tune)
     return trace.steps
 
 
-# What they train -----------------------------------------------------------------------------------------------------
+# Data and networks ---------------------------------------------------------------------------------------------------
 
 
 def digits(size, channels, count):
@@ -147,18 +146,18 @@ def small_split(model):
 
 
 def big_net(classes=10):
-    """torchvision's resnet18, its head cut off and a new one put on, by hand."""
+    """torchvision's resnet18 with a new head."""
     torch.manual_seed(0)
-    body = transfer.cut(resnet18())
-    return nn.Sequential(body, transfer.new_head(512, classes))
+    body = transfer.create_body(resnet18())
+    return nn.Sequential(body, transfer.create_head(512, classes))
 
 
 def big_parts(model):
-    """The three depths at which fastai cuts a ResNet."""
+    """The three parts into which fastai splits a ResNet."""
     return [model[0][:6], model[0][6:], model[1]]
 
 
-# What is shown -------------------------------------------------------------------------------------------------------
+# The comparisons ------------------------------------------------------------------------------------------------------
 
 
 def test_the_head_made_by_hand_is_fastais_head():
@@ -166,7 +165,7 @@ def test_the_head_made_by_hand_is_fastais_head():
     theirs = create_head(512, 10)
     apply_init(theirs, nn.init.kaiming_normal_)
     torch.manual_seed(3)
-    ours = transfer.new_head(512, 10)
+    ours = transfer.create_head(512, 10)
     for mine, theirs_ in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(mine, theirs_)
     x = torch.randn(2, 512, 3, 3)
@@ -185,7 +184,7 @@ def test_the_loaders_give_the_same_batches():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_small_net_trains_alike_in_every_bit(name):
+def test_a_small_net_is_equal_bit_for_bit(name):
     dls, start, (theirs, ours) = digit_loaders(), small_net(), OPTIMIZERS[name]
     fine_tune = {"arguments": (3, 1e-2), "freeze_epochs": 2}
     first = fastai_run(dls, start, small_split, theirs, **fine_tune)
@@ -195,7 +194,7 @@ def test_a_small_net_trains_alike_in_every_bit(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_resnet18_trains_alike_in_every_bit(name):
+def test_resnet18_is_equal_bit_for_bit(name):
     dls, start, (theirs, ours) = digit_loaders(32, 3, 32, 8), big_net(), OPTIMIZERS[name]
     fine_tune = {"arguments": (1, 2e-3), "freeze_epochs": 1}
     first = fastai_run(dls, start, _resnet_split, theirs, keep=digest, **fine_tune)
@@ -205,24 +204,24 @@ def test_resnet18_trains_alike_in_every_bit(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_accumulated_and_clipped_gradients_train_alike_in_every_bit(name):
+def test_accumulated_and_clipped_gradients_are_equal_bit_for_bit(name):
     dls, start, (theirs, ours) = digit_loaders(batch=10), small_net(), OPTIMIZERS[name]
     fine_tune = {"arguments": (2, 1e-2)}
     first = fastai_run(dls, start, small_split, theirs, cbs=[GradientAccumulation(30), GradientClip(0.1)], **fine_tune)
-    callbacks = [loop.Accumulate(30), loop.Clip(0.1)]
+    callbacks = [loop.GradientAccumulation(30), loop.GradientClip(0.1)]
     second = run_by_hand(dls, start, small_parts, ours, callbacks=callbacks, **fine_tune)
     assert len(first) == 3 * len(dls.train) // 3
     assert first_difference(first, second) is None
 
 
 def in_bf16(model, x):
-    """What kit's own training does on a processor: autocast that is really on, the result in float32."""
+    """What kit's training does on a CPU: autocast for the CPU, and a float32 result."""
     with torch.autocast("cpu", torch.bfloat16):
         return model(x.contiguous(memory_format=torch.channels_last)).float()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_training_in_bf16_is_alike_in_every_bit(name):
+def test_training_in_bf16_is_equal_bit_for_bit(name):
     dls, start, (theirs, ours) = digit_loaders(), small_net(), OPTIMIZERS[name]
     seen = []
     start[0][0].register_forward_hook(lambda module, inputs, output: seen.append((module.training, output.dtype)))
@@ -236,8 +235,8 @@ def test_training_in_bf16_is_alike_in_every_bit(name):
     assert first_difference(first, second) is None
 
 
-def test_our_own_backward_in_place_of_autograd_stays_within_1e9_after_20_steps():
-    """In float64, where rounding is far away: a network of our own layers, its chain rule worked out on paper."""
+def test_our_backward_instead_of_autograd_stays_within_1e_9_after_20_steps():
+    """A network of our layers in float64, with gradients by hand, compared with a torch module in fastai."""
     x, y = digits(8, 1, 128)
     x = x.double()
     torch.manual_seed(0)
@@ -260,16 +259,16 @@ def test_our_own_backward_in_place_of_autograd_stays_within_1e9_after_20_steps()
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": [p for p in net.parameters() if p.ndim == 1]}]
     batches = DataLoader(Dataset(x, y), 32, shuffle=True, rng=random.Random(7))
     learner = loop.Learner(
-        net, batches, batches, SoftmaxCrossEntropy(), Adam(groups, 1e-2, decoupled=True), loop.by_hand
+        net, batches, batches, SoftmaxCrossEntropy(), Adam(groups, 1e-2, decoupled=True), loop.backward_by_hand
     )
     rate, momentum = one_cycle(2e-3)
-    learner.fit(5, [loop.Scheduled([rate, rate], momentum)])
+    learner.fit(5, [loop.ParamScheduler([rate, rate], momentum)])
     for theirs, ours in zip(judge.parameters(), net.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.shared
-def test_pets_photos_with_augmentation_train_alike_in_every_bit(pets, tmp_path):
+def test_pets_photos_with_augmentation_are_equal_bit_for_bit(pets, tmp_path):
     """Real photos through kit's DataBlock, presizing and fastai's batch augmentation; resnet18; Adam."""
     from kit import Recipe, data
 
@@ -284,7 +283,7 @@ def test_pets_photos_with_augmentation_train_alike_in_every_bit(pets, tmp_path):
     assert first_difference(first, second) is None
 
 
-def test_the_comparison_sees_a_single_bit():
+def test_the_comparison_finds_a_single_changed_bit():
     dls, start, (theirs, ours) = digit_loaders(), small_net(), OPTIMIZERS["Adam"]
     first = fastai_run(dls, start, small_split, theirs, arguments=(1, 1e-2))
     with torch.no_grad():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from kit.mechanism.schedules import cosine, exponential, linear, one_cycle, two_parts
+from kit.mechanism.schedules import combine, cosine, exponential, linear, one_cycle
 
 POSITIONS = [step / 100 for step in range(101)]
 PAIRS = {
@@ -14,7 +14,7 @@ PAIRS = {
     "exponential": (exponential(1.0, 0.1), fastai.SchedExp(1.0, 0.1)),
     "one cycle's rate": (one_cycle(0.01)[0], fastai.combined_cos(0.25, 0.01 / 25, 0.01, 0.01 / 1e5)),
     "one cycle's momentum": (one_cycle(0.01)[1], fastai.combined_cos(0.25, 0.95, 0.85, 0.95)),
-    "the frozen phase": (one_cycle(0.01, share=0.99)[0], fastai.combined_cos(0.99, 0.01 / 25, 0.01, 0.01 / 1e5)),
+    "the frozen phase": (one_cycle(0.01, pct_start=0.99)[0], fastai.combined_cos(0.99, 0.01 / 25, 0.01, 0.01 / 1e5)),
 }
 
 
@@ -24,8 +24,8 @@ def test_equal_to_fastai_in_every_bit(name):
     assert [ours(position) for position in POSITIONS] == [theirs(position) for position in POSITIONS]
 
 
-def test_cosine_is_pytorchs_annealing_but_for_rounding():
-    """PyTorch's scheduler multiplies the last rate by a quotient of cosines; ours asks the cosine afresh."""
+def test_cosine_is_pytorchs_annealing_except_for_rounding():
+    """PyTorch computes each value from the one before, ours from the position."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100, eta_min=0.1)
     ours = cosine(1.0, 0.1)
@@ -35,7 +35,7 @@ def test_cosine_is_pytorchs_annealing_but_for_rounding():
         scheduler.step()
 
 
-def test_one_cycle_is_pytorchs_but_for_the_single_precision_of_the_position():
+def test_one_cycle_is_pytorchs_except_for_the_float32_position():
     """PyTorch's first part ends a step before `pct_start` of all steps: 26 of 101, so that both turn at step 25."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, 101, pct_start=26 / 101, final_div_factor=1e5 / 25)
@@ -56,7 +56,7 @@ def test_the_rate_goes_up_then_down_and_the_momentum_the_other_way():
     assert (momenta[0], momenta[25], momenta[-1]) == pytest.approx((0.95, 0.85, 0.95))
 
 
-@pytest.mark.parametrize("share", [0, 1, -0.5])
-def test_a_part_of_nothing_is_refused(share):
-    with pytest.raises(ValueError, match=f"share {share}: the first part takes more than 0 and less than 1"):
-        two_parts(share, linear(0, 1), linear(1, 0))
+@pytest.mark.parametrize("pct_start", [0, 1, -0.5])
+def test_an_invalid_pct_start_is_refused(pct_start):
+    with pytest.raises(ValueError, match=f"pct_start {pct_start}: expected a fraction above 0 and below 1"):
+        combine(pct_start, linear(0, 1), linear(1, 0))

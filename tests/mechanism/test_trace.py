@@ -1,4 +1,4 @@
-"""The trace finds the first bit where two trainings part, and so names the mistake that was made."""
+"""The trace finds the first difference of two trainings, and so the mistake in one of them."""
 
 import random
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from kit.mechanism.batches import DataLoader, Dataset
 from kit.mechanism.layers import Linear, ReLU, Sequential, SoftmaxCrossEntropy
-from kit.mechanism.loop import Learner, by_hand
+from kit.mechanism.loop import Learner, backward_by_hand
 from kit.mechanism.optimizers import SGD
 from kit.mechanism.trace import Trace, digest, first_difference
 
@@ -27,7 +27,7 @@ def model():
 
 
 def trained(change=lambda net, optimizer: None, optimizer=SGD, seed=0, keep=lambda step: step, predict=None):
-    """The steps of a training in which the body is frozen but for its norm; `change` plants a fault."""
+    """The steps of a training with a frozen body except its batch norm; `change` makes a mistake."""
     net, trace = model(), Trace(keep)
     net[0][0].requires_grad_(False)
     opt = optimizer(list(net.parameters()), lr=0.1, momentum=0.9, weight_decay=0.1, decoupled=True)
@@ -38,7 +38,7 @@ def trained(change=lambda net, optimizer: None, optimizer=SGD, seed=0, keep=lamb
 
 
 class DecayAfterMomentum(SGD):
-    """The fault: the weight shrinks after the step, not before it."""
+    """The mistake: weight decay after the step, not before it."""
 
     def update(self, p, grad, state, group):
         p.div_(1 - group["lr"] * group["weight_decay"])
@@ -73,13 +73,13 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_named(fault):
+def test_a_mistake_is_found(fault):
     planted, step, name = FAULTS[fault]
     difference = first_difference(trained(), trained(**planted))
     assert (difference.step, difference.name) == (step, name)
 
 
-def test_the_element_is_named_with_both_values():
+def test_the_difference_has_the_element_and_both_values():
     first, second = trained(), trained()
     weight = second[3]["parameter 1.2.weight"]
     weight[1, 2] = torch.nextafter(weight[1, 2], torch.tensor(9.0))
@@ -106,7 +106,7 @@ def test_a_run_that_ends_early_is_a_difference():
 
 def test_a_tensor_that_is_missing_is_a_difference():
     difference = first_difference([{"loss": 1.0}], [{}])
-    assert str(difference) == "step 0: loss is there in the first run and missing in the second"
+    assert str(difference) == "step 0: loss is present in the first run and missing in the second"
 
 
 def test_digests_are_small_and_see_the_same_difference():
@@ -119,8 +119,8 @@ def test_rows_are_a_table_of_loss_gradient_and_update():
     torch.manual_seed(0)
     net, trace = Sequential(Linear(4, 3), ReLU(), Linear(3, 2)), Trace()
     data = DataLoader(Dataset(torch.randn(8, 4), torch.randint(0, 2, (8,))), 4)
-    Learner(net, data, data, SoftmaxCrossEntropy(), SGD(net.parameters(), lr=0.1), by_hand).fit(1, [trace])
-    rows = trace.rows()
+    Learner(net, data, data, SoftmaxCrossEntropy(), SGD(net.parameters(), lr=0.1), backward_by_hand).fit(1, [trace])
+    rows = trace.rows
     assert [row["step"] for row in rows] == [0, 1]
     assert len({row["batch"] for row in rows}) == 2
     for row in rows:

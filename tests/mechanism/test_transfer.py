@@ -1,4 +1,4 @@
-"""Transfer learning, each of its parts on its own. That the whole is fastai's: test_same_as_fastai.py."""
+"""Transfer learning, each part on its own. For the whole compared with fastai: test_same_as_fastai.py."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torchvision.models import resnet18
 from kit.mechanism.batches import DataLoader, Dataset
 from kit.mechanism.loop import Callback, Learner
 from kit.mechanism.optimizers import Adam
-from kit.mechanism.transfer import cut, fine_tune, freeze_to, groups_by_depth, new_head, rates_by_depth
+from kit.mechanism.transfer import create_body, create_head, discriminative_lrs, fine_tune, freeze_to, param_groups
 
 
 def small():
@@ -17,20 +17,20 @@ def small():
     return [body, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))]
 
 
-def test_a_resnet_loses_its_head_and_gets_one_for_the_new_classes():
-    network = nn.Sequential(cut(resnet18()), new_head(512, 37))
+def test_the_head_of_a_resnet_is_replaced():
+    network = nn.Sequential(create_body(resnet18()), create_head(512, 37))
     assert network(torch.randn(2, 3, 64, 64)).shape == (2, 37)
     assert network[0](torch.randn(2, 3, 64, 64)).shape == (2, 512, 2, 2)
 
 
-def test_what_is_no_resnet_cannot_be_cut():
-    with pytest.raises(ValueError, match="cut expects a ResNet that ends in pooling and Linear, .* ends in ReLU"):
-        cut(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.ReLU()))
+def test_a_network_that_is_no_resnet_is_refused():
+    with pytest.raises(ValueError, match="expected a ResNet that ends in pooling and Linear, .* ends in ReLU"):
+        create_body(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.ReLU()))
 
 
 def test_weights_decay_and_norms_and_biases_do_not():
     parts = small()
-    groups = groups_by_depth(parts, weight_decay=0.01)
+    groups = param_groups(parts, weight_decay=0.01)
     shapes = [([tuple(p.shape) for p in group["params"]], group["weight_decay"], group["depth"]) for group in groups]
     assert shapes == [
         ([(4, 1, 3, 3)], 0.01, 0),
@@ -42,17 +42,15 @@ def test_weights_decay_and_norms_and_biases_do_not():
 
 def test_every_parameter_of_resnet18_is_in_one_group():
     network = resnet18()
-    groups = groups_by_depth(
-        [nn.Sequential(*list(network.children())[:6]), nn.Sequential(*list(network.children())[6:])]
-    )
+    groups = param_groups([nn.Sequential(*list(network.children())[:6]), nn.Sequential(*list(network.children())[6:])])
     grouped = [id(p) for group in groups for p in group["params"]]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == {id(p) for p in network.parameters()}
 
 
-def test_freezing_keeps_the_norms_awake_and_makes_the_optimiser_forget():
+def test_freezing_keeps_batch_norms_trainable_and_resets_the_optimizer():
     parts = small()
-    optimizer = Adam(groups_by_depth(parts), lr=0.1)
+    optimizer = Adam(param_groups(parts), lr=0.1)
     optimizer.state[parts[1][2].weight] = {"step": 3}
     freeze_to(1, parts, optimizer)
     assert not parts[0][0].weight.requires_grad
@@ -63,13 +61,13 @@ def test_freezing_keeps_the_norms_awake_and_makes_the_optimiser_forget():
     assert parts[0][0].weight.requires_grad
 
 
-def test_rates_grow_by_equal_factors_with_depth():
-    assert rates_by_depth(1e-5, 1e-3, 3) == pytest.approx([1e-5, 1e-4, 1e-3])
-    assert rates_by_depth(1e-5, 1e-3, 1) == [1e-3]
+def test_learning_rates_grow_by_equal_factors_with_depth():
+    assert discriminative_lrs(1e-5, 1e-3, 3) == pytest.approx([1e-5, 1e-4, 1e-3])
+    assert discriminative_lrs(1e-5, 1e-3, 1) == [1e-3]
 
 
 class Watch(Callback):
-    """Writes down how the parts of the network move, and at which rate."""
+    """Records which parts change, and their learning rates."""
 
     def __init__(self, parts):
         self.parts, self.rows = parts, []
@@ -85,15 +83,13 @@ class Watch(Callback):
         return [self.parts[0][0].weight.detach(), self.parts[1][2].weight.detach()]
 
 
-def test_first_the_head_alone_then_everything_the_lower_the_slower():
+def test_first_the_head_is_trained_then_all_parts_with_lower_rates_for_lower_parts():
     parts, watch = small(), None
     x = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     batches = DataLoader(Dataset(x, (x.mean((1, 2, 3)) > 0).long()), 8)
-    learner = Learner(
-        nn.Sequential(*parts), batches, batches, nn.CrossEntropyLoss(), Adam(groups_by_depth(parts), 1e-3)
-    )
+    learner = Learner(nn.Sequential(*parts), batches, batches, nn.CrossEntropyLoss(), Adam(param_groups(parts), 1e-3))
     watch = Watch(parts)
-    fine_tune(learner, parts, epochs=2, rate=1e-2, freeze_epochs=1, lr_mult=10, callbacks=[watch])
+    fine_tune(learner, parts, epochs=2, base_lr=1e-2, freeze_epochs=1, lr_mult=10, callbacks=[watch])
     frozen, whole = watch.rows[:4], watch.rows[4:]
     assert [row[:2] for row in frozen] == [(False, True)] * 4
     assert [row[:2] for row in whole] == [(True, True)] * 8
