@@ -64,17 +64,15 @@ def piecewise_linear_network(curve: Curve, width: int) -> Sequential:
     return hidden_layer(torch.ones_like(changes), -x[:-1], ReLU(), changes, curve(x[:1]))
 
 
-def trained_network(
-    curve: Curve, width: int, steps: int = 1000, generator: torch.Generator | None = None
-) -> Sequential:
+def trained_network(curve: Curve, width: int, steps: int = 1000) -> Sequential:
     """Approximate a function by relu units with random knots, trained by Adam on the mean squared error.
 
     The learning rate decreases along half a cosine. Narrow networks may end in a local minimum, where no unit is left
     to follow a part of the function, so they are worse than networks with computed weights.
     """
-    places = knots(width)[:-1].clone().uniform_(generator=generator)
+    places = knots(width)[:-1].clone().uniform_()
     sign = torch.where(torch.arange(width) % 2 == 0, 4.0, -4.0).double()
-    out = torch.randn(width, generator=generator, dtype=torch.float64) / math.sqrt(width)
+    out = torch.randn(width, dtype=torch.float64) / math.sqrt(width)
     network = hidden_layer(sign, -sign * places, ReLU(), out, torch.zeros(1, dtype=torch.float64))
     x, loss = knots(199)[:, None], MeanSquaredError()
     target, optimizer = curve(x), Adam(network.parameters(), lr=0.03)

@@ -49,6 +49,14 @@ class Dataset:
         return Dataset(*self[order[count:]]), Dataset(*self[order[:count]])
 
 
+def load_digits() -> Dataset:
+    """Return scikit-learn's 1,797 handwritten digits: images (n, 1, 8, 8) from 0 to 1, and labels (n,)."""
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    return Dataset(torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.tensor(digits.target))
+
+
 class DataLoader:
     """Mini-batches (x, y) of a dataset; one iteration over it is one epoch.
 

@@ -83,10 +83,9 @@ class Conv2d(Layer):
         stride: int = 1,
         padding: int = 0,
         bias: bool = True,
-        generator: torch.Generator | None = None,
     ):
         output_size(kernel_size, kernel_size, stride, padding)  # raises for invalid values
-        self.weight = he((out_channels, in_channels, kernel_size, kernel_size), generator=generator)
+        self.weight = he((out_channels, in_channels, kernel_size, kernel_size))
         self.bias = torch.zeros(out_channels) if bias else None
         self.parameter_names = ("weight", "bias") if bias else ("weight",)
         self.window = (kernel_size, stride, padding)

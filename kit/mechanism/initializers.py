@@ -17,34 +17,34 @@ from kit.mechanism.gradient import numerical_gradient
 Shape = Sequence[int]
 
 
-def zeros(shape: Shape, *, generator: torch.Generator | None = None) -> Tensor:
-    """Return zeros: correct for a bias, wrong for a weight (see `train_two_layers`). The generator is not used."""
+def zeros(shape: Shape) -> Tensor:
+    """Return zeros: correct for a bias, wrong for a weight (see `train_two_layers`)."""
     return torch.zeros(tuple(shape))
 
 
-def normal(shape: Shape, std: float = 0.01, *, generator: torch.Generator | None = None) -> Tensor:
+def normal(shape: Shape, std: float = 0.01) -> Tensor:
     """Return normally distributed numbers with mean 0 and standard deviation `std`."""
     if not std > 0:
         raise ValueError(f"std is {std}: expected a positive number")
-    return torch.randn(tuple(shape), generator=generator) * std
+    return torch.randn(tuple(shape)) * std
 
 
-def xavier(shape: Shape, *, generator: torch.Generator | None = None) -> Tensor:
+def xavier(shape: Shape) -> Tensor:
     """Return weights with standard deviation 1 / sqrt(fan_in), for sigmoid and tanh.
 
     A sum of fan_in products then has the same variance as the inputs. Source: Y. LeCun et al., Efficient backprop,
     1998. X. Glorot and Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010, use
     sqrt(2 / (fan_in + fan_out)), which also considers the gradients; for square layers both are the same.
     """
-    return normal(shape, 1 / sqrt(fan_in(shape)), generator=generator)
+    return normal(shape, 1 / sqrt(fan_in(shape)))
 
 
-def he(shape: Shape, *, generator: torch.Generator | None = None) -> Tensor:
+def he(shape: Shape) -> Tensor:
     """Return weights with standard deviation sqrt(2 / fan_in), for relu, which sets half of its inputs to 0.
 
     Source: K. He et al., Delving deep into rectifiers, ICCV 2015.
     """
-    return normal(shape, sqrt(2 / fan_in(shape)), generator=generator)
+    return normal(shape, sqrt(2 / fan_in(shape)))
 
 
 def fan_in(shape: Shape) -> int:

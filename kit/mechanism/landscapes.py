@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kit.mechanism.gradient import gradient_descent
+
 # Petal length and width in cm, minus 4.9 and 1.7 (which takes the place of a bias), of the first seven Iris versicolor
 # and virginica in R. A. Fisher, The use of multiple measurements in taxonomic problems, 1936.
 LENGTH = torch.tensor([4.7, 4.5, 4.9, 4.0, 4.6, 4.5, 4.7, 6.0, 5.1, 5.9, 5.6, 5.8, 6.6, 4.5], dtype=torch.float64) - 4.9
@@ -149,9 +151,8 @@ LANDSCAPES = {
 def main() -> None:
     """Print where 100 steps of plain gradient descent end on each landscape, and the curvature there."""
     for landscape in LANDSCAPES.values():
-        point = torch.tensor(landscape.start, dtype=torch.float64)
-        for _ in range(100):
-            point = point - landscape.lr * landscape.gradient(point)
+        start = torch.tensor(landscape.start, dtype=torch.float64)
+        point = gradient_descent(landscape.function, start, landscape.lr, 100, landscape.gradient)[-1]
         value, (low, high) = landscape.function(point), curvatures(landscape, point)
         end = f"({point[0]:9.3g}, {point[1]:9.3g})"
         print(f"{landscape.name:<16} ends at {end}, value {value:9.3g}, curvature {low:6.2f} to {high:6.2f}")

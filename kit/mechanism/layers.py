@@ -109,8 +109,8 @@ class Linear(Layer):
 
     parameter_names = ("weight", "bias")
 
-    def __init__(self, in_features: int, out_features: int, generator: torch.Generator | None = None):
-        self.weight = he((out_features, in_features), generator=generator)
+    def __init__(self, in_features: int, out_features: int):
+        self.weight = he((out_features, in_features))
         self.bias = torch.zeros(out_features)
 
     def forward(self, x: Array) -> Array:
@@ -181,15 +181,15 @@ class Dropout(Layer):
     Source: Srivastava et al., Dropout: a simple way to prevent neural networks from overfitting, 2014.
     """
 
-    def __init__(self, p: float, generator: torch.Generator | None = None):
+    def __init__(self, p: float):
         if not 0 <= p < 1:
             raise ValueError(f"Dropout(p={p}): expected a probability from 0 to below 1")
-        self.p, self.generator = p, generator
+        self.p = p
 
     def forward(self, x: Array) -> Array:
         self.mask = torch.ones_like(x.data)
         if self.training:
-            random = torch.rand(x.shape, generator=self.generator, device=x.data.device)
+            random = torch.rand(x.shape, device=x.data.device)
             self.mask = (random >= self.p).to(x.data.dtype) / (1 - self.p)
         return x * self.mask
 

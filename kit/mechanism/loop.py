@@ -232,17 +232,13 @@ class GradientClip(Callback):
 
 def main() -> None:
     """Train a network of our layers on scikit-learn's digits."""
-    from sklearn.datasets import load_digits
-
-    from kit.mechanism.batches import DataLoader, Dataset
-    from kit.mechanism.layers import Linear, ReLU, Sequential, SoftmaxCrossEntropy
+    from kit.mechanism.batches import DataLoader, load_digits
+    from kit.mechanism.layers import Flatten, Linear, ReLU, Sequential, SoftmaxCrossEntropy
     from kit.mechanism.optimizers import SGD
 
     torch.manual_seed(1)
-    digits = load_digits()
-    data = Dataset(torch.tensor(digits.data, dtype=torch.float32) / 16, torch.tensor(digits.target))
-    train, valid = data.split(0.25)
-    network = Sequential(Linear(64, 50), ReLU(), Linear(50, 10))
+    train, valid = load_digits().split(0.25)
+    network = Sequential(Flatten(), Linear(64, 50), ReLU(), Linear(50, 10))
     batches = DataLoader(train, 32, shuffle=True), DataLoader(valid, 256)
     for row in fit(10, network, *batches, SoftmaxCrossEntropy(), SGD(network.parameters(), lr=0.1, momentum=0.9)):
         print("  ".join(f"{name} {value:.3g}" for name, value in row.items()))

@@ -24,8 +24,6 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
             f"prediction has shape {tuple(prediction.shape)} and target {tuple(target.shape)}: "
             "expected the same; reshape one of them"
         )
-    check_batch(prediction)
-    check_batch(target, "target")
     return ((prediction - target) ** 2).mean()
 
 
@@ -36,7 +34,6 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     The loss is near 0 for a confident correct prediction, log(classes) for equal probabilities, and unbounded for a
     confident wrong one. Source: I. J. Good, Rational decisions, 1952.
     """
-    check_batch(logits, "logits")
     if len(logits.shape) != 2:
         raise ValueError(f"logits have shape {tuple(logits.shape)}: expected (n, classes)")
     if len(target.shape) == 1:
@@ -47,7 +44,6 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
             f"logits have shape {(n, classes)} and target {tuple(target.shape)}: "
             f"expected class indices ({n},) or one-hot labels {(n, classes)}"
         )
-    check_batch(target, "target")
     return -(log_softmax(logits, dim=1) * target).sum() / logits.shape[0]
 
 
@@ -71,24 +67,11 @@ def accuracy(logits: Tensor, target: Tensor) -> float:
 
     logits: (n, classes), scores or probabilities. target: (n,) or one-hot (n, classes).
     """
-    check_batch(logits, "logits")
     true = target if target.ndim == 1 else target.argmax(dim=1)
     predicted = logits.argmax(dim=1)
     if predicted.shape != true.shape:
         raise ValueError(f"{len(predicted)} predictions and {len(true)} labels: expected the same number")
     return (predicted == true).double().mean().item()
-
-
-def check_batch(x: Tensor, name: str = "prediction") -> None:
-    """Raise `ValueError` for an empty batch or one with NaN: the mean of either is NaN."""
-    values = x.data
-    if values.numel() == 0:
-        raise ValueError(f"{name} is empty, with shape {tuple(values.shape)}: expected a batch of at least one")
-    if count := int(values.isnan().sum()):
-        raise ValueError(
-            f"{name} has NaN in {count} of {values.numel()} values; "
-            "look for a learning rate that is too large, 0 / 0 or log(0)"
-        )
 
 
 def zero_gradient_fraction(

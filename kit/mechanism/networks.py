@@ -12,24 +12,8 @@ import torch
 from torch import Tensor
 
 from kit.mechanism.autograd import cat
-from kit.mechanism.batches import DataLoader, Dataset
 from kit.mechanism.convolution import AvgPool2d, Conv2d, GlobalAvgPool, MaxPool2d
-from kit.mechanism.layers import (
-    Array,
-    BatchNorm,
-    Dropout,
-    Flatten,
-    Layer,
-    Linear,
-    ReLU,
-    Sequential,
-    SoftmaxCrossEntropy,
-    Tanh,
-)
-from kit.mechanism.loop import fit
-from kit.mechanism.optimizers import Adam
-
-Generator = torch.Generator | None
+from kit.mechanism.layers import Array, BatchNorm, Dropout, Flatten, Layer, Linear, ReLU, Sequential, Tanh
 
 
 class Residual(Layer):
@@ -40,14 +24,14 @@ class Residual(Layer):
     Source: He, Zhang, Ren and Sun, Deep residual learning for image recognition, 2016.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, generator: Generator = None):
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
         self.body = Sequential(
-            *conv_bn(in_channels, out_channels, 3, stride, generator),
+            *conv_bn(in_channels, out_channels, 3, stride),
             ReLU(),
-            *conv_bn(out_channels, out_channels, 3, 1, generator),
+            *conv_bn(out_channels, out_channels, 3, 1),
         )
         same = in_channels == out_channels and stride == 1
-        self.shortcut = Sequential() if same else Sequential(*conv_bn(in_channels, out_channels, 1, stride, generator))
+        self.shortcut = Sequential() if same else Sequential(*conv_bn(in_channels, out_channels, 1, stride))
         self.relu = ReLU()
 
     def forward(self, x: Array) -> Array:
@@ -78,15 +62,15 @@ class Concat(Layer):
         return sum(branch.backward(part) for branch, part in zip(self.branches, parts, strict=True))
 
 
-def conv_bn(inputs: int, outputs: int, kernel_size: int, stride: int = 1, generator: Generator = None) -> list[Layer]:
+def conv_bn(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> list[Layer]:
     """Convolution that keeps the size at stride 1, and batch norm, which makes a bias unnecessary."""
-    conv = Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=False, generator=generator)
+    conv = Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=False)
     return [conv, BatchNorm(outputs)]
 
 
-def conv_relu(inputs: int, outputs: int, kernel_size: int, generator: Generator = None) -> list[Layer]:
+def conv_relu(inputs: int, outputs: int, kernel_size: int) -> list[Layer]:
     """Convolution that keeps the size, and ReLU."""
-    return [Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, generator=generator), ReLU()]
+    return [Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2), ReLU()]
 
 
 def num_features(body: Sequential, channels: int, size: int) -> int:
@@ -94,29 +78,27 @@ def num_features(body: Sequential, channels: int, size: int) -> int:
     return body(torch.zeros(1, channels, size, size)).numel()
 
 
-def mlp(*widths: int, generator: Generator = None) -> Sequential:
+def mlp(*widths: int) -> Sequential:
     """Multi-layer perceptron: `mlp(64, 32, 10)` has 64 inputs, 32 hidden units and 10 classes. x: (n, ...)."""
     if len(widths) < 2:
         raise ValueError(f"mlp{widths}: expected the number of inputs, any hidden widths, and the number of classes")
     layers = [Flatten()]
     for inputs, outputs in pairwise(widths):
-        layers += [Linear(inputs, outputs, generator), ReLU()]
+        layers += [Linear(inputs, outputs), ReLU()]
     return Sequential(*layers[:-1])
 
 
-def lenet(
-    size: int = 28, channels: int = 1, classes: int = 10, activation: type[Layer] = Tanh, generator: Generator = None
-) -> Sequential:
+def lenet(size: int = 28, channels: int = 1, classes: int = 10, activation: type[Layer] = Tanh) -> Sequential:
     """LeNet-5 (LeCun et al., 1998): 5x5 filters, tanh or sigmoid, average pooling, three Linear layers; size >= 12."""
     body = Sequential(
-        Conv2d(channels, 6, 5, padding=2, generator=generator), activation(), AvgPool2d(2),
-        Conv2d(6, 16, 5, generator=generator), activation(), AvgPool2d(2), Flatten(),
+        Conv2d(channels, 6, 5, padding=2), activation(), AvgPool2d(2),
+        Conv2d(6, 16, 5), activation(), AvgPool2d(2), Flatten(),
     )  # fmt: skip
     return Sequential(
         *body.layers,
-        Linear(num_features(body, channels, size), 120, generator), activation(),
-        Linear(120, 84, generator), activation(),
-        Linear(84, classes, generator),
+        Linear(num_features(body, channels, size), 120), activation(),
+        Linear(120, 84), activation(),
+        Linear(84, classes),
     )  # fmt: skip
 
 
@@ -126,24 +108,23 @@ def alexnet(
     classes: int = 10,
     width: int = 16,
     dropout: float = 0.5,
-    generator: Generator = None,
 ) -> Sequential:
     """AlexNet (Krizhevsky, Sutskever and Hinton, 2012): deeper than LeNet, with ReLU, dropout and overlapping pools.
 
     Five convolutions and three Linear layers as in the paper, with fewer filters, all 3x3, for images of 16 pixels.
     """
     body = Sequential(
-        *conv_relu(channels, width, 3, generator), MaxPool2d(3, 2),
-        *conv_relu(width, 2 * width, 3, generator), MaxPool2d(3, 2),
-        *conv_relu(2 * width, 3 * width, 3, generator),
-        *conv_relu(3 * width, 3 * width, 3, generator),
-        *conv_relu(3 * width, 2 * width, 3, generator), MaxPool2d(3, 2), Flatten(),
+        *conv_relu(channels, width, 3), MaxPool2d(3, 2),
+        *conv_relu(width, 2 * width, 3), MaxPool2d(3, 2),
+        *conv_relu(2 * width, 3 * width, 3),
+        *conv_relu(3 * width, 3 * width, 3),
+        *conv_relu(3 * width, 2 * width, 3), MaxPool2d(3, 2), Flatten(),
     )  # fmt: skip
     return Sequential(
         *body.layers,
-        Dropout(dropout, generator), Linear(num_features(body, channels, size), 4 * width, generator), ReLU(),
-        Dropout(dropout, generator), Linear(4 * width, 4 * width, generator), ReLU(),
-        Linear(4 * width, classes, generator),
+        Dropout(dropout), Linear(num_features(body, channels, size), 4 * width), ReLU(),
+        Dropout(dropout), Linear(4 * width, 4 * width), ReLU(),
+        Linear(4 * width, classes),
     )  # fmt: skip
 
 
@@ -153,7 +134,6 @@ def vgg(
     classes: int = 10,
     stages: Sequence[tuple[int, int]] = ((1, 16), (2, 32), (2, 64)),
     dropout: float = 0.5,
-    generator: Generator = None,
 ) -> Sequential:
     """VGG (Simonyan and Zisserman, 2015): 3x3 filters only; more channels after each pool.
 
@@ -162,37 +142,35 @@ def vgg(
     layers, inputs = [], channels
     for convolutions, width in stages:
         for _ in range(convolutions):
-            layers += conv_relu(inputs, width, 3, generator)
+            layers += conv_relu(inputs, width, 3)
             inputs = width
         layers.append(MaxPool2d(2))
-    hidden = Linear(num_features(Sequential(*layers), channels, size), inputs, generator)
-    layers += [Flatten(), hidden, ReLU(), Dropout(dropout, generator), Linear(inputs, classes, generator)]
+    hidden = Linear(num_features(Sequential(*layers), channels, size), inputs)
+    layers += [Flatten(), hidden, ReLU(), Dropout(dropout), Linear(inputs, classes)]
     return Sequential(*layers)
 
 
-def inception(inputs: int, width: int, generator: Generator = None) -> Concat:
+def inception(inputs: int, width: int) -> Concat:
     """Inception block: 1x1, 3x3 and 5x5 filters and a pool in parallel: (n, inputs, h, w) -> (n, 5 width, h, w).
 
     A 1x1 convolution first reduces the channels to `width`, which makes the larger filters cheap.
     Source: Szegedy et al., Going deeper with convolutions, 2015.
     """
     return Concat(
-        Sequential(*conv_relu(inputs, width, 1, generator)),
-        Sequential(*conv_relu(inputs, width, 1, generator), *conv_relu(width, 2 * width, 3, generator)),
-        Sequential(*conv_relu(inputs, width, 1, generator), *conv_relu(width, width, 5, generator)),
-        Sequential(MaxPool2d(3, 1, padding=1), *conv_relu(inputs, width, 1, generator)),
+        Sequential(*conv_relu(inputs, width, 1)),
+        Sequential(*conv_relu(inputs, width, 1), *conv_relu(width, 2 * width, 3)),
+        Sequential(*conv_relu(inputs, width, 1), *conv_relu(width, width, 5)),
+        Sequential(MaxPool2d(3, 1, padding=1), *conv_relu(inputs, width, 1)),
     )
 
 
-def googlenet(
-    channels: int = 1, classes: int = 10, width: int = 8, dropout: float = 0.4, generator: Generator = None
-) -> Sequential:
+def googlenet(channels: int = 1, classes: int = 10, width: int = 8, dropout: float = 0.4) -> Sequential:
     """GoogLeNet (Szegedy et al., 2015): inception blocks, and global average pooling instead of large Linear layers."""
     return Sequential(
-        *conv_relu(channels, 2 * width, 3, generator),
-        inception(2 * width, width, generator), MaxPool2d(2),
-        inception(5 * width, 2 * width, generator), GlobalAvgPool(),
-        Dropout(dropout, generator), Linear(10 * width, classes, generator),
+        *conv_relu(channels, 2 * width, 3),
+        inception(2 * width, width), MaxPool2d(2),
+        inception(5 * width, 2 * width), GlobalAvgPool(),
+        Dropout(dropout), Linear(10 * width, classes),
     )  # fmt: skip
 
 
@@ -201,29 +179,26 @@ def resnet(
     classes: int = 10,
     widths: Sequence[int] = (16, 32, 64),
     blocks: int = 1,
-    generator: Generator = None,
 ) -> Sequential:
     """ResNet (He et al., 2016): stages of `blocks` residual blocks; each stage after the first halves the image."""
-    layers = [*conv_bn(channels, widths[0], 3, 1, generator), ReLU()]
+    layers = [*conv_bn(channels, widths[0], 3, 1), ReLU()]
     for inputs, width in zip((widths[0], *widths), widths, strict=False):
-        layers.append(Residual(inputs, width, 1 if len(layers) == 3 else 2, generator))
-        layers += [Residual(width, width, 1, generator) for _ in range(blocks - 1)]
-    return Sequential(*layers, GlobalAvgPool(), Linear(widths[-1], classes, generator))
+        layers.append(Residual(inputs, width, 1 if len(layers) == 3 else 2))
+        layers += [Residual(width, width, 1) for _ in range(blocks - 1)]
+    return Sequential(*layers, GlobalAvgPool(), Linear(widths[-1], classes))
 
 
-def fully_convolutional(
-    channels: int = 1, classes: int = 10, width: int = 16, generator: Generator = None
-) -> Sequential:
+def fully_convolutional(channels: int = 1, classes: int = 10, width: int = 16) -> Sequential:
     """No Linear layer, so the image may have any size: a 1x1 convolution gives class scores for every position.
 
     The last layer averages the scores; without it the output is (n, classes, h / 2, w / 2), rounded up.
     Source: Long, Shelhamer and Darrell, Fully convolutional networks for semantic segmentation, 2015.
     """
     return Sequential(
-        *conv_relu(channels, width, 3, generator),
-        Conv2d(width, 2 * width, 3, stride=2, padding=1, generator=generator), ReLU(),
-        *conv_relu(2 * width, 2 * width, 3, generator),
-        Conv2d(2 * width, classes, 1, generator=generator), GlobalAvgPool(),
+        *conv_relu(channels, width, 3),
+        Conv2d(width, 2 * width, 3, stride=2, padding=1), ReLU(),
+        *conv_relu(2 * width, 2 * width, 3),
+        Conv2d(2 * width, classes, 1), GlobalAvgPool(),
     )  # fmt: skip
 
 
@@ -249,32 +224,32 @@ def feature_maps(network: Sequential, x: Tensor, depth: int) -> Tensor:
     return maps
 
 
-def train_on_digits(network: Layer, scale: int = 1, generator: Generator = None) -> tuple[Tensor, float]:
+def train_on_digits(network: Layer, scale: int = 1) -> tuple[Tensor, float]:
     """Train three epochs on scikit-learn's digits, enlarged by `scale`; return the validation images and accuracy."""
-    from sklearn.datasets import load_digits
+    from kit.mechanism import batches, layers, loop, optimizers
 
-    digits = load_digits()
-    x = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
-    x = x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    train, valid = Dataset(x, torch.tensor(digits.target)).split(0.2, generator)
-    loaders = DataLoader(train, 16, shuffle=True, rng=Random(0)), DataLoader(valid, 360)
-    rows = fit(3, network, *loaders, SoftmaxCrossEntropy(), Adam(network.parameters(), 0.0015))
+    digits = batches.load_digits()
+    x = digits.x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    train, valid = batches.Dataset(x, digits.y).split(0.2)
+    loaders = batches.DataLoader(train, 16, shuffle=True, rng=Random(0)), batches.DataLoader(valid, 360)
+    optimizer = optimizers.Adam(network.parameters(), 0.0015)
+    rows = loop.fit(3, network, *loaders, layers.SoftmaxCrossEntropy(), optimizer)
     return valid.x, rows[-1]["accuracy"]
 
 
 def main() -> None:
     """Print the number of parameters and the validation accuracy of every network, and two receptive fields."""
-    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
     for name, network, scale in [
-        ("MLP", mlp(64, 32, 10, generator=generator), 1),
-        ("LeNet", lenet(16, generator=generator), 2),
-        ("AlexNet", alexnet(16, dropout=0.2, generator=generator), 2),  # 0.5 as in the paper needs more epochs
-        ("VGG", vgg(8, generator=generator), 1),
-        ("GoogLeNet", googlenet(generator=generator), 1),
-        ("ResNet", resnet(generator=generator), 1),
-        ("fully convolutional", fully_convolutional(generator=generator), 1),
+        ("MLP", mlp(64, 32, 10), 1),
+        ("LeNet", lenet(16), 2),
+        ("AlexNet", alexnet(16, dropout=0.2), 2),  # 0.5 as in the paper needs more epochs
+        ("VGG", vgg(8), 1),
+        ("GoogLeNet", googlenet(), 1),
+        ("ResNet", resnet(), 1),
+        ("fully convolutional", fully_convolutional(), 1),
     ]:
-        _, accuracy = train_on_digits(network, scale, generator)
+        _, accuracy = train_on_digits(network, scale)
         print(f"{name:<20} {count_parameters(network):>6} parameters, accuracy {accuracy:.1%}")
     (field, two), (_, one) = receptive_field([3, 3], 64), receptive_field([5], 64)
     print(f"64 channels, receptive field {field}x{field}: two 3x3 have {two} weights, one 5x5 has {one}")

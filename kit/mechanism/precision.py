@@ -155,18 +155,18 @@ def agreement(network: Layer, x: Tensor, dtype: torch.dtype) -> tuple[float, flo
 
 def main() -> None:
     """Print the range of both formats; then prediction, gradients and training on digits in half precision."""
-    from sklearn.datasets import load_digits
+    from kit.mechanism.batches import load_digits
 
     for dtype in (torch.float16, torch.bfloat16):
         info = torch.finfo(dtype)
         print(f"{dtype}: largest {info.max:.1e}, smallest {info.smallest_normal:.1e}, next after 1: {1 + info.eps}")
-    digits, generator, loss = load_digits(), torch.Generator().manual_seed(0), SoftmaxCrossEntropy()
-    x, y = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
-    data = x[:600], y[:600]
-    start = Sequential(Linear(64, 64, generator), ReLU(), Linear(64, 10, generator))
+    torch.manual_seed(0)
+    digits, loss = load_digits(), SoftmaxCrossEntropy()
+    data, others = (digits.x[:600].flatten(1), digits.y[:600]), digits.x[600:].flatten(1)
+    start = Sequential(Linear(64, 64), ReLU(), Linear(64, 10))
     trained, _ = train(start, data, 300, 0.5, torch.float32)
     for dtype in (torch.float16, torch.bfloat16):
-        same, difference = agreement(trained, x[600:], dtype)
+        same, difference = agreement(trained, others, dtype)
         print(f"{dtype}: {same:.2%} of the predictions as in float32, probabilities within {difference:.4f}")
     loss(trained(data[0]), data[1])
     for factor in (1.0, 2.0**16):

@@ -167,15 +167,12 @@ class PrintSteps(Callback):
 
 def main() -> None:
     """Print six steps with a frozen body and twelve with all layers of a small network on digits."""
-    from sklearn.datasets import load_digits
-
-    from kit.mechanism.batches import DataLoader, Dataset
+    from kit.mechanism.batches import DataLoader, Dataset, load_digits
     from kit.mechanism.optimizers import AdamW
 
     torch.manual_seed(0)
     digits = load_digits()
-    images, labels = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.tensor(digits.target)
-    train, valid = Dataset(images[:192], labels[:192]), Dataset(images[1000:], labels[1000:])
+    train, valid = Dataset(*digits[:192]), Dataset(*digits[1000:])
     sizes = ((1, 16), (16, 32))
     parts = [nn.Sequential(nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU()) for i, o in sizes]
     parts.append(nn.Sequential(ConcatPool(), nn.Flatten(), nn.Linear(64, 10)))

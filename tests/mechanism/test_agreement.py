@@ -1,12 +1,12 @@
-"""Four ways to one gradient, for every layer and every network, in float64.
+"""The gradient of every layer and network, computed in four ways in float64.
 
-1. numerically: push one number a little up, a little down, and look how the output moves (central difference);
-2. by hand: the `backward` that each layer has written out;
-3. by our own autograd: the same forward on `Variable`s;
-4. by torch.autograd: the same forward on tensors that PyTorch follows.
+1. numerically, by central differences;
+2. by hand, with the `backward` of each layer;
+3. by our autograd: the same forward on `Variable`s;
+4. by torch.autograd: the same forward on tensors that require a gradient.
 
-And a fifth judge that shares no line with ours: torch.nn's own layers with the same weights, whose outputs must agree
-too. Below 1e-6 against the numerical one, 1e-10 among the others; a failure prints them all.
+A fifth is independent of our code: torch.nn's layers with the same weights, whose outputs must agree too. Errors are
+below 1e-6 against the numerical gradient and below 1e-10 among the others; a failure prints all of them.
 
     python -m pytest tests/mechanism/test_agreement.py
     PYTHONPATH=. python tests/mechanism/test_agreement.py     (the table of what was reached)
@@ -52,7 +52,7 @@ Gradients = list[Tensor]
 
 
 class Loss(Layer):
-    """A loss as the last layer, so that it is judged like the others: (n, classes) -> a scalar."""
+    """A loss as the last layer, so that it is tested like the others: (n, classes) -> a scalar."""
 
     def __init__(self, loss, target: Tensor, judge: Callable):
         self.loss, self.target, self.judge = loss, target, judge
@@ -65,9 +65,9 @@ class Loss(Layer):
 
 
 class Case(NamedTuple):
-    """What is judged, the shape of its input, and how many elements of each tensor are tried (None: all)."""
+    """What is tested, the shape of its input, and how many elements of each are tried numerically (None: all)."""
 
-    build: Callable[[torch.Generator], Layer]
+    build: Callable[[], Layer]
     shape: tuple[int, ...]
     tried: int | None = None
 
@@ -76,85 +76,81 @@ LABELS = torch.tensor([1, 0, 3])
 SOFT = torch.tensor([[0.1, 0.2, 0.3, 0.4], [1, 0, 0, 0], [0.5, 0.5, 0, 0]], dtype=torch.float64)
 
 LAYERS = {
-    "Linear": Case(lambda dice: Linear(5, 4, dice), (3, 5)),
-    "ReLU": Case(lambda dice: ReLU(), (3, 4)),
-    "Sigmoid": Case(lambda dice: Sigmoid(), (3, 4)),
-    "Tanh": Case(lambda dice: Tanh(), (3, 4)),
-    "Flatten": Case(lambda dice: Flatten(), (3, 2, 2, 2)),
-    "Dropout, training": Case(lambda dice: Dropout(0.4, dice), (6, 5)),
-    "Dropout, predicting": Case(lambda dice: Dropout(0.4, dice).eval(), (6, 5)),
-    "BatchNorm of features": Case(lambda dice: BatchNorm(3), (6, 3)),
-    "BatchNorm of images": Case(lambda dice: BatchNorm(3), (2, 3, 3, 2)),
-    "BatchNorm, predicting": Case(lambda dice: BatchNorm(3).eval(), (2, 3, 3, 2)),
-    "Conv2d 3x3": Case(lambda dice: Conv2d(3, 4, 3, generator=dice), (2, 3, 5, 6)),
-    "Conv2d 3x3, stride 2, padding 1": Case(lambda dice: Conv2d(2, 3, 3, 2, 1, generator=dice), (2, 2, 6, 5)),
-    "Conv2d 5x5, padding 2": Case(lambda dice: Conv2d(1, 2, 5, 1, 2, generator=dice), (2, 1, 4, 4)),
-    "Conv2d 1x1, no bias": Case(lambda dice: Conv2d(3, 2, 1, bias=False, generator=dice), (2, 3, 4, 4)),
-    "Conv2d 2x2, stride 3": Case(lambda dice: Conv2d(2, 2, 2, 3, generator=dice), (1, 2, 7, 6)),
-    "MaxPool2d 2": Case(lambda dice: MaxPool2d(2), (2, 2, 4, 5)),
-    "MaxPool2d 3, stride 2": Case(lambda dice: MaxPool2d(3, 2), (2, 2, 7, 6)),
-    "MaxPool2d 3, stride 1, padding 1": Case(lambda dice: MaxPool2d(3, 1, 1), (2, 2, 4, 4)),
-    "AvgPool2d 2": Case(lambda dice: AvgPool2d(2), (2, 2, 4, 5)),
-    "AvgPool2d 3, stride 2, padding 1": Case(lambda dice: AvgPool2d(3, 2, 1), (2, 2, 6, 5)),
-    "GlobalAvgPool": Case(lambda dice: GlobalAvgPool(), (2, 3, 3, 4)),
-    "Sequential": Case(lambda dice: Sequential(Linear(4, 5, dice), Tanh(), Linear(5, 2, dice)), (3, 4)),
-    "Concat": Case(
-        lambda dice: Concat(Conv2d(2, 3, 1, generator=dice), Conv2d(2, 1, 3, 1, 1, generator=dice)), (2, 2, 4, 4)
-    ),
-    "Residual": Case(lambda dice: Residual(2, 2, generator=dice), (2, 2, 4, 4)),
-    "Residual, smaller and wider": Case(lambda dice: Residual(2, 3, 2, generator=dice), (2, 2, 5, 4)),
-    "Inception": Case(lambda dice: inception(3, 2, dice), (2, 3, 4, 4)),
-    "SoftmaxCrossEntropy": Case(lambda dice: Loss(SoftmaxCrossEntropy(), LABELS, nn.functional.cross_entropy), (3, 4)),
+    "Linear": Case(lambda: Linear(5, 4), (3, 5)),
+    "ReLU": Case(lambda: ReLU(), (3, 4)),
+    "Sigmoid": Case(lambda: Sigmoid(), (3, 4)),
+    "Tanh": Case(lambda: Tanh(), (3, 4)),
+    "Flatten": Case(lambda: Flatten(), (3, 2, 2, 2)),
+    "Dropout, training": Case(lambda: Dropout(0.4), (6, 5)),
+    "Dropout, predicting": Case(lambda: Dropout(0.4).eval(), (6, 5)),
+    "BatchNorm of features": Case(lambda: BatchNorm(3), (6, 3)),
+    "BatchNorm of images": Case(lambda: BatchNorm(3), (2, 3, 3, 2)),
+    "BatchNorm, predicting": Case(lambda: BatchNorm(3).eval(), (2, 3, 3, 2)),
+    "Conv2d 3x3": Case(lambda: Conv2d(3, 4, 3), (2, 3, 5, 6)),
+    "Conv2d 3x3, stride 2, padding 1": Case(lambda: Conv2d(2, 3, 3, 2, 1), (2, 2, 6, 5)),
+    "Conv2d 5x5, padding 2": Case(lambda: Conv2d(1, 2, 5, 1, 2), (2, 1, 4, 4)),
+    "Conv2d 1x1, no bias": Case(lambda: Conv2d(3, 2, 1, bias=False), (2, 3, 4, 4)),
+    "Conv2d 2x2, stride 3": Case(lambda: Conv2d(2, 2, 2, 3), (1, 2, 7, 6)),
+    "MaxPool2d 2": Case(lambda: MaxPool2d(2), (2, 2, 4, 5)),
+    "MaxPool2d 3, stride 2": Case(lambda: MaxPool2d(3, 2), (2, 2, 7, 6)),
+    "MaxPool2d 3, stride 1, padding 1": Case(lambda: MaxPool2d(3, 1, 1), (2, 2, 4, 4)),
+    "AvgPool2d 2": Case(lambda: AvgPool2d(2), (2, 2, 4, 5)),
+    "AvgPool2d 3, stride 2, padding 1": Case(lambda: AvgPool2d(3, 2, 1), (2, 2, 6, 5)),
+    "GlobalAvgPool": Case(lambda: GlobalAvgPool(), (2, 3, 3, 4)),
+    "Sequential": Case(lambda: Sequential(Linear(4, 5), Tanh(), Linear(5, 2)), (3, 4)),
+    "Concat": Case(lambda: Concat(Conv2d(2, 3, 1), Conv2d(2, 1, 3, 1, 1)), (2, 2, 4, 4)),
+    "Residual": Case(lambda: Residual(2, 2), (2, 2, 4, 4)),
+    "Residual, smaller and wider": Case(lambda: Residual(2, 3, 2), (2, 2, 5, 4)),
+    "Inception": Case(lambda: inception(3, 2), (2, 3, 4, 4)),
+    "SoftmaxCrossEntropy": Case(lambda: Loss(SoftmaxCrossEntropy(), LABELS, nn.functional.cross_entropy), (3, 4)),
     "SoftmaxCrossEntropy, soft labels": Case(
-        lambda dice: Loss(SoftmaxCrossEntropy(), SOFT, nn.functional.cross_entropy), (3, 4)
+        lambda: Loss(SoftmaxCrossEntropy(), SOFT, nn.functional.cross_entropy), (3, 4)
     ),
-    "MeanSquaredError": Case(lambda dice: Loss(MeanSquaredError(), SOFT, nn.functional.mse_loss), (3, 4)),
+    "MeanSquaredError": Case(lambda: Loss(MeanSquaredError(), SOFT, nn.functional.mse_loss), (3, 4)),
 }
 
 NETWORKS = {
-    "MLP": Case(lambda dice: mlp(16, 8, 6, 4, generator=dice), (3, 1, 4, 4), 20),
+    "MLP": Case(lambda: mlp(16, 8, 6, 4), (3, 1, 4, 4), 20),
     "MLP and its loss": Case(
-        lambda dice: Sequential(
-            mlp(9, 8, 4, generator=dice), Loss(SoftmaxCrossEntropy(), LABELS, nn.functional.cross_entropy)
-        ),
+        lambda: Sequential(mlp(9, 8, 4), Loss(SoftmaxCrossEntropy(), LABELS, nn.functional.cross_entropy)),
         (3, 1, 3, 3),
         20,
     ),
-    "LeNet": Case(lambda dice: lenet(16, generator=dice), (2, 1, 16, 16), 20),
-    "LeNet, sigmoid": Case(lambda dice: lenet(12, activation=Sigmoid, generator=dice), (2, 1, 12, 12), 20),
-    "AlexNet": Case(lambda dice: alexnet(16, width=3, generator=dice), (2, 1, 16, 16), 20),
-    "VGG": Case(lambda dice: vgg(8, 2, 4, ((1, 3), (2, 4)), generator=dice), (2, 2, 8, 8), 20),
-    "GoogLeNet": Case(lambda dice: googlenet(1, 4, 2, generator=dice), (2, 1, 8, 8), 20),
-    "ResNet": Case(lambda dice: resnet(1, 4, (3, 4, 5), 2, generator=dice), (3, 1, 8, 8), 20),
-    "fully convolutional": Case(lambda dice: fully_convolutional(2, 4, 3, generator=dice), (2, 2, 7, 10), 20),
+    "LeNet": Case(lambda: lenet(16), (2, 1, 16, 16), 20),
+    "LeNet, sigmoid": Case(lambda: lenet(12, activation=Sigmoid), (2, 1, 12, 12), 20),
+    "AlexNet": Case(lambda: alexnet(16, width=3), (2, 1, 16, 16), 20),
+    "VGG": Case(lambda: vgg(8, 2, 4, ((1, 3), (2, 4))), (2, 2, 8, 8), 20),
+    "GoogLeNet": Case(lambda: googlenet(1, 4, 2), (2, 1, 8, 8), 20),
+    "ResNet": Case(lambda: resnet(1, 4, (3, 4, 5), 2), (3, 1, 8, 8), 20),
+    "fully convolutional": Case(lambda: fully_convolutional(2, 4, 3), (2, 2, 7, 10), 20),
 }
 
 
 class Trial:
-    """One layer with its input: every way to the gradients of sum(output * weights), first of x, then of parameters.
+    """One layer with its input, and every way to compute the gradients of sum(output * weights): of x, then parameters.
 
-    The dice are thrown anew from the same seed before every forward, so that dropout drops the same units each time.
+    Every forward pass starts from the same seed, so that dropout drops the same units each time.
     """
 
     def __init__(self, case: Case, seed: int = 1):
-        self.dice = torch.Generator().manual_seed(seed)
-        self.layer = case.build(self.dice).to(torch.float64)
-        self.x = apart(case.shape, self.dice)
-        for parameter in self.layer.parameters():  # a bias of 0 would put blank windows right on ReLU's kink
-            parameter += 0.1 * torch.randn(parameter.shape, generator=self.dice, dtype=torch.float64)
+        torch.manual_seed(seed)
+        self.layer = case.build().to(torch.float64)
+        self.x = apart(case.shape)
+        for parameter in self.layer.parameters():  # a bias of 0 would put empty windows at the kink of ReLU
+            parameter += 0.1 * torch.randn(parameter.shape, dtype=torch.float64)
         for layer in self.layer.modules():
             if isinstance(layer, BatchNorm):
                 layer.running_mean, layer.running_var = layer.running_mean + 0.3, layer.running_var * 1.7
         self.seed, self.tried = seed, case.tried
         self.output = self.forward(self.x)
-        self.weights = torch.randn(self.output.shape, generator=self.dice, dtype=torch.float64)
+        self.weights = torch.randn(self.output.shape, dtype=torch.float64)
 
     @property
     def tensors(self) -> Gradients:
         return [self.x, *self.layer.parameters()]
 
     def forward(self, x, layer=None):
-        self.dice.manual_seed(self.seed)
+        torch.manual_seed(self.seed)
         return (layer or self.layer)(x)
 
     def loss(self, output):
@@ -162,7 +158,7 @@ class Trial:
 
     def places(self) -> list[Tensor]:
         """Which elements of each tensor, flattened, are tried numerically."""
-        orders = [torch.randperm(tensor.numel(), generator=self.dice) for tensor in self.tensors]
+        orders = [torch.randperm(tensor.numel()) for tensor in self.tensors]
         return [order[: self.tried] for order in orders]
 
     def numerical(self, places: list[Tensor]) -> Gradients:
@@ -205,10 +201,10 @@ class Trial:
             tensor.grad = None
 
 
-def apart(shape: tuple[int, ...], dice: torch.Generator) -> Tensor:
-    """Numbers between -2 and 2 in a random order, no two of them close, none close to 0: away from every kink."""
+def apart(shape: tuple[int, ...]) -> Tensor:
+    """Numbers from -2 to 2 in a random order, none close to another or to 0, where max and ReLU have kinks."""
     count = torch.Size(shape).numel()
-    order = torch.randperm(count, generator=dice, dtype=torch.float64)
+    order = torch.randperm(count, dtype=torch.float64)
     return (4 * (order + 0.25) / count - 2).reshape(shape)
 
 
@@ -248,7 +244,7 @@ def batch_norm(layer: BatchNorm) -> nn.Module:
 
 
 def judge(layer: Layer) -> nn.Module:
-    """The same in torch.nn, with the same weights. Only dropout's mask is taken from ours: it is random."""
+    """The same in torch.nn, with the same weights. Only the random mask of dropout is taken from ours."""
     bare = {
         Sequential: lambda: nn.Sequential(*(judge(child) for child in layer.layers)),
         Linear: lambda: nn.Linear(layer.weight.shape[1], layer.weight.shape[0]),
@@ -289,7 +285,7 @@ def relative_error(a: Tensor, b: Tensor, scale: Tensor) -> float:
 
 
 def agreement(trial: Trial) -> Agreement:
-    """Take all ways; raise AssertionError with all of them where two disagree."""
+    """Compute the gradient in all ways; raise AssertionError with all values where two disagree."""
     module = judge(trial.layer)
     places = trial.places()
     ways = {"by hand": trial.by_hand(), "own autograd": trial.own_autograd(), "torch.autograd": trial.torch_autograd()}
@@ -312,7 +308,7 @@ def agreement(trial: Trial) -> Agreement:
 
 
 def table(i: int, tensor: Tensor, places: Tensor, picked: dict[str, Tensor], errors: dict[str, float]) -> str:
-    """All ways side by side at the element where they part most, and the error of each."""
+    """The gradients of all ways at the element where they differ most, and the error of each."""
     values = torch.stack(list(picked.values()))
     worst = int((values.amax(0) - values.amin(0)).argmax())
     name = "x" if i == 0 else f"parameter {i - 1}"
@@ -346,7 +342,7 @@ class WrongTanh(Tanh):
 def test_a_wrong_backward_is_caught_and_all_gradients_are_printed(monkeypatch):
     monkeypatch.setitem(globals(), "judge", lambda layer: nn.Tanh())
     with pytest.raises(AssertionError) as caught:
-        agreement(Trial(Case(lambda dice: WrongTanh(), (3, 4))))
+        agreement(Trial(Case(lambda: WrongTanh(), (3, 4))))
     text = str(caught.value)
     assert "gradients of x, shape (3, 4), element" in text
     for way in ("numerical", "by hand", "own autograd", "torch.autograd", "torch.nn"):

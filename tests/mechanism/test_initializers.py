@@ -18,44 +18,37 @@ from kit.mechanism.initializers import (
 )
 
 
-def dice(seed=0):
-    return torch.Generator().manual_seed(seed)
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize(
     ("make", "std"),
     [
-        (lambda g: normal((300, 400), 1.0, generator=g), 1.0),
-        (lambda g: normal((300, 400), 0.01, generator=g), 0.01),
-        (lambda g: xavier((300, 400), generator=g), 1 / math.sqrt(400)),
-        (lambda g: he((300, 400), generator=g), math.sqrt(2 / 400)),
-        (lambda g: he((256, 8, 5, 5), generator=g), math.sqrt(2 / 200)),
+        (lambda: normal((300, 400), 1.0), 1.0),
+        (lambda: normal((300, 400), 0.01), 0.01),
+        (lambda: xavier((300, 400)), 1 / math.sqrt(400)),
+        (lambda: he((300, 400)), math.sqrt(2 / 400)),
+        (lambda: he((256, 8, 5, 5)), math.sqrt(2 / 200)),
     ],
 )
 def test_the_weights_have_the_spread_that_is_promised(make, std):
-    weight = make(dice())
+    weight = make()
     assert weight.std().item() == pytest.approx(std, rel=0.02)
     assert abs(weight.mean().item()) < 0.02 * std
 
 
 def test_he_for_a_linear_layer_is_torchs_kaiming():
     weight = torch.empty(300, 400)
-    torch.nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=dice(1))
-    assert he((300, 400), generator=dice()).std().item() == pytest.approx(weight.std().item(), rel=0.02)
+    torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
+    assert he((300, 400)).std().item() == pytest.approx(weight.std().item(), rel=0.02)
 
 
 def test_xavier_of_a_square_layer_is_glorots():
     weight = torch.empty(300, 300)
-    torch.nn.init.xavier_normal_(weight, generator=dice(1))
-    assert xavier((300, 300), generator=dice()).std().item() == pytest.approx(weight.std().item(), rel=0.02)
-
-
-def test_the_same_generator_gives_the_same_weights_and_leaves_torchs_own_alone():
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    assert torch.equal(he((4, 4), generator=dice()), he((4, 4), generator=dice()))
-    assert torch.equal(torch.rand(3), expected)
+    torch.nn.init.xavier_normal_(weight)
+    assert xavier((300, 300)).std().item() == pytest.approx(weight.std().item(), rel=0.02)
 
 
 def test_fan_in_counts_all_that_flows_into_one_unit():
@@ -76,19 +69,18 @@ def test_a_spread_that_is_not_positive_is_refused(std):
 
 
 def outputs_of(initializer, activation, layers=5):
-    x = torch.randn(1000, 100, generator=dice(7))
-    generator = dice(8)
-    return activations_by_layer(x, lambda shape: initializer(shape, generator=generator), activation, layers)
+    x = torch.randn(1000, 100)
+    return activations_by_layer(x, initializer, activation, layers)
 
 
 def test_normal_1_saturates_sigmoids_at_0_and_1_where_the_derivative_is_almost_0():
-    last = outputs_of(lambda shape, generator: normal(shape, 1.0, generator=generator), sigmoid)[-1]
+    last = outputs_of(lambda shape: normal(shape, 1.0), sigmoid)[-1]
     assert ((last < 0.1) | (last > 0.9)).double().mean() > 0.6
     assert (last * (1 - last)).median() < 0.05
 
 
 def test_normal_001_gives_sigmoids_near_one_half_for_every_input():
-    last = outputs_of(lambda shape, generator: normal(shape, 0.01, generator=generator), sigmoid)[-1]
+    last = outputs_of(normal, sigmoid)[-1]
     assert last.std(dim=0).max() < 0.001
     assert (last - 0.5).abs().max() < 0.2
 
@@ -101,7 +93,7 @@ def test_xavier_keeps_sigmoids_spread_out_and_not_saturated():
 
 def test_xavier_keeps_the_spread_of_tanh_through_ten_layers():
     spreads = [output.std().item() for output in outputs_of(xavier, tanh, layers=10)]
-    small = outputs_of(lambda shape, generator: normal(shape, 0.01, generator=generator), tanh, layers=10)[-1].std()
+    small = outputs_of(normal, tanh, layers=10)[-1].std()
     assert spreads[-1] > 0.2
     assert small < 1e-8
 
@@ -120,7 +112,7 @@ def test_with_relu_he_keeps_the_power_of_the_signal_and_xavier_halves_it_in_ever
 
 def hidden_after_training(initializer):
     """The hidden weights (4, 3) after 20 steps, learned from 12 samples."""
-    x = torch.randn(12, 3, generator=dice(1), dtype=torch.float64)
+    x = torch.randn(12, 3, dtype=torch.float64)
     target = x[:, :1] * x[:, 1:2]
     hidden, output = initializer((4, 3)).double(), initializer((1, 4)).double()
     return train_two_layers(hidden, output, x, target, lr=1.0, steps=20)
@@ -133,8 +125,7 @@ def test_units_that_start_at_zero_change_but_stay_identical():
 
 
 def test_units_that_start_at_random_become_different():
-    generator = dice(2)
-    hidden = hidden_after_training(lambda shape: xavier(shape, generator=generator))
+    hidden = hidden_after_training(xavier)
     assert torch.linalg.matrix_rank(hidden, rtol=1e-3) == 3
 
 

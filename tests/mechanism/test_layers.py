@@ -57,7 +57,7 @@ def test_flatten_keeps_rows_and_gives_the_gradient_its_shape_back():
 
 
 def test_dropout_drops_with_probability_p_and_keeps_the_mean():
-    layer = Dropout(0.3, dice())
+    layer = Dropout(0.3)
     y = layer(torch.ones(200, 500))
     assert (y == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert y.mean().item() == pytest.approx(1, abs=0.01)
@@ -128,10 +128,6 @@ def test_the_losses_refuse_wrong_shapes_and_values():
         SoftmaxCrossEntropy()(logits, torch.tensor([0, 3]))
     with pytest.raises(ValueError, match=r"expected class indices \(2,\) or one-hot labels \(2, 3\)"):
         SoftmaxCrossEntropy()(logits, torch.zeros(1, 3))
-    with pytest.raises(ValueError, match="logits is empty"):
-        SoftmaxCrossEntropy()(logits[:0], torch.tensor([], dtype=torch.long))
-    with pytest.raises(ValueError, match="logits has NaN"):
-        SoftmaxCrossEntropy()(logits * float("nan"), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"prediction has shape \(2, 3\) and target \(3,\)"):
         MeanSquaredError()(logits, torch.zeros(3))
 
@@ -165,8 +161,13 @@ def test_to_converts_parameters_and_running_statistics():
     assert {t.dtype for t in (*network.parameters(), norm.running_mean, norm.running_var)} == {torch.float64}
 
 
-def test_the_same_generator_gives_the_same_network():
-    one, two, other = (mlp(4, 3, 2, generator=dice(seed)) for seed in (1, 1, 2))
+def seeded_network(seed: int) -> Layer:
+    torch.manual_seed(seed)
+    return mlp(4, 3, 2)
+
+
+def test_the_same_seed_gives_the_same_network():
+    one, two, other = (seeded_network(seed) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.parameters()[0], other.parameters()[0])
 

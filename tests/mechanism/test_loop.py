@@ -36,8 +36,8 @@ def loaders(train, valid, batch=32):
 
 
 def network(inputs=64, classes=10, hidden=50):
-    generator = torch.Generator().manual_seed(0)
-    return Sequential(Linear(inputs, hidden, generator), ReLU(), Linear(hidden, classes, generator)).to(torch.float64)
+    torch.manual_seed(0)
+    return Sequential(Linear(inputs, hidden), ReLU(), Linear(hidden, classes)).to(torch.float64)
 
 
 def as_torch(net):

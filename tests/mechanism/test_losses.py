@@ -109,13 +109,6 @@ def test_a_small_improvement_changes_the_loss_but_not_the_accuracy():
     ("call", "says"),
     [
         (lambda: mean_squared_error(torch.zeros(3, 1), torch.zeros(3)), r"shape \(3, 1\) and target \(3,\).*reshape"),
-        (lambda: mean_squared_error(torch.zeros(0), torch.zeros(0)), r"prediction is empty, with shape \(0,\)"),
-        (
-            lambda: mean_squared_error(torch.zeros(2), torch.tensor([0, math.nan])),
-            r"target has NaN in 1 of 2 v",
-        ),
-        (lambda: cross_entropy(torch.tensor([[math.nan, 0.0]]), torch.tensor([0])), r"logits has NaN in 1 of 2"),
-        (lambda: cross_entropy(torch.zeros(0, 3), torch.zeros(0).long()), r"logits is empty, with shape \(0, 3\)"),
         (
             lambda: cross_entropy(torch.zeros(3), torch.tensor([0])),
             r"have shape \(3,\): expected \(n, classes\)",
@@ -132,7 +125,6 @@ def test_a_small_improvement_changes_the_loss_but_not_the_accuracy():
         ),
         (lambda: one_hot(torch.zeros(2, 2).long(), 3), r"labels have shape \(2, 2\): expected \(n,\)"),
         (lambda: accuracy(torch.zeros(2, 3), torch.tensor([0])), "2 predictions and 1 labels"),
-        (lambda: accuracy(torch.zeros(0, 3), torch.zeros(0).long()), "is empty"),
     ],
 )
 def test_wrong_shapes_and_values_are_refused(call, says):

@@ -1,5 +1,7 @@
 """Networks: the main idea of each, and that each learns digits. Gradients: test_agreement.py."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,18 +31,19 @@ def enlarge(x: Tensor, factor: int) -> Tensor:
     return nn.functional.interpolate(x, scale_factor=factor)
 
 
-def dice(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
 
 
 NETWORKS = {
-    "MLP": (lambda: mlp(64, 32, 10, generator=dice()), 8),
-    "LeNet": (lambda: lenet(16, generator=dice()), 16),
-    "AlexNet": (lambda: alexnet(16, generator=dice()), 16),
-    "VGG": (lambda: vgg(8, generator=dice()), 8),
-    "GoogLeNet": (lambda: googlenet(generator=dice()), 8),
-    "ResNet": (lambda: resnet(generator=dice()), 8),
-    "fully convolutional": (lambda: fully_convolutional(generator=dice()), 8),
+    "MLP": (lambda: mlp(64, 32, 10), 8),
+    "LeNet": (lambda: lenet(16), 16),
+    "AlexNet": (lambda: alexnet(16), 16),
+    "VGG": (lambda: vgg(8), 8),
+    "GoogLeNet": (lambda: googlenet(), 8),
+    "ResNet": (lambda: resnet(), 8),
+    "fully convolutional": (lambda: fully_convolutional(), 8),
 }
 
 
@@ -85,8 +88,9 @@ def test_every_network_learns_digits_by_its_own_backward(name, digits):
 def test_a_network_learns_the_same_on_our_own_autograd(name, digits):
     (build, size), (x, y) = NETWORKS[name], digits
     x = enlarge(x[:16], size // 8).double()
-    by_hand = train(build().to(torch.float64), x, y[:16], 4)
-    by_graph = train(build().to(torch.float64), x, y[:16], 4, own_autograd=True)
+    start = build().to(torch.float64)
+    by_hand = train(copy.deepcopy(start), x, y[:16], 4)
+    by_graph = train(start, x, y[:16], 4, own_autograd=True)
     assert by_hand == pytest.approx(by_graph, rel=1e-9)
 
 
@@ -181,11 +185,11 @@ def test_a_fully_convolutional_network_takes_any_size_and_can_classify_every_pos
 
 def test_a_network_trained_on_small_images_locates_objects_in_a_larger_one():
     x = torch.zeros(64, 1, 8, 8)
-    for image, (top, left) in zip(x, torch.randint(0, 6, (64, 2), generator=dice()).tolist(), strict=True):
+    for image, (top, left) in zip(x, torch.randint(0, 6, (64, 2)).tolist(), strict=True):
         image[0, top : top + 3, left] = 1  # a bar that stands
     y = torch.arange(64) % 2
     x[y == 1] = x[y == 1].mT  # and one that lies
-    network = fully_convolutional(classes=2, width=4, generator=dice())
+    network = fully_convolutional(classes=2, width=4)
     train(network, x, y, 100)
     both = torch.zeros(1, 1, 8, 24)  # one stands on the left, one lies on the right
     both[0, 0, 2:5, 4] = both[0, 0, 3, 18:21] = 1
@@ -223,13 +227,13 @@ def test_concat_splits_the_gradient_and_adds_the_input_gradients():
 
 def test_lenet_by_hand_takes_the_same_steps_as_lenet_in_pytorch(digits):
     x, y = enlarge(digits[0][:32], 2).double(), digits[1][:32]
-    ours = lenet(16, generator=dice()).to(torch.float64)
+    ours = lenet(16).to(torch.float64)
     theirs = nn.Sequential(
         nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2),
         nn.Flatten(), nn.Linear(64, 120), nn.Tanh(), nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 10),
     ).double()  # fmt: skip
-    for copy, parameter in zip(theirs.parameters(), ours.parameters(), strict=True):
-        copy.data = parameter.clone()
+    for theirs_, parameter in zip(theirs.parameters(), ours.parameters(), strict=True):
+        theirs_.data = parameter.clone()
     loss, optimizer = SoftmaxCrossEntropy(), SGD(ours.parameters(), 0.1, momentum=0.9)
     judge = torch.optim.SGD(theirs.parameters(), 0.1, momentum=0.9)
     for _ in range(20):
@@ -240,5 +244,5 @@ def test_lenet_by_hand_takes_the_same_steps_as_lenet_in_pytorch(digits):
         nn.functional.cross_entropy(theirs(x), y).backward()
         judge.step()
         judge.zero_grad()
-    for copy, parameter in zip(theirs.parameters(), ours.parameters(), strict=True):
-        torch.testing.assert_close(parameter, copy.detach(), rtol=1e-9, atol=1e-12)
+    for theirs_, parameter in zip(theirs.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(parameter, theirs_.detach(), rtol=1e-9, atol=1e-12)

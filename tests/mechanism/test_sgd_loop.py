@@ -1,13 +1,13 @@
-"""How a machine learns, in seven steps.
+"""Stochastic gradient descent in seven steps: a lesson.
 
-This file is meant to be read from top to bottom. It teaches a program to tell a real, handwritten 3 from a 7, and it
-asserts every claim on the way. Nothing is hidden in a library: the model is one line, the gradient is worked out on
-paper, and the loop is written out. At the end the same loop stands beside PyTorch's, and every bit agrees.
+Read this file from top to bottom. It trains a program to distinguish handwritten threes from sevens, and each test
+shows one statement. Everything is written out: the model is one line, the gradient is derived by hand, and the
+loop is in `train`. The last tests compare it with PyTorch's optimizer: the weights are equal bit for bit.
 
-    1. initialise the parameters           5. step: move the parameters a little against it
+    1. initialise the parameters           5. step: change the parameters a little against the gradient
     2. predict                             6. repeat
-    3. calculate the loss                  7. stop
-    4. calculate the gradient
+    3. compute the loss                    7. stop
+    4. compute the gradient
 """
 
 from itertools import pairwise
@@ -24,7 +24,7 @@ from kit.mechanism.optimizers import SGD
 
 @pytest.fixture
 def threes_and_sevens() -> tuple[Tensor, Tensor]:
-    """Images as rows of 64 brightnesses from 0 to 1, x (n, 64); y (n,) is 1 for a three and 0 for a seven."""
+    """x (n, 64): images as rows of 64 pixels from 0 to 1; y (n,): 1 for a three and 0 for a seven."""
     digits = load_digits()
     chosen = (digits.target == 3) | (digits.target == 7)
     x = torch.tensor(digits.data[chosen], dtype=torch.float64) / 16
@@ -32,11 +32,11 @@ def threes_and_sevens() -> tuple[Tensor, Tensor]:
     return x, y
 
 
-# The pieces ----------------------------------------------------------------------------------------------------------
+# The steps -----------------------------------------------------------------------------------------------------------
 
 
 def initialise() -> tuple[Tensor, Tensor]:
-    """Step 1. A weight for each pixel, drawn at random, and one bias: 65 numbers are all that will be learned."""
+    """Step 1. A random weight for each pixel and one bias: the 65 parameters that will be learned."""
     generator = torch.Generator().manual_seed(42)
     weights = torch.randn(64, generator=generator, dtype=torch.float64) * 0.1
     bias = torch.zeros(1, dtype=torch.float64)
@@ -44,29 +44,32 @@ def initialise() -> tuple[Tensor, Tensor]:
 
 
 def predict(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
-    """Step 2. Each pixel times its weight, summed, squeezed between 0 and 1: (n, 64) -> (n,), how much like a three."""
+    """Step 2. Weighted sum of the pixels plus bias, then sigmoid: the probability of a three, (n, 64) -> (n,)."""
     return sigmoid(x @ weights + bias)
 
 
 def loss_of(p: Tensor, y: Tensor) -> Tensor:
-    """Step 3. One number for how wrong that was: -log of the probability given to the truth, on average."""
+    """Step 3. Binary cross entropy: the mean of -log(predicted probability of the true class), a scalar."""
     return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
 
 
 def gradient(x: Tensor, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Step 4. How the loss changes with each parameter. On paper nearly all of it cancels: what is left is the error
-    p - y, passed back to each weight in proportion to the pixel that it multiplied."""
+    """Step 4. The derivatives of the loss with respect to weights and bias.
+
+    By the chain rule most terms cancel: dL/d(x @ weights + bias) = (p - y) / n for each image. Each weight gets the sum
+    over the images of this error times its pixel; the bias gets the sum of the errors.
+    """
     error = (p - y) / len(y)
     return x.T @ error, error.sum().reshape(1)
 
 
 def step(parameter: Tensor, grad: Tensor, lr: float) -> None:
-    """Step 5. A little against the gradient: downhill."""
+    """Step 5. Subtract the gradient times the learning rate from the parameter."""
     parameter.add_(grad, alpha=-lr)
 
 
 def train(x: Tensor, y: Tensor, epochs: int, lr: float = 1.0) -> tuple[Tensor, Tensor, list[float]]:
-    """Steps 6 and 7. Again and again, and then stop. This is the training loop."""
+    """Steps 6 and 7. The training loop: repeat steps 2 to 5, then stop. Returns weights, bias and losses."""
     weights, bias = initialise()
     losses = []
     for _ in range(epochs):
@@ -79,18 +82,19 @@ def train(x: Tensor, y: Tensor, epochs: int, lr: float = 1.0) -> tuple[Tensor, T
 
 
 def accuracy(p: Tensor, y: Tensor) -> float:
+    """The fraction of the images whose class has a probability above 0.5."""
     return ((p > 0.5) == (y == 1)).double().mean().item()
 
 
 # The lesson ----------------------------------------------------------------------------------------------------------
 
 
-def test_step_1_initialise_knows_nothing(threes_and_sevens):
+def test_step_1_random_parameters_classify_no_better_than_guessing(threes_and_sevens):
     x, y = threes_and_sevens
     weights, bias = initialise()
     assert weights.shape == (64,)
     assert bias.shape == (1,)
-    assert 0.2 < accuracy(predict(x, weights, bias), y) < 0.8  # no better than a guess, and no worse
+    assert 0.2 < accuracy(predict(x, weights, bias), y) < 0.8
 
 
 def test_step_2_predict_gives_each_image_a_probability(threes_and_sevens):
@@ -100,31 +104,31 @@ def test_step_2_predict_gives_each_image_a_probability(threes_and_sevens):
     assert ((p > 0) & (p < 1)).all()
 
 
-def test_step_3_the_loss_is_small_for_a_sure_right_answer_and_large_for_a_sure_wrong_one():
+def test_step_3_the_loss_is_small_for_a_confident_right_prediction_and_large_for_a_confident_wrong_one():
     truth = torch.tensor([1.0, 0.0])
     right, undecided, wrong = (torch.tensor(p) for p in ([0.99, 0.01], [0.5, 0.5], [0.01, 0.99]))
     assert loss_of(right, truth) < loss_of(undecided, truth) < loss_of(wrong, truth)
-    assert loss_of(undecided, truth).item() == pytest.approx(0.693, abs=1e-3)  # log 2: one yes-or-no question
+    assert loss_of(undecided, truth).item() == pytest.approx(0.693, abs=1e-3)  # log 2
 
 
-def test_step_4_the_gradient_worked_out_on_paper_is_the_one_that_is_measured(threes_and_sevens):
+def test_step_4_the_gradient_by_hand_is_equal_to_the_numerical_gradient(threes_and_sevens):
     x, y = threes_and_sevens
     weights, bias = initialise()
-    by_paper, _ = gradient(x, predict(x, weights, bias), y)
-    by_measuring = numerical_gradient(lambda w: loss_of(predict(x, w, bias), y), weights)
-    torch.testing.assert_close(by_paper, by_measuring, rtol=1e-6, atol=1e-9)
+    by_hand, _ = gradient(x, predict(x, weights, bias), y)
+    numerical = numerical_gradient(lambda w: loss_of(predict(x, w, bias), y), weights)
+    torch.testing.assert_close(by_hand, numerical, rtol=1e-6, atol=1e-9)
 
 
-def test_step_4_pytorch_finds_the_same_gradient(threes_and_sevens):
+def test_step_4_pytorchs_autograd_computes_the_same_gradient(threes_and_sevens):
     x, y = threes_and_sevens
     weights, bias = initialise()
     weights.requires_grad_()
     loss_of(predict(x, weights, bias), y).backward()
-    by_paper, _ = gradient(x, predict(x, weights.detach(), bias), y)
-    torch.testing.assert_close(by_paper, weights.grad, rtol=1e-10, atol=1e-12)
+    by_hand, _ = gradient(x, predict(x, weights.detach(), bias), y)
+    torch.testing.assert_close(by_hand, weights.grad, rtol=1e-10, atol=1e-12)
 
 
-def test_step_5_one_small_step_against_the_gradient_makes_the_loss_smaller(threes_and_sevens):
+def test_step_5_a_small_step_against_the_gradient_decreases_the_loss(threes_and_sevens):
     x, y = threes_and_sevens
     weights, bias = initialise()
     before = predict(x, weights, bias)
@@ -133,7 +137,7 @@ def test_step_5_one_small_step_against_the_gradient_makes_the_loss_smaller(three
     assert loss_of(predict(x, weights, bias), y) < loss_of(before, y)
 
 
-def test_step_5_the_same_step_uphill_makes_it_larger(threes_and_sevens):
+def test_step_5_the_same_step_along_the_gradient_increases_it(threes_and_sevens):
     x, y = threes_and_sevens
     weights, bias = initialise()
     before = predict(x, weights, bias)
@@ -142,7 +146,7 @@ def test_step_5_the_same_step_uphill_makes_it_larger(threes_and_sevens):
     assert loss_of(predict(x, weights, bias), y) > loss_of(before, y)
 
 
-def test_step_6_repeating_it_learns(threes_and_sevens):
+def test_step_6_repeating_the_steps_trains_the_model(threes_and_sevens):
     x, y = threes_and_sevens
     weights, bias, losses = train(x, y, epochs=100)
     assert losses[0] > 5 * losses[-1]
@@ -150,33 +154,33 @@ def test_step_6_repeating_it_learns(threes_and_sevens):
     assert accuracy(predict(x, weights, bias), y) > 0.98
 
 
-def test_step_7_stop_and_ask_about_images_it_has_never_seen(threes_and_sevens):
+def test_step_7_after_training_the_model_classifies_images_that_it_has_not_seen(threes_and_sevens):
     x, y = threes_and_sevens
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
-    seen, unseen = order[:250], order[250:]
-    weights, bias, _ = train(x[seen], y[seen], epochs=100)
-    assert accuracy(predict(x[unseen], weights, bias), y[unseen]) > 0.97
+    train_set, test_set = order[:250], order[250:]
+    weights, bias, _ = train(x[train_set], y[train_set], epochs=100)
+    assert accuracy(predict(x[test_set], weights, bias), y[test_set]) > 0.97
 
 
-# What follows from it ------------------------------------------------------------------------------------------------
+# More about training -------------------------------------------------------------------------------------------------
 
 
-def test_the_weights_have_become_a_picture_of_the_difference(threes_and_sevens):
-    """The learned weights are bright where a three has ink and a seven has none: half of a three's lower bow."""
+def test_the_learned_weights_look_like_the_difference_of_the_classes(threes_and_sevens):
+    """The weight of a pixel is large where threes are bright and sevens are dark, as in the lower curve of a three."""
     x, y = threes_and_sevens
     weights, _, _ = train(x, y, epochs=100)
     difference = x[y == 1].mean(0) - x[y == 0].mean(0)
     assert torch.corrcoef(torch.stack([weights, difference]))[0, 1] > 0.8
 
 
-def test_too_large_a_learning_rate_jumps_over_the_valley(threes_and_sevens):
+def test_a_learning_rate_that_is_too_large_makes_the_loss_rise(threes_and_sevens):
     x, y = threes_and_sevens
     *_, losses = train(x, y, epochs=20, lr=30.0)
     assert any(later > earlier for earlier, later in pairwise(losses))
 
 
-def test_mini_batches_make_more_steps_of_the_same_images(threes_and_sevens):
-    """*Stochastic* gradient descent: a step for every few images, in a new order each epoch. It gets further."""
+def test_mini_batches_give_more_steps_per_epoch_and_a_lower_loss(threes_and_sevens):
+    """*Stochastic* gradient descent: a step for each batch of 16 images, in a new random order in every epoch."""
     x, y = threes_and_sevens
     generator = torch.Generator().manual_seed(0)
     weights, bias = initialise()
@@ -189,8 +193,8 @@ def test_mini_batches_make_more_steps_of_the_same_images(threes_and_sevens):
     assert loss_of(predict(x, weights, bias), y) < losses[-1] / 2
 
 
-def test_forgetting_to_set_the_gradient_to_zero_is_a_mistake_that_can_be_seen(threes_and_sevens):
-    """PyTorch *adds* each new gradient to `grad`. Left alone, every step repeats all steps before it."""
+def test_without_zero_grad_the_gradients_of_all_steps_add_up(threes_and_sevens):
+    """PyTorch *adds* each new gradient to `grad`, so a training loop must call `zero_grad()`."""
     x, y = threes_and_sevens
     weights, bias = initialise()
     weights.requires_grad_()
@@ -200,10 +204,10 @@ def test_forgetting_to_set_the_gradient_to_zero_is_a_mistake_that_can_be_seen(th
     assert torch.equal(weights.grad, 2 * once)
 
 
-# And now PyTorch's ---------------------------------------------------------------------------------------------------
+# The same in PyTorch --------------------------------------------------------------------------------------------------
 
 
-def test_the_optimiser_of_the_next_rung_is_step_5_in_every_bit(threes_and_sevens):
+def test_kit_mechanisms_sgd_is_equal_to_step_5_bit_for_bit(threes_and_sevens):
     x, y = threes_and_sevens
     weights, bias = initialise()
     optimizer = SGD([weights, bias], lr=1.0)
@@ -216,8 +220,8 @@ def test_the_optimiser_of_the_next_rung_is_step_5_in_every_bit(threes_and_sevens
     assert torch.equal(bias, bias_by_hand)
 
 
-def test_pytorchs_own_sgd_takes_the_same_steps_in_every_bit(threes_and_sevens):
-    """The model, the loss and the gradient stay ours; the step is now `torch.optim.SGD`."""
+def test_pytorchs_sgd_is_equal_to_step_5_bit_for_bit(threes_and_sevens):
+    """Model, loss and gradient by hand; step 5 by `torch.optim.SGD`."""
     x, y = threes_and_sevens
     weights, bias = (nn.Parameter(p) for p in initialise())
     optimizer = torch.optim.SGD([weights, bias], lr=1.0)
@@ -231,8 +235,8 @@ def test_pytorchs_own_sgd_takes_the_same_steps_in_every_bit(threes_and_sevens):
     assert torch.equal(bias.detach(), bias_by_hand)
 
 
-def test_pytorchs_model_loss_gradient_and_step_learn_the_same(threes_and_sevens):
-    """Everything is PyTorch's now. It sums in another order, so the last bits differ, and nothing else."""
+def test_pytorchs_model_loss_autograd_and_optimizer_learn_the_same_weights(threes_and_sevens):
+    """Every step by PyTorch. It adds in another order, so only the last bits differ."""
     x, y = threes_and_sevens
     model = nn.Linear(64, 1).double()
     with torch.no_grad():
