@@ -161,24 +161,10 @@ class Variable:
         """Reshape; the gradient is reshaped back."""
         return Variable(self.data.reshape(*shape), [(self, lambda g: g.reshape(self.shape))])
 
-    def permute(self, *dims: int) -> "Variable":
-        """Reorder the axes; the axes of the gradient are put back in order."""
-        back = [dims.index(axis) for axis in range(len(dims))]
-        return Variable(self.data.permute(*dims), [(self, lambda g: g.permute(*back))])
-
     @property
     def T(self) -> "Variable":
-        """The transpose of a matrix."""
-        return self.permute(1, 0)
-
-    def __getitem__(self, index: object) -> "Variable":
-        """Select elements; their gradients go back to their places, and add up where one is selected twice."""
-
-        def rule(g: Tensor) -> Tensor:
-            places = torch.arange(self.data.numel(), device=g.device).reshape(self.shape)[index].flatten()
-            return g.new_zeros(self.data.numel()).index_add(0, places, g.flatten()).reshape(self.shape)
-
-        return Variable(self.data[index], [(self, rule)])
+        """The transpose of a matrix; the gradient is transposed back."""
+        return Variable(self.data.T, [(self, lambda g: g.T)])
 
     def __repr__(self) -> str:
         return f"Variable({self.data})"

@@ -91,6 +91,7 @@ def main() -> None:
     for kind, axes in AXES.items():
         print(f"{kind:8} ({', '.join(axes)})")
     images = torch.zeros(100, 3, 28, 28)
+    print("100 colour images:", named_shape(images, "colour"))
     print("mini-batches of 32 out of 100 images:", [tuple(batch.shape) for batch in images.split(32)])
     column, row = torch.arange(3)[:, None], torch.arange(4) * 10
     print(f"{tuple(column.shape)} + {tuple(row.shape)} -> {tuple(add(column, row).shape)}:", add(column, row).tolist())
