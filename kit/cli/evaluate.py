@@ -39,6 +39,7 @@ def evaluate(
 ) -> None:
     """Evaluate BUNDLE on all labelled images of FOLDER: its metrics with intervals, for each class or number too."""
     from kit.bundle.read import load
+    from kit.data.audit import about_files
     from kit.data.sources import labelled_images
     from kit.evaluate.evaluation import result_of_predictions
     from kit.files import check_parent, write_text
@@ -48,7 +49,10 @@ def evaluate(
     predictor = load(bundle, device, engine)
     rule = label or ("folder" if labels else label_of_bundle(predictor.config["label"]))
     how = labels_read_as(predictor.config, targets, delimiter)
-    rows = without_trained(labelled_images(folder, label=rule, labels=labels, targets=how), predictor.folder)
+    rows = labelled_images(folder, label=rule, labels=labels, targets=how)
+    for finding in about_files(rows):
+        say(finding.text)
+    rows = without_trained(rows, predictor.folder)
     check(rows["label"].tolist(), predictor)
     predictions = list(progress(predictor.predict_each(rows["path"]), "evaluate", total=len(rows)))
     for one in predictions:

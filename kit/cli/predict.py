@@ -82,9 +82,12 @@ def find_images(names: list[str]) -> Iterator[str]:
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            from kit.data.images import list_images  # imported late, because most calls name files
+            from kit.data.folders import left_out_lines  # imported late, because most calls name files
+            from kit.data.images import NOT_IMAGE, list_images
 
-            found = list_images(path)[0]
+            found, others = list_images(path)
+            for line in left_out_lines(other for other in others if other[1] != NOT_IMAGE).values():
+                say(line)
             if not found:
                 raise DataError(f"{name} holds no images", fix="give images, or a folder of images")
             yield from map(str, found)

@@ -3,21 +3,28 @@
 kit check FOLDER
 """
 
+import re
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from kit.data.folders import left_out_lines, split_name
 from kit.data.image_quality import has_quality_columns, quality_notes
+from kit.data.images import EMPTY_FOLDER, NOT_IMAGE, OUTSIDE, OWN_OUTPUT
 from kit.data.label_stats import Finding, about_classes, about_numbers, class_counts, number_facts
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
 from kit.intervals import too_few
 from kit.tasks import of
 from kit.tasks.text import CLASSIFICATION, shown
+from kit.tasks.training import training_of
 
 FEW_STEPS = 10
+NOTES = (NOT_IMAGE, EMPTY_FOLDER, OWN_OUTPUT)
 
 
 @dataclass(frozen=True)
@@ -80,13 +87,12 @@ def check(table: pd.DataFrame, batch: int | None = None, size: int = 224) -> Che
     task = table.attrs.get("task", CLASSIFICATION)
     splits = {str(split): int(count) for split, count in table["split"].value_counts().items()}
     classes, numbers = class_counts(table, task), number_facts(table)
-    left_out = table.attrs.get("left_out", [])
     findings = [*about_classes(table, classes, task), *about_numbers(table), *_about_folders(table)]
-    findings += [*_about_duplicates(table), *_about_files(left_out)]
+    findings += [*_about_duplicates(table), *_about_held_groups(table), *about_files(table)]
     findings += _about_size(table, batch, task)
     if has_quality_columns(table):
         findings += [Finding("note", text) for text in quality_notes(table, size)]
-    return Check(len(table), splits, classes, findings, left_out, numbers)
+    return Check(len(table), splits, classes, findings, table.attrs.get("left_out", []), numbers)
 
 
 def _about_duplicates(table: pd.DataFrame) -> list[Finding]:
@@ -104,37 +110,75 @@ def _about_duplicates(table: pd.DataFrame) -> list[Finding]:
         )
         groups = "1 group of duplicates has" if len(mixed) == 1 else f"{len(mixed)} groups of duplicates have"
         findings.append(Finding("warning", f"{groups} several labels: {names}"))
-    out = int((table["split"] == "out").sum())
-    if out:
-        text = f"{out} training images are copies of held-out images: left out of training"
-        findings.append(Finding("warning", text))
     return findings
 
 
-def _about_files(left_out: list[dict[str, str]]) -> list[Finding]:
-    """A line for each reason why files were left out, with the number of files and some names."""
-    by_reason: dict[str, list[str]] = {}
-    for entry in left_out:
-        by_reason.setdefault(entry["reason"], []).append(Path(entry["path"]).name)
-    findings = []
-    for reason, names in by_reason.items():
-        severity = "note" if reason.startswith("not an image by its name") else "warning"
-        findings.append(Finding(severity, f"left out {len(names)} ({reason}): {some_of(names)}"))
-    return findings
+def _about_held_groups(table: pd.DataFrame) -> list[Finding]:
+    """Findings about images in no split, because another of their group is held out, or because the table says so."""
+    held = set(table["group"][table["split"].isin(["valid", "test"])]) - {""}
+    out = table[table["split"] == "out"]
+    divided = sorted({group for group in out["group"] if group in held and not group.startswith(DUPLICATES)})
+    reasons = dict.fromkeys(divided, f"other images of their group are held out; groups: {some_of(divided)}")
+    for group in held.difference(divided):
+        reasons[group] = "copies of held-out images"
+    left_out = [(row.path, reasons.get(row.group, "the table says so")) for row in out.itertuples()]
+    return [Finding("warning", line) for line in left_out_lines(left_out).values()]
+
+
+def about_files(table: pd.DataFrame) -> list[Finding]:
+    """Findings about files left out: the classes that have lost all their files, and a line for each other reason."""
+    task = training_of(table.attrs.get("task", CLASSIFICATION))
+    classes, beside = task.count(table["label"]), _beside_classes(table)
+    lost, others = defaultdict(list), []
+    for entry in table.attrs.get("left_out", []):
+        path, reason = Path(entry["path"]), entry["reason"]
+        names = task.classes(entry["label"]) if "label" in entry else []
+        folder = path if reason == EMPTY_FOLDER else path.parent
+        if reason in (EMPTY_FOLDER, NOT_IMAGE, OUTSIDE) and beside(folder):
+            names = [folder.name]
+        gone = [name for name in names if name not in classes]
+        for name in gone:
+            lost[name].append(reason)
+        others += [] if gone else [(path, reason)]
+    texts = []
+    for name, reasons in sorted(lost.items()):
+        count = f"{len(reasons)} files: " if len(reasons) > 1 else ""
+        texts.append(f"{name} ({count}{some_of(sorted(set(reasons)))})")
+    findings = [Finding("warning", f"classes without a usable image: {some_of(texts)}")] if texts else []
+    lines = left_out_lines(others)
+    return findings + [Finding("note" if reason in NOTES else "warning", line) for reason, line in lines.items()]
+
+
+def _beside_classes(table: pd.DataFrame) -> Callable[[Path], bool]:
+    """Whether a folder lies beside class folders and holds none, so that it is a class without images."""
+    folders = {Path(path).parent for path in table["path"]} if table.attrs.get("label") == "folder" else set()
+    beside, above = {path.parent for path in folders}, folders.union(*(path.parents for path in folders))
+    return lambda folder: folder.parent in beside and folder not in above
 
 
 def _about_folders(table: pd.DataFrame) -> list[Finding]:
-    """Findings about empty folders, splits given by folders or a CSV, and classes with several folders."""
-    findings = []
-    if empty := table.attrs.get("empty"):
-        findings.append(Finding("warning", f"empty folders make no class: {some_of(empty)}"))
-    if table.attrs.get("split") == "given":
-        findings.append(Finding("note", "the validation images are those that the folders or the table give"))
+    """Findings about splits given by folders or a CSV, and about folders as classes."""
+    findings, given = [], table.attrs.get("split") == "given"
+    if folders := table.attrs.get("folders"):
+        named = [folder if folder == split else f"{folder} ({split})" for folder, split in folders.items()]
+        chosen = "" if given else "; the validation images are chosen from the training images"
+        findings.append(Finding("note", f"splits by folders: {some_of(named)}{chosen}"))
+    elif given:
+        findings.append(Finding("note", "the validation images are those that the table gives"))
     if table.attrs.get("label") != "folder":
         return findings
+    if nested := table.attrs.get("nested"):
+        inner, above = next(iter(nested.values())), sorted({re.escape(Path(base).name) for base in nested})
+        pattern = f"/{above[0] if len(above) == 1 else '(?:' + '|'.join(above) + ')'}/([^/]+)/"
+        text = f"the label is the innermost folder, as in {inner}; for the outermost: --label '{pattern}'"
+        findings.append(Finding("note", text))
+    for label in sorted(set(table["label"])):
+        if split_name(label)[0] and not split_name(label)[1]:
+            text = f"class {label!r} is named like a split; it is one only beside a folder train with class folders"
+            findings.append(Finding("note", text))
     for (label, _), rows in table.groupby(["label", "split"]):
         folders = sorted({str(Path(path).parent) for path in rows["path"]})
-        if len(folders) > 1 and table.attrs.get("split") != "given":
+        if len(folders) > 1 and not given:
             text = f"class {label!r} is made up of {len(folders)} folders of that name: {some_of(folders)}"
             findings.append(Finding("warning", text))
     return list({finding.text: finding for finding in findings}.values())

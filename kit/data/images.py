@@ -67,7 +67,19 @@ AT_ONCE = 1 << 20
 # A file whose major or compatible brands include HEIC.
 HEIC = re.compile(rb"....ftyp(?:....){0,12}?he(?:ic|ix|im|is|vc|vx)", re.DOTALL)
 
+NOT_IMAGE, EMPTY_FOLDER = "not an image by its name", "an empty folder"
 OUTSIDE = "a link that leads out of the folder, not followed"
+OWN_OUTPUT = "written by kit: a run, a bundle, a report or a Space"
+# A folder with both files of a pair is kit's own output; the images in it are copies of the user's, and charts.
+OWN_FILES = (
+    {"recipe.json", "report.html"},
+    {"recipe.json", "result.json"},
+    {"config.json", "model.safetensors"},
+    {"config.json", "config.json.sha256"},
+    {"check.json", "images.csv"},
+    {"model.json", "model.onnx"},
+)
+SYSTEM_FOLDERS = (".", "__MACOSX", "@eaDir", "$RECYCLE.BIN")
 
 Source: TypeAlias = str | PathLike | bytes | BinaryIO | Image.Image
 
@@ -81,7 +93,7 @@ def list_images(folder: Path, follow_links: bool = True) -> tuple[list[Path], li
     """All images in `folder` and its subfolders, sorted by name, and all other files with the reason to leave them out.
 
     Links to folders are not followed. Links to files are, except out of `folder` where `follow_links` is off. Hidden
-    files and folders are ignored.
+    files and folders, and folders of the system, are ignored. Empty folders and kit's own output are listed as folders.
     """
     images, others, home = [], [], folder.resolve()
 
@@ -89,15 +101,22 @@ def list_images(folder: Path, follow_links: bool = True) -> tuple[list[Path], li
         others.append((Path(error.filename), f"cannot be read ({error.strerror})"))
 
     for where, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if any(own.issubset(names) for own in OWN_FILES):
+            others.append((Path(where), OWN_OUTPUT))
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith(SYSTEM_FOLDERS))
         others += [
             (Path(where, name), "a link to a folder, not followed")
             for name in folders
             if Path(where, name).is_symlink()
         ]
-        for path in (Path(where, name) for name in sorted(names) if not name.startswith(".")):
+        names = sorted(name for name in names if not name.startswith("."))
+        if not folders and not names and Path(where) != folder:
+            others.append((Path(where), EMPTY_FOLDER))
+        for path in (Path(where, name) for name in names):
             if not looks_like_image(path):
-                others.append((path, "not an image by its name"))
+                others.append((path, NOT_IMAGE))
             elif not follow_links and path.is_symlink() and not path.resolve().is_relative_to(home):
                 others.append((path, OUTSIDE))
             else:

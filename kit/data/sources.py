@@ -5,7 +5,6 @@ table("pets/images", label=pattern(r"^(.*)_[0-9]+"))     # a DataFrame: path, la
 Files left out are listed with the reason as {"path", "reason"} in `table.attrs["left_out"]`.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from kit.data.datasets import NAMED
+from kit.data.folders import split_name, splits_by_folder
 from kit.data.images import list_images
-from kit.data.labels import LabelRule, Targets, find_column, label_rule, parent_folder, read_with
+from kit.data.labels import LabelRule, Targets, find_column, label_rule, read_with
 from kit.data.scan import FileFacts, Scan, scan_images
 from kit.data.splits import assign_splits, join_groups
 from kit.errors import DataError, did_you_mean, some_of
@@ -22,8 +22,6 @@ from kit.manifest import FROM_TABLE
 from kit.recipe import UNLABELLED, Recipe, label_name
 from kit.tasks.training import training_of
 
-SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid"}
-SPLIT_FOLDERS |= {"test": "test"}
 PATH_COLUMNS = ("path", "file", "filename", "fname", "image", "name")
 CLASSES = Targets()
 SKIP = 'or leave them out: --unlabelled skip, unlabelled="skip"'
@@ -34,27 +32,31 @@ MAX_BROKEN_SHARE = 0.2
 TABLE_FIELDS = ("label", "labels", "split", "valid", "seed", "follow_links", "unlabelled")
 
 
-def listed(
+def labelled_images(
     source: str | Path | pd.DataFrame,
     label: str | Callable[[Any], Any] = "folder",
     labels: str | Path | None = None,
     follow_links: bool = False,
     unlabelled: str = "error",
     targets: Targets = CLASSES,
-) -> tuple[pd.DataFrame, LeftOut]:
-    """Rows of path, label, split ('' where none is given) and group, and the files left out; see `data.survey`."""
+) -> pd.DataFrame:
+    """All images of a source with their labels, without opening them; see `survey`.
+
+    Columns: path, label, split ('' where none is given) and group; `attrs` has "left_out", the rule for "label", the
+    "task", the "names" of numbers, the split "folders", and the "nested" class folders of `FolderSplits`.
+    """
     if isinstance(source, pd.DataFrame):
-        return _from_frame(source, Path(), "the DataFrame", unlabelled, targets)
-    folder = find_folder(source)
-    if labels is not None:
-        return _from_frame(_read_csv(Path(labels)), folder, str(labels), unlabelled, targets)
-    if targets.columns:
+        rows, left_out = _from_frame(source, Path(), "the DataFrame", unlabelled, targets)
+    elif labels is not None:
+        rows, left_out = _from_frame(_read_csv(Path(labels)), find_folder(source), str(labels), unlabelled, targets)
+    elif targets.columns:
         problem = f"there is no table with the columns {', '.join(targets.columns)}"
         raise DataError(problem, fix="say where it is: --labels FILE")
-    images, others = list_images(folder, follow_links)
-    left_out = [{"path": str(path), "reason": reason} for path, reason in others]
-    rows, nameless = _from_paths(images, folder, label, left_out, unlabelled, targets)
-    return rows, left_out + nameless
+    else:
+        rows, left_out = _from_folder(find_folder(source), label, follow_links, unlabelled, targets)
+    from_table = labels is not None or isinstance(source, pd.DataFrame)
+    rows.attrs |= {"left_out": left_out, "label": FROM_TABLE if from_table else label_name(label)}
+    return rows
 
 
 def find_folder(source: str | Path) -> Path:
@@ -70,31 +72,25 @@ def find_folder(source: str | Path) -> Path:
     raise DataError(f"{source} {what}.{hint}", fix=f"give a folder of images, or a named data set: {names}")
 
 
-def empty_folders(folder: Path) -> list[str]:
-    """Folders without any file, possibly classes that are still to be filled; relative to `folder`, sorted."""
-    found = [Path(where).relative_to(folder) for where, *inside in os.walk(folder) if not any(inside)]
-    return sorted(str(path) for path in found if not any(part.startswith(".") for part in path.parts))
-
-
-def _from_paths(
-    paths: Sequence[Path], folder: Path, label: Any, others: LeftOut, unlabelled: str, targets: Targets
+def _from_folder(
+    folder: Path, label: Any, follow_links: bool, unlabelled: str, targets: Targets
 ) -> tuple[pd.DataFrame, LeftOut]:
+    paths, others = list_images(folder, follow_links)
     if not paths:
-        reasons = "; ".join(sorted({entry["reason"] for entry in others})[:3])
-        fix = "give the folder above the images; their names end in .jpg, .png, .webp, ..."
-        raise DataError(
-            f"{folder} holds no images, and {len(others)} other files{reasons and f' ({reasons})'}", fix=fix
-        )
+        reasons = "; ".join(sorted({reason for _, reason in others})[:3])
+        problem = f"{folder} holds no images, and {len(others)} other files{reasons and f' ({reasons})'}"
+        raise DataError(problem, fix="give the folder above the images; their names end in .jpg, .png, .webp, ...")
     rule = label_rule(label)
-    loose = [path.name for path in paths if path.parent == folder]
-    if rule is parent_folder and loose:
-        fix = 'put each image into the folder of its class, or say --label is_cat or a pattern like "^(.*)_[0-9]+"'
-        raise DataError(f"{len(loose)} images are in {folder} itself, not in a class folder: {some_of(loose)}", fix=fix)
-    found, nameless = _labels_of(paths, read_with(rule, targets), unlabelled)
-    levels = 3 if rule is parent_folder else 2
-    splits = [_split_of(path.relative_to(folder), levels) for path in found]
-    columns = {"path": [str(path) for path in found], "label": list(found.values()), "split": splits, "group": ""}
-    return _named(pd.DataFrame(columns), targets, []), nameless
+    given = splits_by_folder(paths, folder, rule)
+    others += given.left_out.items()
+    used = [path for path in paths if path not in given.left_out]
+    labels, nameless = _labels_of(used, read_with(rule, targets), unlabelled)
+    splits = [given.splits.get(path, "") for path in labels]
+    columns = {"path": [str(path) for path in labels], "label": list(labels.values()), "split": splits, "group": ""}
+    rows = _named(pd.DataFrame(columns), targets, [])
+    rows.attrs["folders"] = {str(path.relative_to(folder)): split for path, split in given.folders.items()}
+    rows.attrs["nested"] = {str(base): str(path.relative_to(base)) for base, path in given.nested.items()}
+    return rows, [{"path": str(path), "reason": reason} for path, reason in others] + nameless
 
 
 def _labels_of(paths: Sequence[Path], rule: LabelRule, unlabelled: str) -> tuple[dict[Path, str], LeftOut]:
@@ -110,12 +106,6 @@ def _labels_of(paths: Sequence[Path], rule: LabelRule, unlabelled: str) -> tuple
         problem = f"{len(failed)} of {len(paths)} files have no label: {some_of([error.problem for error in errors])}"
         raise DataError(problem, fix=f"{errors[0].fix}; {SKIP}" if labels else errors[0].fix)
     return labels, [{"path": str(path), "reason": "no label"} for path in failed]
-
-
-def _split_of(path: Path, levels: int) -> str:
-    """The split that the first folder of a relative path names, or ''. levels: the least number of parts of the path,
-    so that a class may be called "test"."""
-    return SPLIT_FOLDERS.get(path.parts[0].lower(), "") if len(path.parts) >= levels else ""
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -174,7 +164,8 @@ def _left_out(rows: pd.DataFrame, total: int, unlabelled: str, words: tuple[str,
 
 
 def _checked_splits(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    rows["split"] = [SPLIT_FOLDERS.get(split.lower(), split) for split in rows["split"]]
+    read = [(split, *split_name(split)) for split in rows["split"]]
+    rows["split"] = [split if more else known or split for split, known, more in read]
     unknown = sorted(set(rows["split"]) - {"", "train", "valid", "test", "out"})
     if unknown:
         problem = f"{name} has unknown splits: {', '.join(unknown)}"
@@ -217,29 +208,27 @@ def survey(
 
     source: a folder (with its subfolders), a DataFrame with the columns path and label, or the name of a data set.
     label: the label rule for files (see `label_rule`). labels: a CSV with the labels instead; its paths are relative to
-    `source`. Splits given by folders named train, valid (or val) and test, or by a column `split`, are kept. Exact and
-    near duplicates get the same group, and no group is divided between splits. follow_links: use links to files outside
-    of the folder. targets: how labels are read (`Targets`); a label is one class, or classes or numbers joined by ";".
+    `source`. Splits given by folders (`splits_by_folder`) or by a column `split` are kept. Exact and near duplicates
+    get the same group, and no group is divided between splits. follow_links: use links to files outside of the folder.
+    targets: how labels are read (`Targets`); a label is one class, or classes or numbers joined by ";".
     unlabelled: for files without label and rows without file: "error" or "skip". `table.attrs` has "left_out", all
-    files that are not in the table, also unreadable ones ({"path", "reason"} each); the rules for "split" and "label";
-    the "task"; the "names" of numbers; and "empty", folders without files. Raises `DataError` where labels or files do
-    not make a data set.
+    files that are not in the table, also unreadable ones ({"path", "reason"} each, and "label" where it is known); the
+    rule for "split"; and the `attrs` of `labelled_images`. Raises `DataError` where labels or files do not make a data
+    set.
     """
     if unlabelled not in UNLABELLED:
         raise DataError(f"unlabelled={unlabelled!r} is not known", fix=f"one of: {', '.join(UNLABELLED)}")
-    rows, skipped = listed(source, label, labels, follow_links, unlabelled, targets)
+    rows = labelled_images(source, label, labels, follow_links, unlabelled, targets)
     facts = rows.attrs
     given = "valid" in set(rows["split"])
     scan = scan_images(rows["path"].tolist())
-    rows, broken = _without_broken(rows, scan.facts)
+    rows, broken = _without_broken(rows, scan.facts, targets)
     rows["sha256"] = [fact.sha256 for fact in scan.good]
     rows["group"] = join_groups(rows["group"].tolist(), scan.duplicates())
     strata = training_of(targets.task).strata(rows["label"])
     rows["split"] = assign_splits(rows.assign(label=strata), split, valid, seed)
     rows = _with_quality(rows[COLUMNS], scan)
-    rows.attrs = facts | {"left_out": skipped + broken, "split": "given" if given else split}
-    rows.attrs["label"] = FROM_TABLE if labels is not None or isinstance(source, pd.DataFrame) else label_name(label)
-    rows.attrs["empty"] = empty_folders(find_folder(source)) if rows.attrs["label"] == "folder" else []
+    rows.attrs = facts | {"left_out": facts["left_out"] + broken, "split": "given" if given else split}
     return rows
 
 
@@ -250,27 +239,19 @@ def _with_quality(rows: pd.DataFrame, scan: Scan) -> pd.DataFrame:
     return rows
 
 
-def labelled_images(
-    source: str | Path | pd.DataFrame,
-    *,
-    label: str | Callable[[Any], Any] = "folder",
-    labels: str | Path | None = None,
-    targets: Targets = CLASSES,
-) -> pd.DataFrame:
-    """All images of a source with their labels (path, label, split and group as given), without opening them."""
-    return listed(source, label, labels, targets=targets)[0]
-
-
-def _without_broken(rows: pd.DataFrame, facts: list[FileFacts]) -> tuple[pd.DataFrame, list[dict]]:
+def _without_broken(rows: pd.DataFrame, facts: list[FileFacts], targets: Targets) -> tuple[pd.DataFrame, LeftOut]:
     """Leave out files that cannot be opened; `DataError` where they are more than 20 %."""
     good = [fact.problem is None for fact in facts]
     broken = [
-        {"path": path, "reason": fact.problem}
-        for path, fact in zip(rows["path"], facts, strict=True)
+        {"path": path, "reason": fact.problem, "label": label}
+        for path, label, fact in zip(rows["path"], rows["label"], facts, strict=True)
         if fact.problem is not None
     ]
     if len(broken) > MAX_BROKEN_SHARE * len(rows):
+        count = training_of(targets.task).count
+        lost = sorted(set(count([entry["label"] for entry in broken])) - set(count(rows["label"][good])))
+        among = f", among them all of {some_of(lost)}" if lost else ""
         names = some_of([f"{Path(entry['path']).name}: {entry['reason']}" for entry in broken])
-        problem = f"{len(broken)} of {len(rows)} images cannot be opened: {names}"
+        problem = f"{len(broken)} of {len(rows)} images cannot be opened{among}: {names}"
         raise DataError(problem, fix=f"repair or remove them; up to {MAX_BROKEN_SHARE:.0%} are left out without asking")
     return rows[good].reset_index(drop=True), broken

@@ -88,3 +88,24 @@ def test_few_steps_an_epoch_are_a_warning_with_a_smaller_batch():
         "only 5 steps an epoch with batches of 64: try --batch 16, and more --epochs"
     ]
     assert data.check(table(["a", "b"] * 200), batch=16).findings == []
+
+
+def test_images_in_no_split_are_named_with_the_true_reason():
+    groups = [*["duplicates 1"] * 2, *["anna"] * 2, *["ben"] * 2, *[""] * 194]
+    splits = [*["out", "valid"] * 3, "out", *["train", "train", "valid"] * 64, "train"]
+    found = texts(data.check(table(["a"] * 2 + ["a", "b"] * 99, splits, groups)), "warning")
+    assert found == [
+        "left out 1 (copies of held-out images): 0.jpg",
+        "left out 2 (other images of their group are held out; groups: anna, ben): 2.jpg, 4.jpg",
+        "left out 1 (the table says so): 6.jpg",
+    ]
+
+
+def test_a_class_that_lost_all_its_files_is_named_in_place_of_the_files():
+    left_out = [{"path": f"x/{n}.jpg", "reason": "the file is empty", "label": "heron"} for n in range(7)]
+    left_out += [{"path": "y/7.jpg", "reason": "the file is empty", "label": "a"}]
+    found = texts(data.check(table(["a", "b"] * 100, left_out=left_out)), "warning")
+    assert found == [
+        "classes without a usable image: heron (7 files: the file is empty)",
+        "left out 1 (the file is empty): 7.jpg",
+    ]

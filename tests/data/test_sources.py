@@ -90,7 +90,7 @@ def csv_of(folder: Path, text: str) -> Path:
         ("path,label\nnothing.png,a\n", "1 of 1 files of .* are not there: .*nothing.png"),
         ("path,label\ncircle/00.png,\n", "1 rows of .* have no label: .*00.png"),
         ("path,label\ncircle/00.png,a\ncircle/00.png,b\n", "names files more than once: .*00.png"),
-        ("path,label,split\ncircle/00.png,a,dev\n", "has unknown splits: dev"),
+        ("path,label,split\ncircle/00.png,a,no test\n", "has unknown splits: no test"),
         ("", "cannot be read as CSV"),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_copy_of_a_given_validation_image_is_left_out_of_training(tmp_path):
     shutil.copy(tmp_path / "valid" / "circle" / "50.png", tmp_path / "train" / "circle" / "again.png")
     table = data.table(tmp_path)
     assert table[table["split"] == "out"]["path"].tolist() == [str(tmp_path / "train" / "circle" / "again.png")]
-    assert any("1 training images are copies of held-out images" in f.text for f in data.check(table).findings)
+    assert "left out 1 (copies of held-out images): again.png" in [f.text for f in data.check(table).findings]
 
 
 def test_a_linked_folder_is_not_followed_and_is_named(shapes, tmp_path):

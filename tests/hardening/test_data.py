@@ -3,14 +3,17 @@
 import io
 import json
 import os
+import shutil
 
 import pandas as pd
 import pytest
 from conftest import draw_shape, write_shapes
 from PIL import Image
+from typer.testing import CliRunner
 
 import kit
 from kit import data
+from kit.cli.main import application
 from kit.errors import DataError
 
 
@@ -106,7 +109,7 @@ def test_32_a_folder_of_links_alone_says_so(linked, tmp_path):
 def test_33_an_empty_class_folder_is_named(tmp_path):
     folder = write_shapes(tmp_path)
     (folder / "hexagon").mkdir()
-    assert "empty folders make no class: hexagon" in findings(data.table(folder), "warning")
+    assert "classes without a usable image: hexagon (an empty folder)" in findings(data.table(folder), "warning")
 
 
 def test_33_one_class_and_one_image_are_errors(tmp_path):
@@ -217,3 +220,75 @@ def test_31_an_image_that_is_turned_grey_or_transparent_is_no_trouble(tmp_path):
     folder = write_shapes(tmp_path)
     Image.new("LA", (40, 40), (90, 100)).save(folder / "circle" / "grey.png")
     assert left_out(data.table(folder)) == {}
+
+
+def test_33_a_class_without_usable_files_is_named_in_place_of_the_files(tmp_path):
+    folder = write_shapes(tmp_path)
+    for path in ("heron/1.webm", "heron/2.svg", "swan/1.jpg", "docs/more/read.me", "labels.csv"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text("no image")
+    warning, *_ = findings(data.table(folder), "warning")
+    assert warning.startswith("classes without a usable image: heron (2 files: not an image by its name), swan (not an")
+    assert "left out 2 (not an image by its name): labels.csv, read.me" in findings(data.table(folder), "note")
+
+
+def test_33_a_class_that_would_lose_all_its_files_is_named_where_training_is_refused(tmp_path):
+    folder = write_shapes(tmp_path)
+    for path in (folder / "circle").iterdir():
+        path.write_text("no image")
+    with pytest.raises(DataError, match="8 of 24 images cannot be opened, among them all of circle: 00.png"):
+        data.table(folder)
+
+
+def test_43_images_beside_train_are_left_out_with_a_line(tmp_path):
+    write_shapes(tmp_path / "Training", count=5, shapes=("circle", "square"))
+    write_shapes(tmp_path / "Testing", count=3, shapes=("circle", "square"), first=10)
+    write_shapes(tmp_path / "extra", count=2, shapes=("circle",), first=20)
+    (tmp_path / "pred").mkdir()
+    draw_shape("circle", 30).save(tmp_path / "pred" / "30.png")
+    table = data.table(tmp_path)
+    assert table["split"].value_counts().to_dict() == {"train": 8, "test": 6, "valid": 2}
+    assert set(table["label"]) == {"circle", "square"}
+    warnings, notes = findings(table, "warning"), findings(table, "note")
+    assert "left out 2 (extra is beside Training, but no split by its name): 20.png, 21.png" in warnings
+    assert "left out 1 (pred is beside Training, but no split by its name): 30.png" in warnings
+    by_folders = "splits by folders: Testing (test), Training (train)"
+    assert f"{by_folders}; the validation images are chosen from the training images" in notes
+
+
+def test_43_a_class_that_is_named_like_a_split_and_the_level_of_the_label_are_notes(tmp_path):
+    write_shapes(tmp_path / "pets", count=3, shapes=("circle", "square"))
+    write_shapes(tmp_path / "cars", count=3, shapes=("triangle",))
+    (tmp_path / "cars" / "triangle").rename(tmp_path / "cars" / "dev")
+    table = data.table(tmp_path)
+    notes = findings(table, "note")
+    assert any(text.startswith("class 'dev' is named like a split") for text in notes)
+    rule = f"/{tmp_path.name}/([^/]+)/"
+    assert f"the label is the innermost folder, as in cars/dev; for the outermost: --label '{rule}'" in notes
+    assert set(data.table(tmp_path, label=rule)["label"]) == {"pets", "cars"}
+
+
+@pytest.fixture
+def trained_here(run, tmp_path):
+    """Class folders with a run, a copy of its bundle in a class, and a report of kit check beside them."""
+    folder = write_shapes(tmp_path / "photos")
+    shutil.copytree(run.folder, folder / "runs" / "first")
+    shutil.copytree(run.bundle, folder / "circle" / "model")
+    done = CliRunner().invoke(application(), ["check", str(folder), "--batch", "4", "--out", str(folder / "look")])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_44_output_of_kit_is_left_out_with_a_line(trained_here, run):
+    table = data.table(trained_here)
+    line = "left out 3 (written by kit: a run, a bundle, a report or a Space): model, look, first"
+    assert table["label"].value_counts().to_dict() == {"circle": 8, "square": 8, "triangle": 8}
+    assert line in findings(table, "note")
+    for command in ("predict", "evaluate"):
+        done = CliRunner().invoke(application(), [command, str(run.folder), str(trained_here)])
+        assert (done.exit_code, line in done.stderr) == (0, True), done.output
+
+
+def test_44_a_run_is_no_folder_of_images(run):
+    with pytest.raises(DataError, match=r"holds no images, and 1 other files \(written by kit"):
+        data.table(run.folder)
