@@ -25,6 +25,7 @@ except ImportError:  # Windows
 
 BLOCK_BYTES = 2**24
 PARTIAL = ".partial"
+CLAIMED: set[Path] = set()  # folders that this process is writing
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAKE_ROOM = "make room, or choose another path"
 
@@ -130,9 +131,11 @@ def claimed(path: Path) -> Iterator[Path]:
     if missing:
         new_folder(path)
     with locked(path):
+        CLAIMED.add(path.absolute())
         try:
             yield new_folder(path)
         finally:
+            CLAIMED.discard(path.absolute())
             for folder in missing:
                 with suppress(OSError):  # not empty
                     folder.rmdir()

@@ -24,6 +24,7 @@ from fastai.vision.all import (
 from PIL.Image import Image
 
 from kit.data.cached_dl import CachedDL
+from kit.data.images import OWN_CHART
 from kit.data.transforms import Augment, OpenImage, Square
 from kit.errors import RecipeError
 from kit.machine import core_count
@@ -167,5 +168,5 @@ def show_batch(dls: DataLoaders, path: Path, count: int = 9) -> None:
     from matplotlib import pyplot
 
     dls.train.show_batch(max_n=count)
-    pyplot.savefig(path, dpi=100, bbox_inches="tight")
+    pyplot.savefig(path, dpi=100, bbox_inches="tight", format="png", metadata=OWN_CHART)
     pyplot.close()

@@ -69,7 +69,7 @@ HEIC = re.compile(rb"....ftyp(?:....){0,12}?he(?:ic|ix|im|is|vc|vx)", re.DOTALL)
 
 NOT_IMAGE, EMPTY_FOLDER = "not an image by its name", "an empty folder"
 OUTSIDE = "a link that leads out of the folder, not followed"
-OWN_OUTPUT = "written by kit: a run, a bundle, a report or a Space"
+OWN_OUTPUT = "written by kit: a run, a bundle, a report, a Space or a chart"
 # A folder with both files of a pair is kit's own output; the images in it are copies of the user's, and charts.
 OWN_FILES = (
     {"recipe.json", "report.html"},
@@ -79,6 +79,7 @@ OWN_FILES = (
     {"check.json", "images.csv"},
     {"model.json", "model.onnx"},
 )
+OWN_CHART = {"Software": "kit"}  # PNG metadata of charts that are written beside the images by default
 SYSTEM_FOLDERS = (".", "__MACOSX", "@eaDir", "$RECYCLE.BIN")
 
 Source: TypeAlias = str | PathLike | bytes | BinaryIO | Image.Image
@@ -117,11 +118,23 @@ def list_images(folder: Path, follow_links: bool = True) -> tuple[list[Path], li
         for path in (Path(where, name) for name in names):
             if not looks_like_image(path):
                 others.append((path, NOT_IMAGE))
+            elif path.parent == folder and _is_own_chart(path):
+                others.append((path, OWN_OUTPUT))
             elif not follow_links and path.is_symlink() and not path.resolve().is_relative_to(home):
                 others.append((path, OUTSIDE))
             else:
                 images.append(path)
     return images, others
+
+
+def _is_own_chart(path: Path) -> bool:
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with path.open("rb") as file:
+            return b"Software\0kit" in file.read(256)
+    except OSError:
+        return False
 
 
 def open_image(source: Source, at_least: int | None = None) -> Image.Image:

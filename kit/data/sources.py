@@ -18,6 +18,7 @@ from kit.data.labels import LabelRule, Targets, find_column, label_rule, read_wi
 from kit.data.scan import FileFacts, Scan, scan_images
 from kit.data.splits import assign_splits, join_groups
 from kit.errors import DataError, did_you_mean, some_of
+from kit.files import CLAIMED
 from kit.manifest import FROM_TABLE
 from kit.recipe import UNLABELLED, Recipe, label_name
 from kit.tasks.training import training_of
@@ -82,7 +83,7 @@ def _from_folder(
         raise DataError(problem, fix="give the folder above the images; their names end in .jpg, .png, .webp, ...")
     rule = label_rule(label)
     given = splits_by_folder(paths, folder, rule)
-    others += given.left_out.items()
+    others = [other for other in others if other[0] not in CLAIMED] + [*given.left_out.items()]
     used = [path for path in paths if path not in given.left_out]
     labels, nameless = _labels_of(used, read_with(rule, targets), unlabelled)
     splits = [given.splits.get(path, "") for path in labels]

@@ -15,6 +15,7 @@ from fastai.optimizer import OptimWrapper
 from fastai.vision.all import CancelFitException, Learner, LRFinder, ParamScheduler
 
 from kit.console import say
+from kit.data.images import OWN_CHART
 from kit.errors import RecipeError, TrainingError
 from kit.model.build import spec_of
 from kit.model.heads import FASTAI, LINEAR
@@ -141,4 +142,4 @@ def draw_rates(curve: RateCurve, path: Path) -> None:
     top = usual + 1.5 * max(usual - min(curve.losses), abs(usual) / 2)
     axes.set_ylim(top=min(top, 1.05 * max(curve.losses)))  # cut off the diverging end
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120, format="png")
+    figure.savefig(path, dpi=120, format="png", metadata=OWN_CHART)

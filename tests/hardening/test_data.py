@@ -281,7 +281,7 @@ def trained_here(run, tmp_path):
 
 def test_44_output_of_kit_is_left_out_with_a_line(trained_here, run):
     table = data.table(trained_here)
-    line = "left out 3 (written by kit: a run, a bundle, a report or a Space): model, look, first"
+    line = "left out 3 (written by kit: a run, a bundle, a report, a Space or a chart): model, look, first"
     assert table["label"].value_counts().to_dict() == {"circle": 8, "square": 8, "triangle": 8}
     assert line in findings(table, "note")
     for command in ("predict", "evaluate"):
@@ -292,3 +292,11 @@ def test_44_output_of_kit_is_left_out_with_a_line(trained_here, run):
 def test_44_a_run_is_no_folder_of_images(run):
     with pytest.raises(DataError, match=r"holds no images, and 1 other files \(written by kit"):
         data.table(run.folder)
+
+
+def test_44_what_a_command_writes_into_the_folder_of_images_is_no_class_and_no_image_of_it(tmp_path):
+    folder = write_shapes(tmp_path)
+    written = ["--out", str(folder / "look"), "--show", str(folder / "batch.png")]
+    done = CliRunner().invoke(application(), ["check", str(folder), "--batch", "4", *written])
+    assert (done.exit_code, "look (" in done.stdout) == (0, False), done.output
+    assert set(left_out(data.table(folder))) == {"look", "batch.png"}
