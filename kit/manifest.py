@@ -8,6 +8,7 @@ file; its own is in config.json.sha256.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ EXAMPLES, MISTAKES, TRAINED_ON, UNKNOWN = "examples", "mistakes", "trained_on.tx
 FROM_TABLE, CONVERTED = "table", "converted"
 MOST_CONFIG_BYTES = 20_000_000
 HEADS = ("linear", "fastai")
+FITS = (*RESIZES, "pad-reflection", "pad-border")  # the latter two are of converted learners
 LEAST_SIZE = 8
+MOST_WEIGHTS = 100_000_000
 GET_ANOTHER = "get the bundle again from where it was made"
 FIELDS: dict[str, type] = {
     "format": str,
@@ -128,15 +131,20 @@ def _check_form(config: Any, path: Path) -> None:
                 raise BundleError(f"{path}: field {where}{name} is not a {kind.__name__}", fix=GET_ANOTHER)
     if not isinstance(config["architecture"].get("name"), str):
         raise BundleError(f"{path}: field architecture.name is not a str", fix=GET_ANOTHER)
-    if config["architecture"].get("head") not in HEADS:
-        raise BundleError(f"{path}: field architecture.head is none of {', '.join(HEADS)}", fix=GET_ANOTHER)
-    if not _is_count(config["image"]["size"]) or not LEAST_SIZE <= config["image"]["size"] <= MAX_SIZE:
-        problem = f"{path}: field image.size is not a whole number from {LEAST_SIZE} to {MAX_SIZE}"
+    if not _is_head(config["architecture"].get("head")):
+        problem = f"{path}: field architecture.head is none of {', '.join(HEADS)}, and no list of layers"
         raise BundleError(problem, fix=GET_ANOTHER)
+    for name in ("size", "input"):
+        size = config["image"].get(name, LEAST_SIZE)
+        if not _is_count(size) or not LEAST_SIZE <= size <= MAX_SIZE:
+            problem = f"{path}: field image.{name} is not a whole number from {LEAST_SIZE} to {MAX_SIZE}"
+            raise BundleError(problem, fix=GET_ANOTHER)
+    if not is_number(config["image"].get("part", 1)) or not 0 < config["image"].get("part", 1) <= 1:
+        raise BundleError(f"{path}: field image.part is not a number above 0 and at most 1", fix=GET_ANOTHER)
     if not is_number(config["temperature"]) or config["temperature"] <= 0:
         raise BundleError(f"{path}: field temperature is not a number above 0", fix=GET_ANOTHER)
-    if config["image"]["resize"] not in RESIZES:
-        raise BundleError(f"{path}: field image.resize is none of {', '.join(RESIZES)}", fix=GET_ANOTHER)
+    if config["image"]["resize"] not in FITS:
+        raise BundleError(f"{path}: field image.resize is none of {', '.join(FITS)}", fix=GET_ANOTHER)
     if config["task"] not in TASKS:
         problem = f"{path}: field task is {config['task']!r}, none of {', '.join(TASKS)}"
         raise BundleError(problem, fix="use the kit that wrote it, or a newer one")
@@ -159,6 +167,14 @@ def _check_shown(config: dict[str, Any], path: Path) -> None:
         raise BundleError(f"{path}: field metrics.confusion is not a list of [class, class, times]", fix=GET_ANOTHER)
     if not _all(mistakes, _is_mistake):
         raise BundleError(f"{path}: field mistakes is not a list of {', '.join(MISTAKE_FIELDS)}", fix=GET_ANOTHER)
+
+
+def _is_head(head: Any) -> bool:
+    """Whether a head is named, or a list of layers that are not too large: each a name and numbers."""
+    if not isinstance(head, list):
+        return head in HEADS
+    good = all(isinstance(layer, list) and _all(layer[1:], is_number) for layer in head)
+    return good and all(math.prod(layer[1:]) <= MOST_WEIGHTS for layer in head)
 
 
 def _is_mistake(one: Any) -> bool:

@@ -5,11 +5,12 @@ the gradient of a class with respect to the body's last feature maps (Grad-CAM: 
 short, so its gradient is written here as a formula of the forward pass, and prediction needs no autograd.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kit.model.heads import Range, split_head
 from kit.tasks import of
@@ -24,7 +25,7 @@ class InferenceModel(nn.Module):
 
     def __init__(self, network: nn.Module, rules: Mapping[str, Any], task: str = CLASSIFICATION):
         super().__init__()
-        self.preprocess = Preprocess(rules["mean"], rules["std"])
+        self.preprocess = Preprocess(rules)
         self.body = network[0]
         self.head = InferenceHead(network[1], task)
         self.eval()
@@ -39,16 +40,30 @@ class InferenceModel(nn.Module):
 
 
 class Preprocess(nn.Module):
-    """uint8 pixels (n, size, size, 3) to normalised float32 (n, 3, size, size)."""
+    """uint8 pixels (n, size, size, 3) to normalised float32 (n, 3, size, size), or (n, 3, input, input) where `rules`
+    (`image` of a bundle's config) has another size for the `input` of the network."""
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+    def __init__(self, rules: Mapping[str, Any]):
         super().__init__()
-        for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).reshape(1, 3, 1, 1))
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(rules[name], dtype=torch.float32).reshape(1, 3, 1, 1))
+        self.register_buffer("resampling", resampling(rules["size"], rules["input"]) if "input" in rules else None)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Scale to 0..1, subtract the mean, divide by the standard deviation."""
-        return (pixels.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
+        """Scale to 0..1, resample, subtract the mean, divide by the standard deviation."""
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+        if self.resampling is not None:
+            images = self.resampling @ images @ self.resampling.T
+        return (images - self.mean) / self.std
+
+
+def resampling(size: int, to: int) -> Tensor:
+    """The matrix (to, size) that resamples rows as fastai does where batch transforms have a `size`: linearly, after
+    averaging where the images become less than half as long."""
+    rows = torch.eye(size)[None, :, :, None]
+    if (skipped := size / to / 2) > 1:
+        rows = F.interpolate(rows, scale_factor=(1 / skipped, 1.0), mode="area", recompute_scale_factor=True)
+    return F.interpolate(rows, (to, 1), mode="bilinear", align_corners=True)[0, :, :, 0].T
 
 
 class InferenceHead(nn.Module):
@@ -61,7 +76,7 @@ class InferenceHead(nn.Module):
         self.pool = nn.Sequential(*pooling) if pooling else None
         output_range = classifier.pop() if isinstance(classifier[-1], Range) else None
         self.output_range = output_range
-        self.classifier = LinearHead(*classifier) if len(classifier) == 1 else TwoLayerHead(classifier)
+        self.classifier = Classifier(*classifier)
 
     def forward(self, activations: Tensor) -> tuple[Tensor, ...]:
         """Output of the body, (n, k, h, w) or (n, f) -> outputs, features, and heat maps in the first case."""
@@ -91,32 +106,24 @@ class InferenceHead(nn.Module):
         return (gradients @ activations.flatten(2) / positions).relu().unflatten(2, activations.shape[2:])
 
 
-class LinearHead(nn.Module):
-    """One linear layer: features (n, f) to logits (n, classes), and the gradients of logits by features."""
-
-    def __init__(self, linear: nn.Linear):
-        super().__init__()
-        self.linear = linear
+class Classifier(nn.Sequential):
+    """Linear layers, batch norms, ReLU and dropout: features (n, f) to logits, and their gradients by the features."""
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n, classes), and gradients (1, classes, f), which are the same for all images."""
-        return self.linear(features), self.linear.weight[None]
-
-
-class TwoLayerHead(nn.Module):
-    """fastai's two linear layers with batch norms; dropout is left out, as in eval mode."""
-
-    def __init__(self, classifier: Sequence[nn.Module]):
-        super().__init__()
-        self.norm1, _, self.linear1, _, self.norm2, _, self.linear2 = classifier
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n, classes), and gradients of the logits by the features (n, classes, f)."""
-        hidden = self.linear1(self.norm1(features))
-        active = (hidden > 0).to(hidden.dtype)
-        to_hidden = (self.linear2.weight * _scale(self.norm2))[None] * active[:, None]  # (n, classes, 512)
-        gradients = to_hidden @ (self.linear1.weight * _scale(self.norm1))
-        return self.linear2(self.norm2(hidden.relu())), gradients
+        """Logits (n, classes), and gradients (n, classes, f); without ReLU (1, classes, f), the same for all images."""
+        x, inputs, gradients = features, [], None
+        for layer in self:
+            inputs.append(x)
+            x = layer(x)
+        for layer, given in zip(reversed(self), reversed(inputs), strict=True):
+            if isinstance(layer, nn.Linear):
+                gradients = layer.weight[None] if gradients is None else gradients @ layer.weight
+            elif isinstance(layer, nn.BatchNorm1d):
+                scale = layer.weight / (layer.running_var + layer.eps).sqrt()
+                gradients = (torch.eye(len(scale)).to(scale)[None] if gradients is None else gradients) * scale
+            elif isinstance(layer, nn.ReLU):
+                gradients = gradients * (given > 0)[:, None]
+        return x, gradients
 
 
 class InBf16(nn.Module):
@@ -130,8 +137,3 @@ class InBf16(nn.Module):
         """Output of the body for x, float32."""
         with torch.autocast(x.device.type, torch.bfloat16):
             return self.body(x.contiguous(memory_format=torch.channels_last)).float()
-
-
-def _scale(norm: nn.BatchNorm1d) -> Tensor:
-    """The factor by which a batch norm multiplies in eval mode."""
-    return norm.weight / (norm.running_var + norm.eps).sqrt()

@@ -19,7 +19,7 @@ from onnx.compose import add_prefix, merge_models
 from torch import Tensor, nn
 
 from kit.bundle.engines import onnx_engine
-from kit.bundle.inference_model import InferenceHead, InferenceModel, LinearHead
+from kit.bundle.inference_model import InferenceHead, InferenceModel
 from kit.bundle.predictor import Predictor
 from kit.bundle.read import load, load_network
 from kit.data.images import Source
@@ -104,7 +104,7 @@ def write_onnx(network: nn.Module, config: Mapping[str, Any], path: Path) -> Non
             store.add_file(BODY, body.SerializeToString())
     with torch.no_grad():
         activations = model.body(model.preprocess(pixels))
-    if isinstance(model.head.classifier, LinearHead):
+    if len(model.head.classifier) == 1:
         head = _linear_head(model.head, activations.shape[1:], config["task"], body)
     else:
         head = _converted(model.head, activations, MAPS, OUTPUTS if model.head.pool else OUTPUTS[:2])
@@ -119,7 +119,7 @@ def _linear_head(head: InferenceHead, shape: Sequence[int], task: str, body: onn
 
     shape: of the body's output for one image, (k, h, w) or (f,). body: the model that it will be merged with.
     """
-    linear, output_range = head.classifier.linear, head.output_range
+    linear, output_range = head.classifier[0], head.output_range
     values = {"weight": linear.weight.detach().numpy(), "bias": linear.bias.detach().numpy()}
     pooled = f"GlobalAveragePool({MAPS})" if head.pool else f"Identity({MAPS})"
     lines = [f"pooled = {pooled}", "features = Flatten(pooled)", "logits = Gemm <transB = 1> (features, weight, bias)"]

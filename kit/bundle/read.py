@@ -139,7 +139,8 @@ def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
     try:
         limits = Range.from_json(config["range"]) if of(config["task"]).ranges(config) else None
         head = config["architecture"]["head"]
-        network = empty_network(name, len(config["vocab"]), config["image"]["size"], limits, head)
+        size = config["image"].get("input", config["image"]["size"])
+        network = empty_network(name, len(config["vocab"]), size, limits, head)
     except ArchitectureError as error:
         raise BundleError(f"{folder / CONFIG}: field architecture.name: {error.problem}", fix=error.fix) from error
     if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:

@@ -94,9 +94,9 @@ def save(learn: Any, result: Result, folder: str | Path, *, examples: bool = Tru
     """
     with atomic_folder(Path(folder)) as partial:
         ood = fit_ood_detector(learn, result)
-        write_bundle(
-            partial, learn.model, spec_of(learn), result, TrainingData.of(learn), ood, examples=examples, onnx=onnx
-        )
+        spec, data = spec_of(learn), TrainingData.of(learn)
+        rules = answer_rules(spec, result)
+        write_bundle(partial, learn.model, spec, result, data, ood, rules, examples=examples, onnx=onnx)
     return Path(folder)
 
 
@@ -107,13 +107,15 @@ def write_bundle(
     result: Result,
     data: TrainingData,
     ood: tuple[OODDetector | None, dict[str, Any]],
+    answers: Mapping[str, Any],
     *,
     examples: bool = True,
     onnx: bool = True,
 ) -> None:
     """`save` for a network without a Learner, into an empty folder; ood: the out-of-distribution detector, if there is
-    one, and its figures or the reason why there is none."""
-    config = _config(spec, result, data) | answer_rules(spec, result) | {"unknown": ood[1]}
+    one, and its figures or the reason why there is none; answers: fields of config.json that turn outputs into
+    answers."""
+    config = _config(spec, result, data) | answers | {"unknown": ood[1]}
     config = _write_files(network, result, folder, config, data, ood[0], examples)
     write_config(folder, config)
     write_config(folder, config | {"proof": _prove(folder, result)})
@@ -164,7 +166,7 @@ def check_preparation(learn: Any) -> None:
     path = image_path(items.iloc[0] if isinstance(items, pd.DataFrame) else items[0])
     with random_state_kept(learn.dls):
         found = learn.dls.valid.new(bs=1, num_workers=0).one_batch()[0].cpu().as_subclass(Tensor)
-    expected = Preprocess(rules["mean"], rules["std"])(torch.from_numpy(prepare_image(path, rules)[None]))
+    expected = Preprocess(rules)(torch.from_numpy(prepare_image(path, rules)[None]))
     if found.shape != expected.shape or (found - expected).abs().max() > TOLERANCE:
         fix = "leave validation images to size, resize and presize; or train step by step and export through fastai"
         raise BundleError("validation images are not prepared as a bundle would prepare them", fix=fix)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kit.cli.options import Bundle, Device, Engine, Folder, Labels
+from kit.cli.options import Bundle, Columns, Device, Engine, Folder, Labels
 from kit.console import progress, say
 from kit.errors import DataError
 from kit.files import sha256
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from kit.data.labels import Targets
 
 Label = Annotated[str | None, typer.Option(help="how labels are found; default: as in the bundle's training")]
-Columns = Annotated[str | None, typer.Option("--targets", help="columns of --labels, as for kit fine-tune --targets")]
 Delimiter = Annotated[str | None, typer.Option(help="the separator of several classes; default: as in training")]
 Out = Annotated[Path | None, typer.Option(help="write the predictions here (CSV)")]
 Json = Annotated[bool, typer.Option("--json", help="print the figures as JSON")]

@@ -23,6 +23,7 @@ PLAIN = (str, int, float, bool)
 Bundle = Annotated[Path, typer.Argument(help="the folder of a bundle or of a run")]
 Folder = Annotated[str, typer.Argument(help="a folder of labelled images, or a named data set: sample, pets")]
 Labels = Annotated[str | None, typer.Option(help="a CSV file with the columns path and label")]
+Columns = Annotated[str | None, typer.Option("--targets", help="columns of --labels, as for kit fine-tune --targets")]
 Device = Annotated[str, typer.Option(help="the device: auto, cpu, cuda, ...")]
 Engine = Annotated[str, typer.Option(help="the engine: auto, onnx (starts fast, CPU only) or torch")]
 

@@ -23,7 +23,6 @@ from PIL import (
     ExifTags,
     GifImagePlugin,
     Image,
-    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -48,6 +47,9 @@ SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 )
 SHARPNESS_MARGIN = 2
+# How images are padded to a square, and the mode of numpy.pad.
+PADDING = {"pad": "constant", "pad-reflection": "reflect", "pad-border": "edge"}
+LONGEST_PADDED = 8192
 FILTER = Image.Resampling.BILINEAR
 Turn = Image.Transpose
 # How to turn an image upright whose EXIF orientation is 2, 3, ... 8.
@@ -303,29 +305,43 @@ def _from_wide_grey(image: Image.Image, top: float, name: str) -> Image.Image:
     return Image.fromarray(np.round(values / top * 255).astype(np.uint8)).convert("RGB")
 
 
-def square(image: Image.Image, size: int, how: str) -> Image.Image:
-    """An RGB image resized to (size, size): by a centre crop (crop), with black borders (pad), or stretched (squish).
+def square(image: Image.Image, size: int, how: str, part: float = 1.0) -> Image.Image:
+    """An RGB image resized to (size, size): its middle square (crop), stretched (squish), or padded: with black (pad),
+    its mirror image (pad-reflection) or the colours of its border (pad-border).
 
-    Used for validation and prediction. crop and squish equal fastai's `Resize` of validation images exactly. Training
-    images, which are cropped at random, use fastai's `Resize` itself.
+    part: how much of each side is then kept, in the middle. Used for validation and prediction, and equal to what
+    fastai's `Resize` and `RandomResizedCrop` do with validation images (padded: of up to 8192 pixels). Training images,
+    which are cropped at random, use fastai's `Resize` itself.
     """
     if how == "crop":
         side = max(1, int(min(image.size) / size * size))
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
-    if how == "pad":
-        return ImageOps.pad(_not_too_thin(image, size), (size, size), method=FILTER)
-    return image.resize((size, size), resample=FILTER)
+    if how in PADDING:
+        image = _padded(image, size, PADDING[how])
+    whole = round(size / part)
+    edge = (whole - size) // 2
+    return image.resize((whole, whole), FILTER).crop((edge, edge, edge + size, edge + size))
 
 
-def _not_too_thin(image: Image.Image, size: int) -> Image.Image:
-    """The image, or one resized to a height or width of one pixel where `pad` would give 0 pixels."""
-    short, long = sorted(image.size)
-    if round(short / long * size) > 0:
-        return image
-    return image.resize((size, 1) if image.width == long else (1, size), resample=FILTER)
+def _padded(image: Image.Image, size: int, mode: str) -> Image.Image:
+    """The image, padded to a square as fastai does; one that is longer than `LONGEST_PADDED` is reduced first."""
+    if max(image.size) > LONGEST_PADDED:
+        image = image.copy()
+        image.thumbnail((LONGEST_PADDED, LONGEST_PADDED), FILTER)
+    side = int(max(image.size) / size * size)
+    spare = [max(0, side - length) for length in (image.height, image.width)]
+    pixels = np.pad(np.asarray(image), [*((one // 2, one - one // 2) for one in spare), (0, 0)], mode)
+    return Image.fromarray(pixels[:side, :side])
+
+
+def fit_image(image: Image.Image, size: int, rules: Mapping[str, Any]) -> Image.Image:
+    """An RGB image as a network sees it, at (size, size). rules: `image` of a bundle's config."""
+    if rules.get("grey"):
+        image = image.convert("L").convert("RGB")
+    return square(image, size, rules["resize"], rules.get("part", 1.0))
 
 
 def prepare_image(source: Source, rules: Mapping[str, Any]) -> np.ndarray:
     """An image prepared by the rules of a bundle's config: uint8 (size, size, 3), RGB. Raises `ImageError`."""
-    return np.array(square(open_image(source, rules["at_least"]), rules["size"], rules["resize"]), dtype=np.uint8)
+    return np.array(fit_image(open_image(source, rules["at_least"]), rules["size"], rules), dtype=np.uint8)

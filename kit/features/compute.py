@@ -25,7 +25,7 @@ from kit.features.store import Store
 from kit.files import sha256
 from kit.machine import core_count, fp32_convolutions, keep_freed_memory
 
-VERSION = 1
+VERSION = 2
 BATCH = 32
 
 
@@ -118,9 +118,8 @@ def _batches(numbers: Sequence[int], prepare: Callable[[int], np.ndarray]) -> It
 
 def store_of(body: nn.Module, rules: Mapping[str, Any]) -> Store:
     """The store of a body's features; its key has everything that determines them apart from the image."""
-    image = {name: rules[name] for name in ("size", "resize", "at_least", "mean", "std")}
     versions = [VERSION, torch.__version__, Image.__version__]
-    return Store({"weights": fingerprint(body), "image": image, "versions": versions})
+    return Store({"weights": fingerprint(body), "image": dict(rules), "versions": versions})
 
 
 def fingerprint(module: nn.Module) -> str:

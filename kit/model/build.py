@@ -4,8 +4,8 @@ learn = learner(dls, Recipe(arch="resnet34", weights="none"))       # a plain fa
 choose_architecture("auto", "imagenet").name     # resnet18, or tf_efficientnet_lite0 offline
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from kit.features.compute import compute_features
 from kit.manifest import find_bundle, read_config
 from kit.model import hub
 from kit.model.architectures import AUTO, Architecture, build_network, cut_body, find_architecture, splitter
-from kit.model.heads import FASTAI, LINEAR, Range, featurizer, range_of, with_head
+from kit.model.heads import FASTAI, LINEAR, Head, Range, featurizer, range_of, with_head
 from kit.model.weight_paths import LITE0, find_path
 from kit.model.weights import WeightsSource, load_weights, torchvision_file
 from kit.recipe import Recipe
@@ -74,20 +74,22 @@ class ModelSpec:
 
     recipe: the one that the learner was made or last trained with. architecture: the network that was built, also where
     the recipe says "auto". weights: what the body started from. output_range: of regression, the range of the answers.
-    head: "linear" (can be trained from features) or "fastai".
+    head: "linear" (can be trained from features), "fastai", or a list of layers (`with_head`). image: further image
+    rules, of a converted learner.
     """
 
     recipe: Recipe
     architecture: Architecture
     weights: WeightsSource
     output_range: Range | None = None
-    head: str = FASTAI
+    head: Head = FASTAI
+    image: Mapping[str, Any] = field(default_factory=dict)
 
     def image_rules(self) -> dict[str, Any]:
         """How a bundle prepares images, as the part `image` of its config.json."""
         recipe, weights = self.recipe, self.weights
         rules = {"size": recipe.size, "resize": recipe.resize, "at_least": max(recipe.size, recipe.presize or 0)}
-        return rules | {"mean": list(weights.mean), "std": list(weights.std)}
+        return rules | {"mean": list(weights.mean), "std": list(weights.std)} | self.image
 
 
 def learner(
@@ -99,7 +101,7 @@ def learner(
     splitter: Callable | None = None,
     metrics: Sequence[Callable] | None = None,
     cbs: Sequence | None = None,
-    head: str | None = None,
+    head: Head | None = None,
     **kwargs: Any,
 ) -> Learner:
     """A fastai Learner over `dls` with the recipe's network, its pretrained body and a new head.

@@ -91,7 +91,7 @@ def description(predictor: Predictor, folder: Path, title: str) -> dict[str, Any
         "summary": f"{view_of(config).sentence()}.",
         **{name: config[name] for name in ANSWERS if name in config},
         "metrics": {task.breakdown_key: task.breakdown(config)},
-        "image": {name: config["image"][name] for name in ("size", "resize", "at_least")},
+        "image": config["image"],
         "files": {name: sha256(folder / name) for name in (ONNX, NUMBERS) if (folder / name).is_file()},
     }
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from kit.bundle.predictor import Predictor
-from kit.data.images import open_image, square, without_warnings
+from kit.data.images import fit_image, open_image, without_warnings
 from kit.errors import KitError
 from kit.manifest import EXAMPLES, photos
 from kit.serve import archive
@@ -163,7 +163,7 @@ def predict_one(predictor: Predictor, path: str) -> str:
     with without_warnings():
         one, maps = predictor.explain(data)
         took = time.perf_counter() - begun
-        picture = square(open_image(data, at_least=PICTURE), PICTURE, predictor.config["image"]["resize"])
+        picture = fit_image(open_image(data, at_least=PICTURE), PICTURE, predictor.config["image"])
     return prediction_html(one, maps, predictor.config, picture, took)
 
 

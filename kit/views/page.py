@@ -65,4 +65,4 @@ def about_html(config: Mapping[str, Any], folder: Path) -> str:
     """
     view, checked = view_of(config), photos(config, MISTAKES)
     rows = [one | {"path": folder / one["file"]} for one in config.get("mistakes", []) if one["file"] in checked]
-    return render_template("about.html", view=view, mistakes=photos_of(rows, view, PHOTO, config["image"]["resize"]))
+    return render_template("about.html", view=view, mistakes=photos_of(rows, view, PHOTO, config["image"]))

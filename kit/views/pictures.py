@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from kit.data.images import open_image, square
+from kit.data.images import fit_image, open_image
 from kit.errors import ImageError
 from kit.tasks.base import is_number
 from kit.tasks.text import percent
 from kit.views.view import View
 
 HEAT, QUALITY = 120, 80
+MIDDLE = {"resize": "crop"}
 # The colours of Matplotlib's inferno; opacity rises from low to high values.
 RAMP = np.array([(0, 0, 4), (60, 15, 110), (150, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)], float)
 LEAST_OPACITY, MOST_OPACITY = 0.45, 0.8
@@ -34,15 +35,18 @@ class Photo(NamedTuple):
     name: str
 
 
-def photos_of(rows: Iterable[Mapping[str, Any]], view: View, side: int, resize: str = "crop") -> list[Photo]:
-    """Squares of `side` pixels of the images of `rows` (path, label, prediction, and of one class, probability).
+def photos_of(
+    rows: Iterable[Mapping[str, Any]], view: View, side: int, rules: Mapping[str, Any] = MIDDLE
+) -> list[Photo]:
+    """Squares of `side` pixels of the images of `rows` (path, label, prediction, and of one class, probability), cut by
+    `rules` (`image` of a bundle's config).
 
     A file that is gone or no image is left out.
     """
     photos = []
     for row in rows:
         try:
-            image = square(open_image(row["path"], at_least=side), side, resize)
+            image = fit_image(open_image(row["path"], at_least=side), side, rules)
         except ImageError:
             continue
         label, prediction = (view.task.label(row[key], view.vocab) for key in ("label", "prediction"))

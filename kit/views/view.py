@@ -20,6 +20,8 @@ MAX_CLASSES, MOST_PAIRS, MOST_NAMED = 25, 8, 12
 CUT = {
     "crop": "the middle square of the image",
     "pad": "the whole image, with borders",
+    "pad-reflection": "the whole image, its borders mirrored",
+    "pad-border": "the whole image, its borders extended",
     "squish": "the whole image, squeezed to a square",
 }
 FLAGS = (

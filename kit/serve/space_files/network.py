@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from images import square
+from images import fit_image
 from PIL import Image
 from tasks import Prediction, of
 
@@ -34,7 +34,7 @@ UNKNOWN = dict(np.load(io.BytesIO(saved("unknown.npz")))) if "unknown.npz" in MO
 
 def prepared(image: Image.Image, size: int) -> np.ndarray:
     """An image as the model sees it, at `size` pixels a side: uint8 (size, size, 3)."""
-    return np.asarray(square(image, size, IMAGE["resize"]), np.uint8)
+    return np.asarray(fit_image(image, size, IMAGE), np.uint8)
 
 
 def predict(image: Image.Image) -> tuple[Prediction, dict[str, np.ndarray]]:
