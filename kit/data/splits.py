@@ -46,7 +46,7 @@ def assign_splits(rows: pd.DataFrame, how: str, valid: float, seed: int) -> list
                 "split is 'given', but no image is given for validation",
                 fix="add a valid/ folder or a column split, or choose --split stratified",
             )
-        free = [row for row, split in enumerate(splits) if split != "test"]
+        free = [row for row, split in enumerate(splits) if split not in ("test", "out")]
         chosen = CHOOSERS[how](rows.iloc[free].reset_index(drop=True), valid, seed)
         for row in free:
             splits[row] = "train"

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.vision.all import Adam, DataLoaders, Learner, Normalize, TfmdDL
+from torch import nn
 
 from kit.console import say
 from kit.data.cached_dl import batches_are_plain, only_ours
@@ -137,6 +138,19 @@ def learner(
 
 
 _default_splitter = splitter
+
+
+def feature_body(recipe: Recipe) -> tuple[nn.Module, dict[str, Any]]:
+    """The pretrained body of a recipe, images to features (n, f), and the rules by which it prepares images.
+
+    The same body and rules as of a Learner with a linear head, so that both find the same features in the cache.
+    """
+    architecture = choose_architecture(recipe.arch, recipe.weights)
+    network = build_network(architecture)
+    body = cut_body(network, architecture, recipe.size)
+    weights = load_weights(network, body.module, architecture, recipe.weights)
+    spec = ModelSpec(recipe, architecture, weights, head=LINEAR)
+    return featurizer(with_head(body, 1, None, LINEAR)), spec.image_rules()
 
 
 def head_for(dls: DataLoaders, recipe: Recipe, weights: WeightsSource, loss_func: Callable | None = None) -> str:

@@ -49,14 +49,38 @@ def fit_head(
     the units that the linear layer gives. folds (n,): the fold in which an image is held out; -1: always trains.
     balanced: whether all classes have the same total weight. strengths: the candidates for C.
     """
-    mean, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
-    spread = np.where(spread > TINY, spread, 1.0)
-    rotated, axes = _rotated((features - mean) / spread)
+    standard, mean, spread = _standardised(features)
+    rotated, axes = _rotated(standard)
     solver = training_of(task).solver(targets, balanced)
     strength, losses, held_out = _choose(solver, rotated, folds, strengths)
     weight, bias = solver.fit(rotated, np.arange(len(rotated)), strength)
     weight = (weight if axes is None else weight @ axes) / spread
     return LinearHead(weight, bias - weight @ mean, strength, losses, held_out)
+
+
+def cross_predict(
+    features: np.ndarray, targets: np.ndarray, folds: np.ndarray, task: str, trusted: np.ndarray | None = None
+) -> np.ndarray:
+    """Outputs (n, outputs) for each image, of a head that was fitted on the images of the other folds.
+
+    features, targets, folds: as in `fit_head`; images of fold -1 get NaN. trusted (n,), bool: the images on which heads
+    are fitted, by default all. The regularisation has its usual strength.
+    """
+    rows = _rotated(_standardised(features)[0])[0]
+    solver = training_of(task).solver(targets, False)
+    trusted = np.ones(len(rows), bool) if trusted is None else trusted
+    outputs = np.full((len(rows), solver.outputs), np.nan)
+    for fold in np.unique(folds[folds >= 0]):
+        weight, bias = solver.fit(rows, np.flatnonzero((folds != fold) & trusted), USUAL)
+        outputs[folds == fold] = rows[folds == fold] @ weight.T + bias
+    return outputs
+
+
+def _standardised(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features with mean 0 and standard deviation 1 in each column, and both before."""
+    mean, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    spread = np.where(spread > TINY, spread, 1.0)
+    return (features - mean) / spread, mean, spread
 
 
 def _rotated(standard: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

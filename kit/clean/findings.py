@@ -1,0 +1,128 @@
+"""What may be wrong with each image of a table: its label, copies of it, its content, its quality.
+
+for one in find(table, features, scan): print(table["path"][one.row], one.kind, one.reason)
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kit.clean.copies import Pair
+from kit.clean.label_issues import MAD, Opinions
+from kit.data.image_quality import quality_problems
+from kit.features.neighbours import nearest
+
+KINDS = {
+    "label": "probably a wrong label",
+    "neither": "probably none of the classes",
+    "copy": "a copy of another image",
+    "odd": "unlike all others",
+    "quality": "poor quality",
+    "broken": "cannot be opened",
+}
+NEIGHBOURS = 5
+ODD, VERY_ODD = 4.0, 6.0  # robust standard deviations of the distance to the nearest images
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A finding about the image in `row` of the table: its kind (a key of `KINDS`), how likely it is (0 to 1), the
+    reason in words, a better label ("" for none), and rows of images to compare it with."""
+
+    row: int
+    kind: str
+    score: float
+    reason: str
+    suggestion: str = ""
+    similar: tuple[int, ...] = ()
+
+
+def find(
+    table: pd.DataFrame, features: np.ndarray, opinions: Opinions, copies: Sequence[Pair], size: int
+) -> list[Finding]:
+    """All findings, most likely first within each kind, kinds in the order of `KINDS`.
+
+    table: of `data.survey`. features: (n, f). opinions: of `label_opinions`. copies: of `find_copies`. size: the input
+    size of the network in pixels a side.
+    """
+    count = min(NEIGHBOURS, len(table) - 1)
+    similar, cosines = nearest(features, count)
+    found = [
+        *_about_labels(opinions, similar),
+        *_about_copies(table, copies),
+        *_odd_ones(table, opinions, similar, cosines),
+        *_about_quality(table, size),
+    ]
+    kinds = list(KINDS)
+    return sorted(found, key=lambda one: (kinds.index(one.kind), -one.score, one.row))
+
+
+def _about_labels(opinions: Opinions, similar: np.ndarray) -> list[Finding]:
+    return [
+        Finding(
+            int(row),
+            "label",
+            float(1 - opinions.quality[row]),
+            opinions.reason[row],
+            opinions.suggestion[row],
+            tuple(map(int, similar[row])),
+        )
+        for row in np.flatnonzero(opinions.suspect)
+    ]
+
+
+def _about_copies(table: pd.DataFrame, copies: Sequence[Pair]) -> list[Finding]:
+    """A finding for the second image of each pair; pairs across classes or splits are the most harmful."""
+    labels, splits, paths = (table[name].tolist() for name in ("label", "split", "path"))
+    found = []
+    for left, right, likeness in copies:
+        harm = [
+            f"labels {labels[left]} and {labels[right]}" if labels[left] != labels[right] else "",
+            f"splits {splits[left]} and {splits[right]}" if splits[left] != splits[right] else "",
+        ]
+        harm = " and ".join(filter(None, harm))
+        reason = f"a copy of {Path(paths[left]).name}{f', with {harm}' if harm else ''}"
+        found.append(Finding(right, "copy", float(likeness if harm else likeness / 2), reason, similar=(left,)))
+    return found
+
+
+def _odd_ones(
+    table: pd.DataFrame, opinions: Opinions, similar: np.ndarray, cosines: np.ndarray
+) -> list[Finding]:
+    """Images far from their nearest ones, by the median of all such distances and their median absolute deviation."""
+    if not cosines.shape[1]:
+        return []
+    distances = 1 - cosines.mean(1)
+    middle = np.median(distances)
+    far = (distances - middle) / max(MAD * np.median(np.abs(distances - middle)), np.finfo(np.float32).eps)
+    doubtful = opinions.suspect | ~(opinions.certainty > 0.9)
+    found = []
+    for row in np.flatnonzero(far > ODD):
+        kind = "neither" if doubtful[row] and far[row] > VERY_ODD else "odd"
+        reason = f"the images most like it are {far[row]:.0f} times the usual spread further away than usual"
+        near = tuple(map(int, similar[row]))
+        found.append(Finding(int(row), kind, float(1 - ODD / far[row] / 2), reason, similar=near))
+    return found
+
+
+def _about_quality(table: pd.DataFrame, size: int) -> list[Finding]:
+    return [
+        Finding(int(row), "quality", 0.5, name)
+        for name, rows in quality_problems(table, size).items()
+        for row in rows.index
+    ]
+
+
+def as_rows(findings: Sequence[Finding], table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The findings for programs: path, label, kind, score, reason, suggestion, and the paths of similar images."""
+    paths, labels = table["path"].tolist(), table["label"].tolist()
+    return [
+        {"path": paths[one.row], "label": labels[one.row]}
+        | {name: value for name, value in asdict(one).items() if name != "row"}
+        | {"similar": [paths[row] for row in one.similar]}
+        for one in findings
+    ]

@@ -1,0 +1,176 @@
+"""A folder that is being cleaned: its images, their features, what was found, and the decisions so far.
+
+session = Session.start("photos", Recipe(), Path("photos-labels.csv")); session.findings
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from kit import data
+from kit.clean.copies import Pair, find_copies
+from kit.clean.decisions import Decision, Journal
+from kit.clean.findings import Finding, find
+from kit.clean.label_issues import Opinions, label_opinions
+from kit.console import say
+from kit.data.scan import scan_images
+from kit.data.sources import find_folder
+from kit.errors import DataError
+from kit.features.compute import compute_features
+from kit.features.neighbours import nearest
+from kit.intervals import Estimate, wilson
+from kit.model.build import feature_body
+from kit.recipe import Recipe
+from kit.tasks.training import training_of
+
+MANY_IMAGES, AXES = 10_000, 256
+LIKE_IT, AUDITED = 24, 50
+
+
+@dataclass
+class Session:
+    """The images of a folder with all that is known of them.
+
+    table: of `data.survey`, with the column `name`, the path relative to the folder. features: float32 (n, f), of more
+    than 10,000 images their first 256 principal components. audit: rows of validation images drawn at random, to
+    estimate the share of wrong labels.
+    """
+
+    folder: Path
+    recipe: Recipe
+    table: pd.DataFrame
+    features: np.ndarray
+    copies: list[Pair]
+    journal: Journal
+    opinions: Opinions = None
+    findings: list[Finding] = field(default_factory=list)
+    audit: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __post_init__(self):
+        self._rows = {name: row for row, name in enumerate(self.table["name"])}
+        self._again = threading.Lock()
+        self.audit = _drawn(self.table)
+        self.look()
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.recipe.task
+
+    @property
+    def classes(self) -> list[str]:
+        """All classes, those that decisions brought too, sorted; [] for numbers."""
+        return sorted(training_of(self.task).count(self.labels()))
+
+    def labels(self) -> list[str]:
+        """The label of each image after the decisions."""
+        return [self.journal.label(name, label) for name, label in zip(self.table["name"], self.table["label"], strict=True)]
+
+    def look(self) -> None:
+        """Find what may be wrong, with the labels as they are now; dropped images are not considered."""
+        with self._again:
+            begun = time.perf_counter()
+            kept = np.array([not self.journal.dropped(name) for name in self.table["name"]])
+            rows = np.flatnonzero(kept)
+            part = self.table.assign(label=self.labels())[kept].reset_index(drop=True)
+            number = {int(row): place for place, row in enumerate(rows)}
+            copies = [(number[a], number[b], c) for a, b, c in self.copies if a in number and b in number]
+            self.opinions = label_opinions(part["label"].tolist(), self.features[kept], part["group"].tolist(), self.task)
+            found = find(part, self.features[kept], self.opinions, copies, self.recipe.size)
+            self.findings = [
+                replace(one, row=int(rows[one.row]), similar=tuple(int(rows[other]) for other in one.similar))
+                for one in found
+            ]
+            self.seconds = time.perf_counter() - begun
+
+    def row(self, name: str) -> int:
+        """The row of an image by its path relative to the folder. Raises `DataError`."""
+        if name not in self._rows:
+            raise DataError(f"{name!r} is not an image of {self.folder}", fix="reload the page")
+        return self._rows[name]
+
+    def decide(self, decision: Decision, seen: int | None = None) -> int:
+        """Store a decision; returns the number of decisions about the image. Raises `DataError`, `Conflict`."""
+        self.row(decision.path)
+        if decision.action == "label":
+            decision = replace(decision, label=training_of(self.task).of_text(decision.label))
+            if not decision.label and training_of(self.task).fewest_classes > 1:
+                raise DataError("the label is empty", fix="name a class")
+        return self.journal.add(decision, seen)
+
+    def like(self, row: int) -> list[int]:
+        """The rows of the images most similar to one, most similar first."""
+        count = min(LIKE_IT, len(self.table) - 1)
+        rows, _ = nearest(self.features[[row]], count + 1, among=self.features)
+        return [int(other) for other in rows[0] if other != row][:count]
+
+    def wrong_share(self) -> Estimate | None:
+        """The share of wrong labels among the randomly drawn validation images that were decided, with its interval."""
+        decided = [self.journal.current(name) for name in self.table["name"].iloc[self.audit]]
+        decided = [one for one in decided if one]
+        wrong = sum(one.action == "label" for one in decided)
+        return wilson(wrong, len(decided)) if decided else None
+
+    def save(self) -> None:
+        """Write the CSV."""
+        self.journal.write_csv(self.table[["name", "label", "split"]].rename(columns={"name": "path"}))
+
+
+def start(source: str | Path, recipe: Recipe, journal: Journal, table: pd.DataFrame | None = None) -> Session:
+    """Read the images of a folder, compute their features, and look at them.
+
+    table: of `data.survey`, where it was made before. Raises `KitError` where there are no images or labels.
+    """
+    folder = find_folder(source)
+    table = data.survey(source, **data.table_args(recipe)) if table is None else table
+    table = table.assign(name=_names(table["path"], folder))
+    features = features_of_table(table, recipe)
+    say("compare images ...")
+    scan = scan_images(table["path"].tolist())
+    reduced = reduce(features)
+    copies = find_copies(reduced, scan.hashes, scan.pictures)
+    return Session(folder, recipe, table, reduced, copies, journal)
+
+
+def features_of_table(table: pd.DataFrame, recipe: Recipe) -> np.ndarray:
+    """Features (n, f) of a table's images by the recipe's pretrained body."""
+    from fastai.torch_core import default_device
+
+    body, rules = feature_body(recipe)
+    device = torch.device(default_device() if recipe.device == "auto" else recipe.device)
+    return compute_features(body, table["path"].tolist(), table["sha256"].tolist(), rules, device, create=True)
+
+
+def reduce(features: np.ndarray) -> np.ndarray:
+    """The features, or, of many images, their first principal components, in which the rest is quicker."""
+    if len(features) <= MANY_IMAGES or features.shape[1] <= AXES:
+        return features
+    centred = features - features.mean(0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    return np.ascontiguousarray(centred @ axes[:, -AXES:], dtype=np.float32)
+
+
+def _names(paths: Sequence[str], folder: Path) -> list[str]:
+    """Paths relative to the folder, with slashes, as `--labels` reads them; those elsewhere stay absolute."""
+    found = [Path(path) for path in paths]
+    return [(path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix() for path in found]
+
+
+def _drawn(table: pd.DataFrame) -> list[int]:
+    """Rows of validation images in random order, the same for the same table."""
+    valid = np.flatnonzero(table["split"] == "valid")
+    return np.random.default_rng(0).permutation(valid)[:AUDITED].tolist()
+
+
+def summary(session: Session) -> dict[str, Any]:
+    """How many findings of each kind there are, and in how many seconds they were found."""
+    kinds = pd.Series([one.kind for one in session.findings]).value_counts().to_dict()
+    return {"images": len(session.table), "findings": kinds, "seconds": round(session.seconds, 1)}
