@@ -10,8 +10,9 @@ start where that did not happen.
 import json
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from kit.errors import DataError, KitError, OutputError
 from kit.files import check_parent, write_text
+from kit.tasks.text import numbers_of
 
 ACTIONS = ("label", "keep", "drop", "undo")
 DROPPED = "out"  # the split of a row that is neither trained on nor measured
@@ -44,13 +46,49 @@ class Conflict(KitError):
     """Another page decided about the image in the meantime."""
 
 
-class Journal:
+class Decisions:
+    """All decisions of a table, by the path of the image, in the order in which they were made."""
+
+    def __init__(self):
+        self.decisions: dict[str, list[Decision]] = {}
+
+    def count(self, path: str) -> int:
+        """How many lines there are about an image."""
+        return len(self.decisions.get(path, ()))
+
+    def current(self, path: str) -> Decision | None:
+        """The decision about an image that is in force, after all undos; None where there is none."""
+        stack: list[Decision] = []
+        for one in self.decisions.get(path, ()):
+            if one.action != "undo":
+                stack.append(one)
+            elif stack:
+                stack.pop()
+        return stack[-1] if stack else None
+
+    def last(self) -> str | None:
+        """The image that was decided last and is not undone; None where there is none."""
+        decided = [one for path in self.decisions if (one := self.current(path))]
+        return max(decided, key=lambda one: one.when).path if decided else None
+
+    def label(self, path: str, label: str) -> str:
+        """The label of an image after its decision; `label` is the one before."""
+        now = self.current(path)
+        return now.label if now and now.action == "label" else label
+
+    def dropped(self, path: str) -> bool:
+        """Whether an image is to be left out."""
+        now = self.current(path)
+        return bool(now) and now.action == "drop"
+
+
+class Journal(Decisions):
     """The decisions of one CSV file. Only one process can have it open; `KitError` for the second."""
 
     def __init__(self, csv: Path):
+        super().__init__()
         check_parent(csv)
         self.csv, self.path = csv, csv.with_suffix(".jsonl")
-        self.decisions: dict[str, list[Decision]] = {}
         self._write = threading.Lock()
         self._lock = FileLock(f"{self.path}.lock")
 
@@ -95,7 +133,7 @@ class Journal:
         with self._write:
             if seen is not None and seen != self.count(decision.path):
                 raise Conflict(f"{decision.path} was decided in another window", fix="look at it again")
-            stamp = decision.when or datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+            stamp = decision.when or datetime.now(UTC).isoformat(timespec="milliseconds")
             decision = Decision(decision.path, decision.action, decision.label, decision.reason, stamp)
             line = json.dumps(asdict(decision), ensure_ascii=False).encode() + b"\n"
             self._append(line)
@@ -114,47 +152,25 @@ class Journal:
                     file.truncate(start)
                     raise
         except OSError as error:
-            raise OutputError(f"{self.path} cannot be written: {error.strerror}", fix="make room; nothing was changed") from error
+            problem = f"{self.path} cannot be written: {error.strerror}"
+            raise OutputError(problem, fix="make room; the decision was not made") from error
 
     def _apply(self, decision: Decision) -> None:
         self.decisions.setdefault(decision.path, []).append(decision)
 
-    def count(self, path: str) -> int:
-        """How many lines there are about an image."""
-        return len(self.decisions.get(path, ()))
+    def write_csv(self, table: pd.DataFrame, names: Sequence[str] = ()) -> None:
+        """Write the CSV, atomically, for a table of path (relative), label and split; without images without label.
 
-    def current(self, path: str) -> Decision | None:
-        """The decision about an image that is in force, after all undos; None where there is none."""
-        stack: list[Decision] = []
-        for one in self.decisions.get(path, ()):
-            if one.action != "undo":
-                stack.append(one)
-            elif stack:
-                stack.pop()
-        return stack[-1] if stack else None
-
-    def last(self) -> str | None:
-        """The image that was decided last and is not undone; None where there is none."""
-        decided = [one for path in self.decisions if (one := self.current(path))]
-        return max(decided, key=lambda one: one.when).path if decided else None
-
-    def label(self, path: str, label: str) -> str:
-        """The label of an image after its decision; `label` is the one before."""
-        now = self.current(path)
-        return now.label if now and now.action == "label" else label
-
-    def dropped(self, path: str) -> bool:
-        """Whether an image is to be left out."""
-        now = self.current(path)
-        return bool(now) and now.action == "drop"
-
-    def write_csv(self, table: pd.DataFrame) -> None:
-        """Write the CSV, atomically, for a table of path (relative), label and split."""
+        names: of several numbers in a label, each of which gets a column of its own.
+        """
         rows = []
         for path, label, split in zip(table["path"], table["label"], table["split"], strict=True):
             now = self.current(path)
             split = DROPPED if self.dropped(path) else split
             told = (now.action, now.reason, now.when) if now else ("", "", "")
-            rows.append((path, self.label(path, label), split, label, *told))
+            if known := self.label(path, label):
+                rows.append((path, known, split, label, *told))
         frame = pd.DataFrame(rows, columns=COLUMNS)
+        if len(names) > 1:
+            frame[list(names)] = [numbers_of(label) for label in frame["label"]]
         write_text(self.csv, frame.to_csv(index=False, lineterminator="\n"))

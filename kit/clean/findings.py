@@ -90,9 +90,7 @@ def _about_copies(table: pd.DataFrame, copies: Sequence[Pair]) -> list[Finding]:
     return found
 
 
-def _odd_ones(
-    table: pd.DataFrame, opinions: Opinions, similar: np.ndarray, cosines: np.ndarray
-) -> list[Finding]:
+def _odd_ones(table: pd.DataFrame, opinions: Opinions, similar: np.ndarray, cosines: np.ndarray) -> list[Finding]:
     """Images far from their nearest ones, by the median of all such distances and their median absolute deviation."""
     if not cosines.shape[1]:
         return []

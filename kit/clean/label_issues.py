@@ -109,7 +109,9 @@ def _of_numbers(labels: Sequence[str], targets: np.ndarray, vocab: list[str], ou
     far = (np.abs(errors - middle) / np.where(spread > 0, spread, np.inf)).max(1)
     quality = np.exp(-far / FAR)
     numbers = [", ".join(shown(number) for number in row) for row in outputs]
-    reasons = [f"{number} would fit its features, is labelled {label}" for number, label in zip(numbers, labels, strict=True)]
+    reasons = [
+        f"{number} would fit its features, is labelled {label}" for number, label in zip(numbers, labels, strict=True)
+    ]
     suggestions = [join_numbers(float(f"{number:.4g}") for number in row) for row in np.nan_to_num(outputs)]
     return Opinions(quality, far > FAR, suggestions, reasons, 1 - quality)
 

@@ -5,10 +5,8 @@ session = Session.start("photos", Recipe(), Path("photos-labels.csv")); session.
 
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +14,9 @@ import torch
 
 from kit import data
 from kit.clean.copies import Pair, find_copies
-from kit.clean.decisions import Decision, Journal
+from kit.clean.decisions import Decision, Decisions
 from kit.clean.findings import Finding, find
-from kit.clean.label_issues import Opinions, label_opinions
+from kit.clean.label_issues import label_opinions
 from kit.console import say
 from kit.data.scan import scan_images
 from kit.data.sources import find_folder
@@ -28,6 +26,7 @@ from kit.features.neighbours import nearest
 from kit.intervals import Estimate, wilson
 from kit.model.build import feature_body
 from kit.recipe import Recipe
+from kit.tasks.text import percent
 from kit.tasks.training import training_of
 
 MANY_IMAGES, AXES = 10_000, 256
@@ -48,8 +47,7 @@ class Session:
     table: pd.DataFrame
     features: np.ndarray
     copies: list[Pair]
-    journal: Journal
-    opinions: Opinions = None
+    journal: Decisions
     findings: list[Finding] = field(default_factory=list)
     audit: list[int] = field(default_factory=list)
     seconds: float = 0.0
@@ -72,7 +70,41 @@ class Session:
 
     def labels(self) -> list[str]:
         """The label of each image after the decisions."""
-        return [self.journal.label(name, label) for name, label in zip(self.table["name"], self.table["label"], strict=True)]
+        rows = zip(self.table["name"], self.table["label"], strict=True)
+        return [self.journal.label(name, label) for name, label in rows]
+
+    @property
+    def mode(self) -> str:
+        """The mode: clean, or label where the images have no labels yet."""
+        return "clean"
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Further kinds of cards, with their names."""
+        return {}
+
+    @property
+    def broken(self) -> list[dict[str, str]]:
+        """Files that cannot be opened: path and reason."""
+        return [{"path": Path(one["path"]).name, "reason": one["reason"]} for one in self.table.attrs["left_out"]]
+
+    def label_of(self, row: int) -> str:
+        """The label of one image after the decisions."""
+        return self.journal.label(self.table["name"][row], self.table["label"][row])
+
+    def decided(self) -> int:
+        """How many images have a decision."""
+        return sum(self.journal.current(name) is not None for name in self.journal.decisions)
+
+    def says(self) -> str:
+        """What the decisions say so far, in words: the share of wrong labels."""
+        share = self.wrong_share()
+        if share is None:
+            return ""
+        return (
+            f"of {share.n} validation images drawn at random {round(share.value * share.n)} had a wrong label: "
+            f"{percent(share.value)} (95 % {percent(share.low)} to {percent(share.high)})"
+        )
 
     def look(self) -> None:
         """Find what may be wrong, with the labels as they are now; dropped images are not considered."""
@@ -83,8 +115,9 @@ class Session:
             part = self.table.assign(label=self.labels())[kept].reset_index(drop=True)
             number = {int(row): place for place, row in enumerate(rows)}
             copies = [(number[a], number[b], c) for a, b, c in self.copies if a in number and b in number]
-            self.opinions = label_opinions(part["label"].tolist(), self.features[kept], part["group"].tolist(), self.task)
-            found = find(part, self.features[kept], self.opinions, copies, self.recipe.size)
+            features, labels = self.features[kept], part["label"].tolist()
+            opinions = label_opinions(labels, features, part["group"].tolist(), self.task)
+            found = find(part, features, opinions, copies, self.recipe.size)
             self.findings = [
                 replace(one, row=int(rows[one.row]), similar=tuple(int(rows[other]) for other in one.similar))
                 for one in found
@@ -121,23 +154,31 @@ class Session:
 
     def save(self) -> None:
         """Write the CSV."""
-        self.journal.write_csv(self.table[["name", "label", "split"]].rename(columns={"name": "path"}))
+        rows = self.table[["name", "label", "split"]].rename(columns={"name": "path"})
+        self.journal.write_csv(rows, self.table.attrs.get("names", ()))
 
 
-def start(source: str | Path, recipe: Recipe, journal: Journal, table: pd.DataFrame | None = None) -> Session:
+def start(source: str | Path, recipe: Recipe, journal: Decisions, table: pd.DataFrame | None = None) -> Session:
     """Read the images of a folder, compute their features, and look at them.
 
     table: of `data.survey`, where it was made before. Raises `KitError` where there are no images or labels.
     """
-    folder = find_folder(source)
     table = data.survey(source, **data.table_args(recipe)) if table is None else table
-    table = table.assign(name=_names(table["path"], folder))
-    features = features_of_table(table, recipe)
-    say("compare images ...")
+    folder = find_folder(source)
+    table = with_names(table, folder)
+    features = reduced(features_of_table(table, recipe))
+    say("look for copies ...")
     scan = scan_images(table["path"].tolist())
-    reduced = reduce(features)
-    copies = find_copies(reduced, scan.hashes, scan.pictures)
-    return Session(folder, recipe, table, reduced, copies, journal)
+    copies = find_copies(features, scan.hashes, scan.pictures)
+    return Session(folder, recipe, table, features, copies, journal)
+
+
+def with_names(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """A table with the column `name`: the path relative to the folder, with slashes, as `--labels` reads it; the path
+    of an image elsewhere stays absolute."""
+    found = [Path(path) for path in table["path"]]
+    names = [(path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix() for path in found]
+    return table.assign(name=names)
 
 
 def features_of_table(table: pd.DataFrame, recipe: Recipe) -> np.ndarray:
@@ -149,7 +190,7 @@ def features_of_table(table: pd.DataFrame, recipe: Recipe) -> np.ndarray:
     return compute_features(body, table["path"].tolist(), table["sha256"].tolist(), rules, device, create=True)
 
 
-def reduce(features: np.ndarray) -> np.ndarray:
+def reduced(features: np.ndarray) -> np.ndarray:
     """The features, or, of many images, their first principal components, in which the rest is quicker."""
     if len(features) <= MANY_IMAGES or features.shape[1] <= AXES:
         return features
@@ -158,19 +199,7 @@ def reduce(features: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(centred @ axes[:, -AXES:], dtype=np.float32)
 
 
-def _names(paths: Sequence[str], folder: Path) -> list[str]:
-    """Paths relative to the folder, with slashes, as `--labels` reads them; those elsewhere stay absolute."""
-    found = [Path(path) for path in paths]
-    return [(path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix() for path in found]
-
-
 def _drawn(table: pd.DataFrame) -> list[int]:
     """Rows of validation images in random order, the same for the same table."""
     valid = np.flatnonzero(table["split"] == "valid")
     return np.random.default_rng(0).permutation(valid)[:AUDITED].tolist()
-
-
-def summary(session: Session) -> dict[str, Any]:
-    """How many findings of each kind there are, and in how many seconds they were found."""
-    kinds = pd.Series([one.kind for one in session.findings]).value_counts().to_dict()
-    return {"images": len(session.table), "findings": kinds, "seconds": round(session.seconds, 1)}

@@ -14,6 +14,8 @@ from kit.cli.script import guarded
 COMMANDS = (
     "demo",
     "check",
+    "clean",
+    "label",
     "fine-tune",
     "rates",
     "evaluate",

@@ -81,9 +81,15 @@ class TaskTraining(ABC):
         """The lowest and highest answer for each number, `limits` where given; None where there are classes."""
         return None
 
-    def mistakes(self, outputs: np.ndarray, targets: np.ndarray) -> int | None:
-        """How many images the outputs of a head (n, outputs) get wrong; None where outputs are never quite right."""
+    def wrong(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
+        """Which images the outputs of a head (n, outputs) get wrong: bool (n,); None of numbers, which are never quite
+        right."""
         return None
+
+    def mistakes(self, outputs: np.ndarray, targets: np.ndarray) -> int | None:
+        """How many images the outputs of a head get wrong; None of numbers."""
+        wrong = self.wrong(outputs, targets)
+        return None if wrong is None else int(wrong.sum())
 
     def class_weights(self, labels: Sequence[str], vocab: Sequence[str]) -> list[float]:
         """A weight for each class, with which all classes count the same in the loss."""
@@ -144,9 +150,9 @@ class ClassificationTraining(TaskTraining):
         """The number of each class: int (n,)."""
         return np.array([vocab.index(label) for label in labels])
 
-    def mistakes(self, outputs: np.ndarray, targets: np.ndarray) -> int:
-        """How many images get another class."""
-        return int((outputs.argmax(1) != targets).sum())
+    def wrong(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Which images get another class."""
+        return outputs.argmax(1) != targets
 
     def class_weights(self, labels: Sequence[str], vocab: Sequence[str]) -> list[float]:
         """images / (classes x images of the class): 1 on average over the images."""
@@ -244,9 +250,9 @@ class MultiLabelTraining(TaskTraining):
         own = [set(classes_of(label)) for label in labels]
         return np.array([[name in one for name in vocab] for one in own], dtype=np.int64)
 
-    def mistakes(self, outputs: np.ndarray, targets: np.ndarray) -> int:
-        """How many images get a class too many or too few."""
-        return int(((outputs > 0) != (targets > 0)).any(1).sum())
+    def wrong(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Which images get a class too many or too few."""
+        return ((outputs > 0) != (targets > 0)).any(1)
 
     def class_weights(self, labels: Sequence[str], vocab: Sequence[str]) -> list[float]:
         """images without the class / images with it, so that its presence counts as much as its absence."""
