@@ -14,6 +14,7 @@ import pandas as pd
 from kit.clean.copies import Pair
 from kit.clean.label_issues import MAD, Opinions
 from kit.data.image_quality import quality_problems
+from kit.evaluate import ood
 from kit.features.neighbours import nearest
 
 KINDS = {
@@ -25,7 +26,8 @@ KINDS = {
     "broken": "cannot be opened",
 }
 NEIGHBOURS = 5
-ODD, VERY_ODD = 4.0, 6.0  # robust standard deviations of the distance to the nearest images
+FOLDS = 10
+ODD, VERY_ODD = 2.7, 4.5  # robust standard deviations of the distance to the nearest class
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,11 @@ def find(
     size of the network in pixels a side.
     """
     count = min(NEIGHBOURS, len(table) - 1)
-    similar, cosines = nearest(features, count)
+    similar, _ = nearest(features, count)
     found = [
         *_about_labels(opinions, similar),
         *_about_copies(table, copies),
-        *_odd_ones(table, opinions, similar, cosines),
+        *_odd_ones(table, features, similar),
         *_about_quality(table, size),
     ]
     kinds = list(KINDS)
@@ -90,20 +92,25 @@ def _about_copies(table: pd.DataFrame, copies: Sequence[Pair]) -> list[Finding]:
     return found
 
 
-def _odd_ones(table: pd.DataFrame, opinions: Opinions, similar: np.ndarray, cosines: np.ndarray) -> list[Finding]:
-    """Images far from their nearest ones, by the median of all such distances and their median absolute deviation."""
-    if not cosines.shape[1]:
-        return []
-    distances = 1 - cosines.mean(1)
-    middle = np.median(distances)
-    far = (distances - middle) / max(MAD * np.median(np.abs(distances - middle)), np.finfo(np.float32).eps)
-    doubtful = opinions.suspect | ~(opinions.certainty > 0.9)
+def _odd_ones(table: pd.DataFrame, features: np.ndarray, similar: np.ndarray) -> list[Finding]:
+    """Images that detectors fitted on the others (`kit.evaluate.ood`) find far from all classes."""
+    labels, folds = table["label"].to_numpy(str), np.random.default_rng(0).permutation(len(table)) % FOLDS
+    scores = np.empty(len(table))
+    for fold in range(FOLDS):
+        inside, outside = folds != fold, folds == fold
+        detector = ood.fit(features[inside], labels[inside], features[outside])
+        if detector is None:
+            return []
+        scores[outside] = detector.scores(features[outside])
+    middle = np.median(scores)
+    far = (scores - middle) / max(MAD * np.median(np.abs(scores - middle)), np.finfo(np.float32).eps)
     found = []
     for row in np.flatnonzero(far > ODD):
-        kind = "neither" if doubtful[row] and far[row] > VERY_ODD else "odd"
-        reason = f"the images most like it are {far[row]:.0f} times the usual spread further away than usual"
-        near = tuple(map(int, similar[row]))
-        found.append(Finding(int(row), kind, float(1 - ODD / far[row] / 2), reason, similar=near))
+        kind = "neither" if far[row] > VERY_ODD else "odd"
+        reason = f"its distance to the nearest class is {scores[row] / middle:.1f} times the usual one"
+        found.append(
+            Finding(int(row), kind, float(1 - ODD / far[row] / 2), reason, similar=tuple(map(int, similar[row])))
+        )
     return found
 
 
