@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes that each take all cores are slower than one
@@ -115,6 +115,30 @@ def run(shapes, tiny, tmp_path_factory):
     import kit
 
     return kit.fine_tune(shapes, tiny, out=tmp_path_factory.mktemp("runs") / "shapes")
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory) -> Path:
+    """48 of the drawings that come with kit, cats and dogs in folders; one of each lies in the other folder, and one
+    image is a mirrored copy. Read it; do not write to it."""
+    folder = tmp_path_factory.mktemp("data") / "drawings"
+    found = sorted((Path(__file__).parents[1] / "data" / "sample").glob("*.jpg"))
+    for name, other, is_cat, stray in (("cat", "dog", True, 3), ("dog", "cat", False, 5)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / other).mkdir(exist_ok=True)
+        for place, path in enumerate([path for path in found if path.name[0].isupper() == is_cat][:24]):
+            shutil.copy(path, folder / (other if place == stray else name) / path.name)
+    with Image.open(sorted((folder / "dog").glob("[a-z]*.jpg"))[0]) as image:
+        ImageOps.mirror(image).save(folder / "dog" / "mirrored.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def of_package():
+    """A recipe whose network's ImageNet weights come with a package, for drawings."""
+    from kit import Recipe
+
+    return Recipe(arch="tf_efficientnet_lite0", size=96, device="cpu")
 
 
 @pytest.fixture(scope="session")

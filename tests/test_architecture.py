@@ -16,7 +16,7 @@ DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "data/README.md"
 FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "manifest", "console", "offline"}
 FOUNDATION |= {"tasks", "scores", "machine"}
 ROOMS = ["data", "features", "model", "train", "evaluate", "views", "bundle", "serve"]
-WHOLE_LINE = {"runs", "pipeline", "cross_validation", "scale", "doctor", "cli", "__init__"}
+WHOLE_LINE = {"runs", "pipeline", "cross_validation", "scale", "clean", "doctor", "cli", "__init__"}
 LIGHT = ["kit", "kit.recipe", "kit.data.images", "kit.manifest", "kit.bundle.predictor"]
 HEAVY = {"torch", "fastai", "pandas", "torchvision", "timm", "gradio", "matplotlib", "sklearn"}
 

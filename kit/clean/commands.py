@@ -86,8 +86,9 @@ def _serve(session: Session, port: int, browser: bool) -> None:
             webbrowser.open(address)
 
     serve(session, port, announce)
-    say(f"{session.decided()} decisions are in {session.journal.csv}")
-    if session.decided():
+    decided = len(session.decided_rows())
+    say(f"{decided} decisions are in {session.journal.csv}")
+    if decided:
         recipe = replace(session.recipe, labels=str(session.journal.csv), label="folder")
         say(f"train with them: {command(session.folder, recipe)}")
 

@@ -45,7 +45,7 @@ def _candidates(
     features: np.ndarray, hashes: np.ndarray, pictures: np.ndarray
 ) -> Iterator[tuple[int, int, float, int]]:
     """Pairs of rows, the cosine of their features, and the quarter turns that may align them."""
-    rows, cosines = nearest(features, min(NEIGHBOURS, len(features) - 1))
+    rows, cosines = nearest(features, max(0, min(NEIGHBOURS, len(features) - 1)))
     pairs = {
         (min(row, int(other)), max(row, int(other))): float(cosine)
         for row, (others, near) in enumerate(zip(rows, cosines, strict=True))

@@ -40,7 +40,9 @@ def effect_lines(session: "Session") -> list[str]:
         return ["too few images to measure what the decisions change"]
     outputs = [cross_predict(features, targets, folds, session.task)[there] for targets in (before, after)]
     outputs = [_with_all(one, training.solver(after, False).outputs) for one in outputs]
-    what = f"with your {_count(changed, 'correction')}" + (f" and {_count(dropped, 'image')} dropped" if dropped else "")
+    what = f"with your {_count(changed, 'correction')}" + (
+        f" and {_count(dropped, 'image')} dropped" if dropped else ""
+    )
     wrong = [training.wrong(one, after[there]) for one in outputs]
     if wrong[0] is None:
         lines = [_of_losses(what, outputs, training.solver(after, False), there)]

@@ -51,8 +51,7 @@ def find(
     table: of `data.survey`. features: (n, f). opinions: of `label_opinions`. copies: of `find_copies`. size: the input
     size of the network in pixels a side.
     """
-    count = min(NEIGHBOURS, len(table) - 1)
-    similar, _ = nearest(features, count)
+    similar, _ = nearest(features, max(0, min(NEIGHBOURS, len(table) - 1)))
     found = [
         *_about_labels(opinions, similar),
         *_about_copies(table, copies),

@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 
 from kit.data.splits import inner_folds
+from kit.evaluate.calibration import calibrated, fit_temperature
 from kit.tasks.text import CLASSIFICATION, MULTILABEL, REGRESSION, classes_of, join_classes, join_numbers, shown
 from kit.tasks.training import training_of
 from kit.train.linear import cross_predict
 
 FOLDS, MANY_IMAGES, FOLDS_OF_MANY = 10, 2_000, 5
+SURE = 0.8  # share from which a disagreement is always shown
 FAR = 4.0  # robust standard deviations from which a number does not fit
 MAD = 1.4826  # a normal distribution's standard deviation in units of its median absolute deviation
 
@@ -62,10 +64,14 @@ def _of_classes(labels: Sequence[str], targets: np.ndarray, vocab: list[str], ou
     shares = np.full(outputs.shape, 1 / len(vocab))
     shifted = np.exp(outputs[there] - outputs[there].max(1, keepdims=True))
     shares[there] = shifted / shifted.sum(1, keepdims=True)
+    if there.any():  # regularised heads are less sure than they are right
+        shares[there] = calibrated(shares[there], fit_temperature(shares[there], targets[there]))
     quality, suspect = np.full(len(labels), np.nan), np.zeros(len(labels), bool)
     quality[there] = get_label_quality_scores(targets[there], shares[there])
     suspect[there] = find_label_issues(targets[there], shares[there], n_jobs=1) if len(vocab) > 1 else False
     best = shares.argmax(1)
+    # cleanlab compares with the mean confidence of a class, which hardly any image reaches where all are sure.
+    suspect |= shares.max(1) >= SURE
     suspect &= best != targets
     reasons = [
         f"looks like {vocab[other]} ({shares[row, other]:.0%}), is labelled {label} ({shares[row, targets[row]]:.0%})"

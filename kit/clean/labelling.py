@@ -51,7 +51,8 @@ class LabelSession(Session):
     @property
     def classes(self) -> list[str]:
         """The classes given, and those that decisions brought."""
-        return list(dict.fromkeys([*self.given, *super().classes]))
+        decided = sorted(label for label in set(self.labels()) if label)
+        return list(dict.fromkeys([*self.given, *decided]))
 
     def look(self) -> None:
         """Order the images without label, and suggest a label where a model can."""

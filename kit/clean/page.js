@@ -229,7 +229,7 @@ function spot([x, y]) {
 
 function paint() {
   const pen = $('map').getContext('2d'), names = [...new Set(dots.labels)].sort()
-  const found = new Set(state.cards.filter(one => !one.done && one.kinds.some(kind => kind !== 'audit')).map(one => one.row))
+  const found = new Set(state.cards.filter(one => !one.done && one.kinds.some(kind => kind !== 'audit' && kind !== 'decided')).map(one => one.row))
   const colour = name => COLOURS[names.indexOf(name) % COLOURS.length]
   pen.clearRect(0, 0, $('map').width, $('map').height)
   dots.xy.forEach((xy, row) => {

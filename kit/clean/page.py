@@ -35,8 +35,8 @@ HOST = "127.0.0.1"
 SMALLEST, LARGEST = 64, 1024
 MAX_BODY, PATIENCE = 100_000, 10.0
 SAVE_SECONDS = 0.3
-AUDIT = "audit"
-ALL_KINDS = KINDS | {AUDIT: "drawn at random, to estimate the share of wrong labels"}
+AUDIT, DECIDED = "audit", "decided"
+ALL_KINDS = KINDS | {AUDIT: "drawn at random, to estimate the share of wrong labels", DECIDED: "decided before"}
 
 
 def serve(session: Session, port: int, announce: Callable[[str], None]) -> None:
@@ -92,6 +92,8 @@ class Routes:
             kinds.setdefault(one.row, []).append(one.kind)
         for row in session.audit:
             kinds.setdefault(row, []).append(AUDIT)
+        for row in session.decided_rows():
+            kinds.setdefault(row, [DECIDED])
         cards = [
             {"row": row, "kinds": list(dict.fromkeys(own)), "label": session.label_of(row), "done": self._decided(row)}
             for row, own in kinds.items()
@@ -114,7 +116,7 @@ class Routes:
         return self.session.journal.current(self.session.table["name"][row]) is not None
 
     def _progress(self) -> dict[str, Any]:
-        return {"decided": self.session.decided(), "says": self.session.says()}
+        return {"decided": len(self.session.decided_rows()), "says": self.session.says()}
 
     def card(self, row: int) -> dict[str, Any]:
         """Everything about one image."""

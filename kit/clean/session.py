@@ -92,9 +92,11 @@ class Session:
         """The label of one image after the decisions."""
         return self.journal.label(self.table["name"][row], self.table["label"][row])
 
-    def decided(self) -> int:
-        """How many images have a decision."""
-        return sum(self.journal.current(name) is not None for name in self.journal.decisions)
+    def decided_rows(self) -> list[int]:
+        """The rows of images that have a decision."""
+        return [
+            self._rows[name] for name in self.journal.decisions if name in self._rows and self.journal.current(name)
+        ]
 
     def says(self) -> str:
         """What the decisions say so far, in words: the share of wrong labels."""
