@@ -1,4 +1,4 @@
-from . import bundle, data, evaluate, features, model, serve, train
+from . import bundle, clean, data, evaluate, features, model, serve, train
 from .cross_validation import cross_validate
 from .data.labels import is_cat
 from .errors import KitError
@@ -13,6 +13,7 @@ __all__ = [
     "Recipe",
     "Run",
     "bundle",
+    "clean",
     "cross_validate",
     "data",
     "evaluate",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from accessibility import assert_accessible
 
 pytestmark = pytest.mark.browser
 
@@ -90,6 +91,7 @@ def test_two_pages_do_not_overwrite_each_other_and_the_map_opens_cards(page, chr
         page.click("#map-button")
         page.wait_for_function("document.querySelectorAll('#legend li').length > 2")
         assert "cat" in page.text_content("#legend")
+        assert_accessible(page)
         page.keyboard.press("f")
         page.wait_for_function("document.getElementById('similar-title').textContent === 'More like this'")
         page.click("#effect-button")
