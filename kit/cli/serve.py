@@ -16,6 +16,11 @@ Auth = Annotated[
     str | None, typer.Option(help="require a login as this user; the password is KIT_PASSWORD, or asked for")
 ]
 AllowHost = Annotated[list[str] | None, typer.Option(help="another host name that requests may use for this server")]
+RootPath = Annotated[str, typer.Option(help="the path under which a reverse proxy serves this, for example /cats")]
+Proxy = Annotated[
+    list[str] | None,
+    typer.Option(help="address or network of a reverse proxy whose X-Forwarded headers are read"),
+]
 Share = Annotated[bool, typer.Option("--share", help="a public address by Gradio's tunnel; needs --auth or --public")]
 Public = Annotated[bool, typer.Option("--public", help="allow access without a login")]
 MaxUpload = Annotated[str, typer.Option(help="the largest request body, for example 10mb")]
@@ -32,6 +37,8 @@ def serve(
     port: Port = 7860,
     auth: Auth = None,
     allow_host: AllowHost = None,
+    root_path: RootPath = "",
+    proxy: Proxy = None,
     share: Share = False,
     public: Public = False,
     max_upload: MaxUpload = "10mb",
@@ -51,6 +58,8 @@ def serve(
         auth=auth,
         password=ask_password(auth) if auth else None,
         allow_host=tuple(allow_host or ()),
+        root_path=root_path,
+        proxy=tuple(proxy or ()),
         share=share,
         public=public,
         max_upload=parse_size(max_upload),

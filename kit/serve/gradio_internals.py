@@ -25,17 +25,19 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from kit.errors import KitError, first_line
+from kit.serve import responses
 from kit.serve.concurrency import Capacity
-from kit.serve.responses import RequestError, State
+from kit.serve.responses import RequestError, State, not_allowed
 from kit.serve.uploads import FILES, MAX_FILES, USAGE, inside
 
 JOIN, RUN, CANCEL = "/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/cancel"
+POSTS = (JOIN, RUN, CANCEL)
 ANSWERS, HEARTBEAT = "/gradio_api/queue/data", "/gradio_api/heartbeat/"
 ROUTES = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/(assets|static)/[\w@./+-]+"
     r"|/gradio_api/(queue/join|queue/data|run/predict|cancel|info|startup-events|heartbeat/[\w-]{1,64})"
 )
-DROPPED_HEADERS = ("cookie", "x-forwarded-host", "x-forwarded-proto", "x-gradio-server")
+DROPPED_HEADERS = ("cookie", "x-forwarded-host", "x-forwarded-proto")
 MAX_STREAMS, MAX_SESSIONS = 400, 300
 TESTED_VERSION = "6.31.0"
 PRIVATE = (
@@ -119,13 +121,15 @@ class GradioGuard:
         """Handle one request. Raises `RequestError` for one that the page does not send."""
         path = scope["path"]
         if not ROUTES.fullmatch(path) or ".." in path or "//" in path:
-            raise RequestError(
-                404, "there is nothing here", fix="the page is at /, the API at /v1/predict and /v1/model"
-            )
+            raise RequestError(404, "there is nothing here", fix=responses.USAGE)
         headers = MutableHeaders(scope=scope)
         for name in DROPPED_HEADERS:
             del headers[name]
-        if path in (JOIN, RUN, CANCEL) and scope["method"] == "POST":
+        self._set_root(scope, headers)
+        allowed = "POST" if path in POSTS else "GET, HEAD"
+        if scope["method"] not in allowed:
+            raise not_allowed(scope["method"], path, allowed)
+        if path in POSTS:
             if path == JOIN:
                 self.capacity.check()  # before the body is read
             event = self.check(path, await Request(scope, receive).body())
@@ -136,6 +140,19 @@ class GradioGuard:
                 await (self.app if known else _session_not_found())(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    def _set_root(self, scope: Scope, headers: MutableHeaders) -> None:
+        """Set the address from which the page asks for everything else: below its own, whatever proxies call that.
+
+        Programs, which read /config, need the whole address.
+        """
+        prefix = headers.get("x-forwarded-prefix", "")
+        if scope["path"] in ("/config", "/config/"):
+            headers["x-gradio-server"] = f"{scope['scheme']}://{headers['host']}{prefix}"
+            scope["root_path"] = prefix
+        else:
+            headers["x-gradio-server"] = scope["root_path"] = prefix or "."
+        scope["path"] = prefix + scope["path"]
 
     def check(self, path: str, body: bytes) -> Event | Cancellation:
         """Parse the body of a POST to `path`. Raises `RequestError` that names the invalid field."""
@@ -163,7 +180,7 @@ class GradioGuard:
         MutableHeaders(scope=scope).update({"content-type": "application/json", "content-length": str(len(body))})
         messages = [{"type": "http.request", "body": body}]
         with ExitStack() as slot:
-            if scope["path"] == JOIN:
+            if isinstance(event, Event) and self.functions[event.fn_index].queue:
                 slot.enter_context(self.capacity.slot())
                 self._forget_sessions()
 

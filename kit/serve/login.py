@@ -5,6 +5,7 @@ login = Login("anna", password); app.include_router(login.routes())
 The password is kept as a hash and sessions as random tokens in memory; a restart ends all sessions.
 """
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -19,7 +20,7 @@ from fastapi.templating import Jinja2Templates
 
 from kit.serve.responses import RequestError
 
-ATTEMPTS, WINDOW = 10, 60.0
+ATTEMPTS, WINDOW, DELAY, MAX_WAIT = 10, 60.0, 0.5, 10.0
 SESSION_SECONDS = 12 * 3600
 MAX_FORM_BYTES = 10_000
 REALM = 'Basic realm="kit", charset="UTF-8"'
@@ -36,39 +37,49 @@ class Login:
     def __init__(self, user: str, password: str, cookie: str = "kit_session", clock: Callable = time.monotonic):
         self.expected, self.cookie, self.clock = _digest(user, password), cookie, clock
         self.sessions: dict[str, float] = {}
-        self.failures: dict[str, list[float]] = {}
+        self.failures: dict[str, list[tuple[float, bytes]]] = {}
+        self.turns: dict[str, float] = {}
 
-    def check(self, request: Request) -> None:
+    async def check(self, request: Request) -> None:
         """Raise `RequestError` unless the request has a valid session cookie or HTTP Basic credentials."""
         if self.sessions.get(self._token(request), 0.0) > self.clock():
             return
         kind, _, credentials = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "basic":
-            self.attempt(*_decode_basic(credentials), request.client.host)
+            await self.attempt(*_decode_basic(credentials), request.client.host)
             return
         path = request.scope["path"]
         if request.method == "GET" and path == "/" and _is_browser(request):
-            raise RequestError(303, "sign in first", fix="open /login", headers={"Location": "/login"})
+            raise RequestError(303, "sign in first", fix="open /login", headers={"Location": "login"})
         # For this header, browsers open a login window, even for background requests of the page.
         headers = {"WWW-Authenticate": REALM} if path.startswith("/v1/") else None
         raise RequestError(
             401, "sign in first", fix="open /login, or send user and password (HTTP Basic)", headers=headers
         )
 
-    def attempt(self, user: str, password: str, client: str) -> None:
-        """Raise `RequestError`: 401 for a wrong password, 429 after `ATTEMPTS` of them within `WINDOW` seconds.
+    async def attempt(self, user: str, password: str, client: str) -> None:
+        """Return for the right password. Raises `RequestError`: 401 for a wrong one, 429 for too many.
 
-        client: the IP address, of which the attempts are counted.
+        client: the IP address. After `ATTEMPTS` wrong passwords of a client within `WINDOW` seconds, its passwords are
+        tried one every `DELAY` seconds: guessing becomes slow, while the right password still works, only later, for
+        everyone behind the same proxy. A repeated password, and more than can be tried in `MAX_WAIT` seconds, are not
+        tried.
         """
-        now = self.clock()
-        recent = [then for then in self.failures.get(client, []) if then > now - WINDOW]
-        if len(recent) >= ATTEMPTS:
-            wait = recent[0] + WINDOW - now
-            again = {"Retry-After": str(int(wait) + 1)}
-            raise RequestError(429, "too many wrong passwords", fix=f"wait {wait:.0f} seconds", headers=again)
-        if not secrets.compare_digest(_digest(user, password), self.expected):
-            self.failures = {name: times for name, times in self.failures.items() if times[-1] > now - WINDOW}
-            self.failures[client] = [*recent, now]
+        now, digest = self.clock(), _digest(user, password)
+        recent = [(then, known) for then, known in self.failures.get(client, []) if then > now - WINDOW]
+        limited = len(recent) >= ATTEMPTS
+        if limited:
+            turn = max(self.turns.get(client, now), now) + DELAY
+            if turn > now + MAX_WAIT or any(known == digest for _, known in recent):
+                raise _too_many(turn - now)
+            self.turns[client] = turn
+            await asyncio.sleep(turn - now)
+        if not secrets.compare_digest(digest, self.expected):
+            self.failures = {name: tries for name, tries in self.failures.items() if tries[-1][0] > now - WINDOW}
+            self.turns = {name: turn for name, turn in self.turns.items() if turn > now}
+            self.failures.setdefault(client, []).append((now, digest))
+            if limited:
+                raise _too_many(DELAY)
             raise RequestError(401, "wrong user or password", fix="try again", headers={"WWW-Authenticate": REALM})
 
     def open_session(self) -> str:
@@ -101,24 +112,30 @@ class Login:
                 raise RequestError(413, "no name or password is that long", fix="send username and password")
             given = await request.form(max_files=0, max_fields=5)
             try:
-                self.attempt(str(given.get("username", "")), str(given.get("password", "")), request.client.host)
+                await self.attempt(str(given.get("username", "")), str(given.get("password", "")), request.client.host)
             except RequestError as error:
                 if not _is_browser(request):
                     raise
                 context = {"problem": f"{error.problem}: {error.fix}"}
                 return TEMPLATES.TemplateResponse(request, "login.html", context, error.status)
-            response = RedirectResponse("/", 303) if _is_browser(request) else JSONResponse({"success": True})
+            response = RedirectResponse("./", 303) if _is_browser(request) else JSONResponse({"success": True})
             # Browsers do not send a secure cookie over plain http, as used on a local network.
             flags = {"httponly": True, "samesite": "strict", "secure": request.url.scheme == "https"}
-            response.set_cookie(self.cookie, self.open_session(), SESSION_SECONDS, **flags)
+            # Without a path, the cookie is for the folder of this address as the browser sees it, behind any proxy.
+            response.set_cookie(self.cookie, self.open_session(), SESSION_SECONDS, path=None, **flags)
             return response
 
         @router.post("/logout")
         def leave(request: Request) -> Response:
             self.sessions.pop(self._token(request), None)
-            return RedirectResponse("/login", 303)
+            return RedirectResponse("login", 303)
 
         return router
+
+
+def _too_many(seconds: float) -> RequestError:
+    again = {"Retry-After": str(int(seconds) + 1)}
+    return RequestError(429, "too many wrong passwords", fix=f"wait {int(seconds) + 1} seconds", headers=again)
 
 
 def _is_browser(request: Request) -> bool:

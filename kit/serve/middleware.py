@@ -2,21 +2,26 @@
 
 app = SecurityMiddleware(app, hosts=Hosts({"127.0.0.1"}), login=None, max_upload=10**7, patience=10.0, state=State())
 
+Behind a reverse proxy, X-Forwarded-Host, -Prefix and -Proto are read from a proxy on this machine or one that --proxy
+names, X-Forwarded-For only from the latter: nginx passes on what a client sends in these headers, and a client could
+choose the address under which its wrong passwords are counted. Spoofing the others affects only the sender.
+
 Starlette and uvicorn do not limit bodies. Starlette's TrustedHostMiddleware can allow neither all IP addresses nor a
 host that becomes known later (a tunnel's), and its error does not say how to allow a host.
 """
 
 import asyncio
 import ipaddress
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from h11 import LocalProtocolError
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,7 +31,13 @@ from kit.serve.responses import RequestError, State, internal_error
 if TYPE_CHECKING:
     from kit.serve.login import Login
 
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+FORWARDED = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-proto")
+PREFIX = re.compile(r"(/[\w.~%-]+)*")
+ASSETS = ("/assets/", "/static/")
+TRAILING_SLASH = re.compile(r"/(?!gradio_api/)[\w./-]*\w/")
 WITHOUT_LOGIN = ("/login", "/v2/health/live", "/v2/health/ready")
 WHOLE_BODY_SECONDS = 120.0
 DISCARD_SECONDS = 2.0
@@ -45,24 +56,27 @@ class Hosts:
     """The host names that requests may use for this server.
 
     any_address: whether any IP address is allowed, for a server that listens on all interfaces. (DNS rebinding attacks
-    need a host name.) tunnels: host names of https tunnels to this server.
+    need a host name.) origins: host names whose pages may send requests, although a proxy changed the Host header.
+    tunnels: host names of https tunnels to this server.
     """
 
     names: set[str]
     any_address: bool = False
+    origins: set[str] = field(default_factory=set)
     tunnels: set[str] = field(default_factory=set)
 
     def allows(self, host: str) -> bool:
         """Whether the value of a Host header, with or without a port, is allowed."""
-        name = _hostname(host)
+        name = hostname(host)
         return name in self.names or name in self.tunnels or (self.any_address and _is_address(name))
 
     def is_tunnel(self, host: str) -> bool:
         """Whether the value of a Host header is that of a tunnel."""
-        return _hostname(host) in self.tunnels
+        return hostname(host) in self.tunnels
 
 
-def _hostname(host: str) -> str:
+def hostname(host: str) -> str:
+    """The lower-case name in the value of a Host header; "" where there is none."""
     with suppress(ValueError):
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     return ""
@@ -131,9 +145,19 @@ class SecurityMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, *, hosts: Hosts, login: "Login | None", max_upload: int, patience: float, state: State
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Hosts,
+        login: "Login | None",
+        max_upload: int,
+        patience: float,
+        state: State,
+        proxies: Collection[Network] = (),
+        root_path: str = "",
     ):
         self.app, self.hosts, self.login, self.state = app, hosts, login, state
+        self.proxies, self.root_path = proxies, root_path
         self.max_upload, self.patience = max_upload, patience
         self.bodies = Capacity(max(MAX_BODIES, 2 * max_upload))
 
@@ -165,7 +189,7 @@ class SecurityMiddleware:
                 await self._send(message, send)
 
         try:
-            self._check(request)
+            await self._check(request)
             body.reserve(int(request.headers.get("content-length", 0)))
             await self.app(request.scope, body.receive, respond)
             error = RuntimeError("the app responded with 500") if status == 500 else None
@@ -184,6 +208,8 @@ class SecurityMiddleware:
             self.state.answers[message["status"]] += 1
             headers = MutableHeaders(scope=message)
             headers.update(HEADERS)
+            if headers.get("content-type", "").startswith("text/event-stream"):
+                headers["x-accel-buffering"] = "no"  # nginx would hold back events
             if not self.state.ready:  # During shutdown, the client's next request must use a new connection.
                 headers["connection"] = "close"
         await send(message)
@@ -198,27 +224,65 @@ class SecurityMiddleware:
         await send({"type": "http.response.body", "body": b""})
 
     def _request(self, scope: Scope) -> Request:
-        """The request with the scheme and client as seen from outside of a proxy or tunnel.
+        """The request with the scheme and client as seen from outside of a proxy or tunnel, and HEAD as GET.
 
-        The scheme is https for a tunnel, or if a header of the browser or proxy says so; spoofing these headers affects
-        only the sender. All requests through a tunnel count as one client, as nothing reliable distinguishes them.
+        All requests through a tunnel count as one client, as nothing reliable distinguishes them.
         """
-        headers = Headers(scope=scope)
+        headers, client = MutableHeaders(raw=list(scope["headers"])), scope.get("client") or ("unknown", 0)
+        named = self._is_proxy(client[0])
+        for name in FORWARDED if not (named or client[0] in LOOPBACK) else () if named else FORWARDED[:1]:
+            del headers[name]
+        for address in reversed(headers.get("x-forwarded-for", "").split(",")):
+            if address.strip() and not self._is_proxy(address.strip()):
+                client = (address.strip(), 0)
+                break
         tunnel = self.hosts.is_tunnel(headers.get("host", ""))
         https = headers.get("origin", "").startswith("https:") or headers.get("x-forwarded-proto") == "https"
         scheme = "https" if tunnel or https else scope.get("scheme", "http")
-        client = ("tunnel", 0) if tunnel else scope.get("client") or ("unknown", 0)
-        return Request({**scope, "scheme": scheme, "client": client})
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]  # uvicorn leaves out the body
+        client = ("tunnel", 0) if tunnel else client
+        return Request({**scope, "headers": headers.raw, "scheme": scheme, "client": client, "method": method})
 
-    def _check(self, request: Request) -> None:
+    def _is_proxy(self, address: str) -> bool:
+        return _is_address(address) and any(ipaddress.ip_address(address) in network for network in self.proxies)
+
+    async def _check(self, request: Request) -> None:
         """Raise `RequestError` for a request that is refused by its headers alone."""
         headers = request.headers
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if not self.hosts.allows(host):
-            fix = "use the address that the server printed, or start it with --allow-host NAME"
-            raise RequestError(421, f"this server does not accept the host name {host[:100]!r}", fix=fix)
-        foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
-        if foreign or (headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"):
-            raise RequestError(403, "requests from another origin are refused", fix="open this server's own page")
+        hosts, origin = [headers.get("host", ""), *headers.getlist("x-forwarded-host")], headers.get("origin")
+        for host in hosts:
+            if not self.hosts.allows(host):
+                name = hostname(host) or "NAME"
+                fix = f"use the address that the server printed, or start it with --allow-host {name[:100]}"
+                raise RequestError(421, f"this server does not accept the host name {host[:100]!r}", fix=fix)
+        self._set_path(request.scope, hosts[-1])
+        site, place = headers.get("sec-fetch-site"), (origin or "").partition("://")[2].lower()
+        # A browser says "same-origin" even where a proxy changed the host; an asset is no secret, and nothing works
+        # without it: the page can say what is refused.
+        known = place == hosts[-1].lower() or hostname(place) in self.hosts.origins or site == "same-origin"
+        foreign = origin is not None and not known and not request.scope["path"].startswith(ASSETS)
+        if foreign or (site == "cross-site" and headers.get("sec-fetch-mode") != "navigate"):
+            fix = "open this server's own page"
+            if place:
+                name = hostname(place)[:100]
+                fix += f"; if that is {place[:100]}, behind a proxy, start the server with --allow-host {name}"
+            raise RequestError(403, "requests from another origin are refused", fix=fix)
         if self.login and request.scope["path"] not in WITHOUT_LOGIN:
-            self.login.check(request)
+            await self.login.check(request)
+
+    def _set_path(self, scope: Scope, host: str) -> None:
+        """Set host, prefix and path for the app; the proxy may or may not have removed the prefix from the path."""
+        headers, path = MutableHeaders(scope=scope), scope["path"]
+        prefix = self.root_path or headers.get("x-forwarded-prefix", "").rstrip("/")
+        if not PREFIX.fullmatch(prefix):
+            raise RequestError(400, f"X-Forwarded-Prefix {prefix[:100]!r} is no path", fix="set it like /cats")
+        if path == prefix or path.startswith(f"{prefix}/"):
+            path = path.removeprefix(prefix)
+        # Relative addresses, which need not know the prefix.
+        if not path or TRAILING_SLASH.fullmatch(path):
+            place = f"{prefix}/".rsplit("/", 2)[1] + "/" if not path else "../" + path.rsplit("/", 2)[1]
+            there = f"{prefix}/" if not path else path.rstrip("/")
+            raise RequestError(308, "there is nothing here", fix=f"use {there}", headers={"Location": place})
+        headers["host"], scope["path"] = host, path
+        if prefix:
+            headers["x-forwarded-prefix"] = prefix

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 
 from kit.errors import KitError
 
+USAGE = "the page is at /, the API at /v1/predict and /v1/model"
 LOG = logging.getLogger("kit.serve")
 
 
@@ -39,9 +40,17 @@ def internal_error(error: BaseException) -> RequestError:
     return RequestError(500, f"something went wrong (number {number})", fix="tell the server's owner this number")
 
 
-async def http_error(_: Request, error: HTTPException) -> JSONResponse:
-    """FastAPI's exception handler for its own errors, such as an unknown route."""
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+def not_allowed(method: str, path: str, allowed: str) -> RequestError:
+    """The error (405) for a method that a path does not have."""
+    return RequestError(405, f"{method} is not possible at {path}", fix=f"use {allowed}", headers={"Allow": allowed})
+
+
+async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+    """FastAPI's exception handler for its own errors."""
+    if error.status_code == 405:
+        allowed = error.headers["Allow"].replace("GET", "GET, HEAD")
+        return not_allowed(request.method, request.scope["path"], allowed).response
+    return JSONResponse({"error": str(error.detail), "fix": USAGE}, error.status_code, error.headers)
 
 
 @dataclass

@@ -15,7 +15,9 @@ from concurrent.futures import Executor
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import UploadFile
 
 from kit.bundle.predictor import Predictor
@@ -47,8 +49,15 @@ SCHEMA = {
 USAGE = 'send files (multipart), or JSON {"images": ["<base64>", ...]}, or one image as the body'
 
 
-def routes(predictor: Predictor, capacity: Capacity, pool: Executor, state: State, metrics: bool = False) -> APIRouter:
-    """The API's routes. metrics: whether /metrics is among them."""
+def routes(
+    predictor: Predictor,
+    capacity: Capacity,
+    pool: Executor,
+    state: State,
+    metrics: bool = False,
+    docs: bool = False,
+) -> APIRouter:
+    """The API's routes. metrics, docs: whether /metrics and /v1/docs are among them."""
     router = APIRouter()
 
     @router.post("/v1/predict", openapi_extra=SCHEMA)
@@ -71,17 +80,23 @@ def routes(predictor: Predictor, capacity: Capacity, pool: Executor, state: Stat
         """The model's architecture, classes, training data and metrics."""
         return describe(predictor.config)
 
-    @router.head("/v2/health/live", include_in_schema=False)
     @router.get("/v2/health/live")
     async def live() -> dict[str, bool]:
         """Whether the process responds."""
         return {"live": True}
 
-    @router.head("/v2/health/ready", include_in_schema=False)
     @router.get("/v2/health/ready")
     async def ready() -> JSONResponse:
         """Whether new requests are accepted; 503 during shutdown."""
         return JSONResponse({"ready": state.ready}, 200 if state.ready else 503)
+
+    if docs:
+        # Swagger UI from a package; FastAPI's own page takes it from a CDN. Relative addresses, for any prefix.
+        router.mount("/v1/docs/files", StaticFiles(packages=[("fastapi_swagger", "resources")]))
+        files = {"js": "swagger-ui-bundle.js", "css": "swagger-ui.css", "favicon": "favicon-32x32.png"}
+        addresses = {f"swagger_{kind}_url": f"docs/files/{name}" for kind, name in files.items()}
+        page = get_swagger_ui_html(openapi_url="openapi.json", title="kit", **addresses)
+        router.add_api_route("/v1/docs", lambda: page, include_in_schema=False)
 
     if metrics:
         router.add_api_route(

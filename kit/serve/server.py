@@ -5,8 +5,11 @@ run("runs/pets", Settings(port=7860))
 The port is bound first, so that a port in use is reported at once. The model is loaded while Gradio is imported.
 """
 
+import errno
+import ipaddress
 import logging
 import os
+import re
 import shutil
 import socket
 import sys
@@ -25,7 +28,7 @@ from starlette.exceptions import HTTPException
 
 from kit.console import say
 from kit.errors import KitError
-from kit.serve.middleware import LOOPBACK, Hosts, SecurityMiddleware
+from kit.serve.middleware import LOOPBACK, PREFIX, Hosts, Network, SecurityMiddleware, hostname
 from kit.serve.responses import LOG, State, http_error
 
 if TYPE_CHECKING:
@@ -39,6 +42,20 @@ QUIET = {
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9),
     "HF_HUB_OFFLINE": "1",
 }
+HOST = re.compile(r"([\w.-]+|\[[\da-fA-F:.]+\])(:\d+)?")
+# Reason and fix for the ways in which listening on an address fails.
+BIND_ERRORS = {
+    errno.EADDRINUSE: ("the port is in use", "choose another: --port {next}"),
+    errno.EADDRNOTAVAIL: (
+        "it is no address of this machine",
+        "--host 127.0.0.1 for this machine alone, or 0.0.0.0 for all of its addresses",
+    ),
+    errno.EACCES: (
+        "ports below 1024 are for the administrator",
+        "--port 7860, with a reverse proxy in front of it",
+    ),
+    errno.EAFNOSUPPORT: ("this machine has no IPv6", "give an IPv4 address, like 127.0.0.1"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +65,8 @@ class Settings:
     host, port: the address to listen on; port 0 takes a free one.
     auth, password: the user who may log in; without them, no login is needed.
     allow_host: further host names that requests may use for this server.
+    root_path: the path under which a reverse proxy serves the page, such as /cats.
+    proxy: addresses or networks of reverse proxies whose X-Forwarded headers are read.
     share: whether to open a public address by Gradio's tunnel.
     public: confirms that `share` or another host than this machine is meant without a login.
     max_upload: the largest request body in bytes. concurrency: how many predictions run at the same time.
@@ -61,6 +80,8 @@ class Settings:
     auth: str | None = None
     password: str | None = None
     allow_host: tuple[str, ...] = ()
+    root_path: str = ""
+    proxy: tuple[str, ...] = ()
     share: bool = False
     public: bool = False
     max_upload: int = 10_000_000
@@ -72,6 +93,13 @@ class Settings:
     device: str = "auto"
 
     def __post_init__(self):
+        for name in self.allow_host:
+            if not HOST.fullmatch(name):
+                fix = "write it like pets.example, without http://"
+                raise KitError(f"--allow-host {name!r} is no host name", fix=fix)
+        if not PREFIX.fullmatch(self.root_path.rstrip("/")):
+            raise KitError(f"--root-path {self.root_path!r} is no path", fix="write it like /cats")
+        _ = self.proxies
         if self.auth and not self.password:
             raise KitError("the login has no password", fix="enter one when asked, or set KIT_PASSWORD")
         if not (self.auth or self.public):
@@ -86,7 +114,18 @@ class Settings:
         """The host names that requests may use for this server."""
         everywhere = self.host in ("0.0.0.0", "::")
         own = {socket.gethostname().lower()} if everywhere else {self.host.lower()}
-        return Hosts({*LOOPBACK, *own, *(name.lower() for name in self.allow_host)}, any_address=everywhere)
+        named = set(map(hostname, self.allow_host))
+        return Hosts({*LOOPBACK, *own, *named}, any_address=everywhere, origins=named)
+
+    @property
+    def proxies(self) -> list[Network]:
+        """The networks of `proxy`. Raises `KitError` for one that is none."""
+        try:
+            return [ipaddress.ip_network(address) for address in self.proxy]
+        except ValueError as error:
+            raise KitError(
+                f"--proxy: {error}", fix="give an address or a network, like 10.0.0.5 or 10.0.0.0/8"
+            ) from error
 
 
 def run(bundle: str | Path, settings: Settings | None = None) -> None:
@@ -130,31 +169,52 @@ def build(
     from kit.serve.gradio_internals import GradioGuard
     from kit.serve.login import Login
 
-    docs, openapi = ("/v1/docs", "/v1/openapi.json") if settings.docs else (None, None)
-    handlers = {HTTPException: http_error}
-    app = FastAPI(title="kit", docs_url=docs, openapi_url=openapi, redoc_url=None, exception_handlers=handlers)
+    openapi, handlers = "/v1/openapi.json" if settings.docs else None, {HTTPException: http_error}
+    app = FastAPI(
+        title="kit",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=openapi,
+        servers=[{"url": ".."}],
+        redirect_slashes=False,
+        exception_handlers=handlers,
+    )
     login = Login(settings.auth, settings.password, f"kit_session_{port}") if settings.auth else None
     if login:
         app.include_router(login.routes())
     capacity, pool = Capacity(settings.concurrency + QUEUE), ThreadPoolExecutor(settings.concurrency)
-    app.include_router(rest.routes(predictor, capacity, pool, state, settings.metrics))
+    app.include_router(rest.routes(predictor, capacity, pool, state, settings.metrics, settings.docs))
     blocks = webpage.page(in_pool(predictor, pool))
     app.include_router(uploads.routes(cache, blocks.upload_file_set.update))
     webpage.mount(app, blocks, settings.max_upload, capacity.limit, settings.concurrency)
-    mount = app.routes[-1]
-    mount.app = GradioGuard(mount.app, cache, capacity, state)
+    # Not as a route: it would match paths of the API with a wrong method, too.
+    app.router.default = GradioGuard(app.routes.pop().app, cache, capacity, state)
     return SecurityMiddleware(
-        app, hosts=hosts, login=login, max_upload=settings.max_upload, patience=settings.patience, state=state
+        app,
+        hosts=hosts,
+        login=login,
+        max_upload=settings.max_upload,
+        patience=settings.patience,
+        state=state,
+        proxies=settings.proxies,
+        root_path=settings.root_path.rstrip("/"),
     )
 
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. Raises `KitError` if the address cannot be used."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise KitError(f"{host}:{port} cannot be used: {error}", fix="choose another: --port 7861") from error
+        name = host.strip("[] ")
+        if name in ("", "*"):  # which Python takes for other addresses
+            raise ValueError(name)
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        family, *_, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+        return socket.create_server(address, family=family)
+    except (OSError, OverflowError, ValueError) as error:
+        reason, fix = BIND_ERRORS.get(getattr(error, "errno", None), (str(error), "--host 127.0.0.1 --port 7860"))
+        if isinstance(error, socket.gaierror | ValueError):
+            reason, fix = "this name has no address", "check its spelling, or give the address alone, like 127.0.0.1"
+        raise KitError(f"{host}:{port} cannot be used: {reason}", fix=fix.format(next=port % 65535 + 1)) from error
 
 
 @contextmanager

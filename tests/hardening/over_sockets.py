@@ -37,7 +37,7 @@ def served(predictor, **settings):
         thread.start()
         try:
             assert ready.wait(30)
-            gradio = app.app.routes[-1].app
+            gradio = app.app.router.default
             yield SimpleNamespace(
                 port=port, cache=cache, state=state, hosts=hosts, process=server, gradio=gradio, bodies=app.bodies
             )

@@ -143,7 +143,7 @@ def test_what_is_cancelled_must_be_named(guard, fields):
 def ask(guard, path, **headers) -> list[dict]:
     """The messages with which the guard responds."""
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": pairs}
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": pairs, "scheme": "http"}
     sent = []
 
     async def receive():
@@ -158,11 +158,22 @@ def ask(guard, path, **headers) -> list[dict]:
 
 def test_gradio_is_told_neither_cookies_nor_another_name_of_the_server(guard):
     async def gradio_app(scope, receive, send):
-        await send(sorted(name for name, _ in scope["headers"]))
+        await send((scope["path"], sorted(scope["headers"])))
 
     guard.app = gradio_app
     headers = {"host": "127.0.0.1", "cookie": "a=b", "x_forwarded_host": "evil.example", "x_gradio_server": "http://["}
-    assert ask(guard, "/config", **headers) == [[b"host"]]
+    host = (b"host", b"127.0.0.1")
+    assert ask(guard, "/config", **headers) == [("/config", [host, (b"x-gradio-server", b"http://127.0.0.1")])]
+    assert ask(guard, "/", **headers) == [("/", [host, (b"x-gradio-server", b".")])]
+    prefix = (b"x-forwarded-prefix", b"/cats")
+    headers["x_forwarded_prefix"] = "/cats"
+    assert ask(guard, "/", **headers) == [("/cats/", [host, prefix, (b"x-gradio-server", b"/cats")])]
+
+
+def test_a_method_that_a_path_of_gradio_does_not_have_is_a_405(guard):
+    with pytest.raises(RequestError, match="GET is not possible at /gradio_api/queue/join") as caught:
+        ask(guard, JOIN)
+    assert (caught.value.status, caught.value.fix, caught.value.headers) == (405, "use POST", {"Allow": "POST"})
 
 
 def test_what_is_not_there_is_said_with_where_to_look(guard):
@@ -178,9 +189,9 @@ def test_the_pages_streams_do_not_take_all_connections(guard):
 
     guard.app, guard.streams = gradio_app, Capacity(1)
     heartbeat = "/gradio_api/heartbeat/x"
-    assert ask(guard, heartbeat) == [1]
+    assert ask(guard, heartbeat, host="127.0.0.1") == [1]
     with guard.streams.slot(), pytest.raises(RequestError, match="too many requests at once"):
         ask(guard, heartbeat)
     assert guard.streams.used == 0
     with guard.streams.slot():
-        assert ask(guard, "/config") == [1]
+        assert ask(guard, "/config", host="127.0.0.1") == [1]

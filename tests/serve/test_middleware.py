@@ -4,13 +4,15 @@ import asyncio
 import base64
 import json
 import logging
+from ipaddress import ip_network
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
 
 from kit.errors import KitError
-from kit.serve.login import ATTEMPTS, MAX_FORM_BYTES, SESSION_SECONDS, WINDOW, Login
+from kit.serve.login import ATTEMPTS, DELAY, MAX_FORM_BYTES, MAX_WAIT, SESSION_SECONDS, WINDOW, Login
 from kit.serve.middleware import Hosts, SecurityMiddleware
 from kit.serve.responses import RequestError, State
 from kit.serve.server import Settings
@@ -29,9 +31,9 @@ def scope(path="/v1/model", method="GET", **headers):
     }
 
 
-def middleware(app=None, login=None, tunnels=(), max_upload=10_000_000, patience=10.0, ready=True):
-    hosts = Hosts({"127.0.0.1", "pets.example"}, tunnels=set(tunnels))
-    limits = {"max_upload": max_upload, "patience": patience}
+def middleware(app=None, login=None, tunnels=(), max_upload=10_000_000, patience=10.0, ready=True, **proxy):
+    hosts = Hosts({"127.0.0.1", "pets.example"}, tunnels=set(tunnels), origins={"pets.example"})
+    limits = {"max_upload": max_upload, "patience": patience} | proxy
     return SecurityMiddleware(app, hosts=hosts, login=login, state=State(ready=ready), **limits)
 
 
@@ -80,6 +82,11 @@ def test_hosts_are_names_with_or_without_a_port_and_addresses_only_where_all_are
         ({"origin": "http://127.0.0.1:7860"}, 200),
         ({"origin": "http://127.0.0.1:9999"}, 403),
         ({"origin": "https://evil.example"}, 403),
+        ({"origin": "https://evil.example", "path": "/assets/index.js"}, 200),
+        ({"origin": "https://pets.example:8443"}, 200),
+        ({"origin": "https://elsewhere.example", "sec_fetch_site": "same-origin"}, 200),
+        ({"origin": "https://elsewhere.example", "sec_fetch_site": "same-site"}, 403),
+        ({"origin": "null", "sec_fetch_site": "cross-site", "sec_fetch_mode": "cors"}, 403),
         ({"origin": "null"}, 403),
         ({"origin": "http://[::1"}, 403),
         ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors"}, 403),
@@ -210,11 +217,78 @@ async def arrival(scope, receive, send):
         ({"host": "abc.gradio.live"}, "https tunnel host"),
         ({"host": "ABC.gradio.live:443"}, "https tunnel host"),
         ({"host": "pets.example", "origin": "https://pets.example"}, "https 10.0.0.1 host origin"),
-        ({"host": "pets.example", "x_forwarded_proto": "https"}, "https 10.0.0.1 host x-forwarded-proto"),
+        ({"host": "pets.example", "x_forwarded_proto": "https"}, "http 10.0.0.1 host"),
+        ({"x_forwarded_for": "1.2.3.4", "x_forwarded_prefix": "/evil", "x_forwarded_host": "x"}, "http 10.0.0.1 host"),
     ],
 )
 def test_who_came_by_https_or_through_the_tunnel_is_known(headers, came):
     assert ask(middleware(arrival, tunnels={"abc.gradio.live"}), scope(**headers))[2].decode() == came
+
+
+PROXY = {"proxies": [ip_network("10.0.0.0/24")]}
+
+
+@pytest.mark.parametrize(
+    "headers, came",
+    [
+        ({}, "http 10.0.0.1 /v1/model 127.0.0.1:7860"),
+        ({"x_forwarded_proto": "https"}, "https 10.0.0.1 /v1/model 127.0.0.1:7860"),
+        ({"x_forwarded_host": "pets.example"}, "http 10.0.0.1 /v1/model pets.example"),
+        ({"x_forwarded_for": "1.2.3.4"}, "http 1.2.3.4 /v1/model 127.0.0.1:7860"),
+        ({"x_forwarded_for": "6.6.6.6, 1.2.3.4, 10.0.0.9"}, "http 1.2.3.4 /v1/model 127.0.0.1:7860"),
+        ({"x_forwarded_for": ""}, "http 10.0.0.1 /v1/model 127.0.0.1:7860"),
+        ({"x_forwarded_prefix": "/cats"}, "http 10.0.0.1 /v1/model 127.0.0.1:7860 /cats"),
+        ({"x_forwarded_prefix": "/cats/", "path": "/cats/v1/model"}, "http 10.0.0.1 /v1/model 127.0.0.1:7860 /cats"),
+        ({"x_forwarded_prefix": "/v1"}, "http 10.0.0.1 /model 127.0.0.1:7860 /v1"),
+    ],
+)
+def test_what_a_named_proxy_says_is_how_the_request_came(headers, came):
+    async def seen(scope, receive, send):
+        request = Request(scope)
+        words = [request.url.scheme, request.client.host, scope["path"], request.headers["host"]]
+        words += request.headers.getlist("x-forwarded-prefix")
+        await PlainTextResponse(" ".join(words))(scope, receive, send)
+
+    assert ask(middleware(seen, **PROXY), scope(**headers))[2].decode() == came
+
+
+def test_a_proxy_on_this_machine_that_is_not_named_chooses_no_address_of_clients():
+    login = Login("anna", "secret")
+    request = scope(authorization="Basic x", x_forwarded_for="1.2.3.4", x_forwarded_proto="https")
+    request["client"] = ("127.0.0.1", 1)
+    assert ask(middleware(echo, login), request)[0] == 401
+    assert set(login.failures) == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    "headers, status, words",
+    [
+        ({"x_forwarded_host": "evil.example"}, 421, "--allow-host evil.example"),
+        ({"host": "backend:7860"}, 421, "--allow-host backend"),
+        ({"x_forwarded_prefix": "cats"}, 400, "set it like /cats"),
+        ({"x_forwarded_prefix": '/"><script>'}, 400, "set it like /cats"),
+        ({"origin": "http://other.example:81"}, 403, "if that is other.example:81, behind a proxy, start"),
+        ({"path": "/v1/model/"}, 308, "use /v1/model"),
+    ],
+)
+def test_what_a_proxy_has_wrong_is_said_with_its_fix(headers, status, words):
+    answered, _, body = ask(middleware(echo, **PROXY), scope(**headers))
+    assert (answered, words in json.loads(body)["fix"]) == (status, True), body
+
+
+@pytest.mark.parametrize(
+    "path, place",
+    [
+        ("/cats", "cats/"),
+        ("/a/cats", "cats/"),
+        ("/v1/model/", "../model"),
+        ("/login/", "../login"),
+    ],
+)
+def test_redirects_are_relative_so_that_they_are_right_behind_any_proxy(path, place):
+    server = middleware(echo, root_path=path if "cats" in path else "")
+    status, headers, _ = ask(server, scope(path))
+    assert (status, headers[b"location"].decode()) == (308, place)
 
 
 def test_a_login_opens_by_password_or_session_and_not_otherwise():
@@ -229,7 +303,7 @@ def test_a_login_opens_by_password_or_session_and_not_otherwise():
     status, _, body = ask(middleware(echo, login), scope(authorization="Basic x"))
     assert (status, json.loads(body)["error"]) == (401, "wrong user or password")
     page = ask(middleware(echo, login), scope("/", accept="text/html"))
-    assert (page[0], page[1][b"location"], json.loads(page[2])["error"]) == (303, b"/login", "sign in first")
+    assert (page[0], page[1][b"location"], json.loads(page[2])["error"]) == (303, b"login", "sign in first")
 
 
 def signed_in(login, **headers):
@@ -247,10 +321,10 @@ def test_the_form_signs_a_program_or_a_browser_in_until_it_signs_out():
     assert (answer.status_code, answer.json()) == (200, {"success": True})
     assert client.get("/v1/nothing").status_code == 404
     cookie = {"cookie": f"kit_session={client.cookies['kit_session']}"}
-    assert client.post("/logout").headers["location"] == "/login"
+    assert client.post("/logout").headers["location"] == "login"
     assert client.get("/v1/nothing", headers=cookie).status_code == 401
     client, answer = signed_in(login, accept="text/html")
-    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert (answer.status_code, answer.headers["location"]) == (303, "./")
     assert client.get("/v1/nothing").status_code == 404
 
 
@@ -280,18 +354,39 @@ def test_a_form_longer_than_any_password_is_not_parsed():
     assert (answer.status_code, answer.json()["error"]) == (413, "no name or password is that long")
 
 
-def test_guessing_is_braked_for_a_while_and_only_for_the_one_who_guesses():
-    now = [0.0]
+def outcome(login, password, client="10.0.0.1") -> int:
+    """The status of an attempt to sign in."""
+    try:
+        asyncio.run(login.attempt("anna", password, client))
+    except RequestError as error:
+        return error.status
+    return 200
+
+
+def test_guessing_is_slowed_down_while_the_right_password_works(monkeypatch):
+    now, waited = [0.0], []
+
+    async def sleep(seconds):
+        waited.append(seconds)
+
+    monkeypatch.setattr("kit.serve.login.asyncio.sleep", sleep)
     login = Login("anna", "secret", clock=lambda: now[0])
-    for attempt in range(300):
-        with pytest.raises(RequestError) as caught:
-            login.attempt("anna", f"guess {attempt}", "10.0.0.1")
-        assert caught.value.status == (401 if attempt < ATTEMPTS else 429)
-    with pytest.raises(RequestError, match="too many wrong passwords"):
-        login.attempt("anna", "secret", "10.0.0.1")
-    login.attempt("anna", "secret", "10.0.0.2")
-    now[0] = WINDOW + 1
-    login.attempt("anna", "secret", "10.0.0.1")
+    assert [outcome(login, f"guess {number}") for number in range(300)] == [401] * ATTEMPTS + [429] * (300 - ATTEMPTS)
+    assert waited == [DELAY * (number + 1) for number in range(int(MAX_WAIT / DELAY))], "each waits for the one before"
+    assert outcome(login, "secret", "10.0.0.2") == 200, "another client does not wait"
+    now[0] = MAX_WAIT
+    assert outcome(login, "secret") == 200
+    assert waited[-1] == DELAY
+    now[0] = MAX_WAIT + WINDOW + 1
+    assert outcome(login, "a guess") == 401
+
+
+def test_ten_wrong_passwords_do_not_lock_out_the_right_one_of_the_same_address(monkeypatch):
+    monkeypatch.setattr("kit.serve.login.DELAY", 0.01)
+    login = Login("anna", "secret")
+    assert [outcome(login, "wrong") for _ in range(30)] == [401] * ATTEMPTS + [429] * 20
+    assert outcome(login, "secret") == 200
+    assert outcome(login, "another") == 429
 
 
 @pytest.mark.parametrize(
@@ -317,7 +412,8 @@ def test_of_all_cookies_only_the_logins_own_is_looked_at(header, status):
     assert ask(middleware(echo, login), scope(cookie=cookie))[0] == status
 
 
-def test_those_who_guess_through_the_tunnel_lock_out_nobody_else():
+def test_those_who_guess_through_the_tunnel_slow_down_nobody_else(monkeypatch):
+    monkeypatch.setattr("kit.serve.login.DELAY", 0.01)
     login = Login("anna", "secret")
     server = middleware(echo, login, tunnels={"abc.gradio.live"})
     wrong, right = (
@@ -325,7 +421,8 @@ def test_those_who_guess_through_the_tunnel_lock_out_nobody_else():
     )
     tries = [ask(server, scope(host="abc.gradio.live", **wrong))[0] for _ in range(20)]
     assert tries == [401] * ATTEMPTS + [429] * (20 - ATTEMPTS)
-    assert ask(server, scope(host="abc.gradio.live", **right))[0] == 429
+    assert set(login.failures) == {"tunnel"}
+    assert ask(server, scope(host="abc.gradio.live", **right))[0] == 200
     assert ask(server, scope(**right))[0] == 200
 
 
@@ -335,6 +432,12 @@ def test_those_who_guess_through_the_tunnel_lock_out_nobody_else():
         ({"share": True}, "--share opens this page to everybody"),
         ({"host": "0.0.0.0"}, "--host 0.0.0.0 opens this page to other machines"),
         ({"auth": "anna"}, "the login has no password"),
+        ({"allow_host": ("https://pets.example",)}, "--allow-host 'https://pets.example' is no host name"),
+        ({"allow_host": ("*",)}, "--allow-host"),
+        ({"allow_host": ("",)}, "--allow-host '' is no host name"),
+        ({"root_path": "cats"}, "--root-path 'cats' is no path"),
+        ({"root_path": "https://pets.example/cats"}, "is no path"),
+        ({"proxy": ("proxy.example",)}, "--proxy: 'proxy.example' does not appear to be an IPv4 or IPv6 network"),
     ],
 )
 def test_settings_that_would_open_the_page_unmeant_are_refused(given, problem):
