@@ -61,8 +61,8 @@ def splits_by_folder(paths: Sequence[Path], folder: Path, rule: LabelRule) -> Fo
         trains = some_of([str(path.relative_to(folder)) for path, split in found.folders.items() if split == "train"])
         above = {parent for path in found.folders for parent in path.parents}
         for path in outside:
-            name = next((parent.name for parent in reversed(path.parents) if parent not in above), "the image")
-            found.left_out[path] = f"{name} is beside {trains}, but no split by its name"
+            name = next((f"{parent.name}: " for parent in reversed(path.parents) if parent not in above), "")
+            found.left_out[path] = f"{name}beside {trains}, in no split"
     elif rule is parent_folder and outside:
         _note_nested(outside, _common(outside), found)
     return found
@@ -81,17 +81,16 @@ def _visit(where: Path, paths: Sequence[Path], rule: LabelRule, found: FolderSpl
     sides = _sides(inner)
     flat = {name for name, side in sides.items() if all(_is_labelled(path, rule, side) for path in inner[name])}
     divided = {side for name, side in sides.items() if name not in flat}
-    if "train" in divided or (top and divided and "train" not in sides.values()):
-        for name, side in sides.items():
-            if name not in flat:
-                _add_split(where / name, side, inner[name], rule, found)
-            elif "train" in divided:
-                found.left_out |= dict.fromkeys(inner[name], f"in {name} itself, not in a class folder")
-    elif "train" in sides.values() and len(set(sides.values())) > 1 and rule is parent_folder:
+    train_here = "train" in sides.values()
+    if train_here and "train" not in divided and len(set(sides.values())) > 1 and rule is parent_folder:
         raise _no_class_folder([path for name in sorted(flat) for path in inner[name]])
-    else:
-        for name, below in inner.items():
+    for name, below in inner.items():
+        if name in sides and name not in flat and ("train" in divided or (top and not train_here)):
+            _add_split(where / name, sides[name], below, rule, found)
+        elif "train" not in divided:
             _visit(where / name, below, rule, found, top if len(inner) == 1 and not loose else None)
+        elif name in sides:
+            found.left_out |= dict.fromkeys(below, f"in {name} itself, not in a class folder")
 
 
 def _sides(names: Iterable[str]) -> dict[str, str]:

@@ -69,6 +69,10 @@ def test_what_else_a_name_says_is_told_apart():
             {"asl_train/asl_train/A": "train", "asl_test/asl_test/A": "test"},
         ),
         ("cat dog test/cat", {"test/cat": "test"}),
+        (
+            "data/train/cat data/val/cat test/cat",
+            {"data/train/cat": "train", "data/val/cat": "valid", "test/cat": "test"},
+        ),
         ("a/train/x a/test/x b/train/x", {"a/train/x": "train", "a/test/x": "test", "b/train/x": "train"}),
         ("train/train train/plane test/train", {"train/train": "train", "train/plane": "train", "test/train": "test"}),
     ],
@@ -96,6 +100,8 @@ def test_a_class_may_have_the_name_of_a_split(layout):
         ),
         ("train/cat train/dog extra/cat images backup/train_old/cat", {"extra/cat", "images", "backup/train_old/cat"}),
         ("data/train/cat data/train/dog data/test/cat docs", {"docs"}),
+        ("data/train/cat data/train/dog test/test", {"test/test"}),
+        ("train/cat train/dog val/cat xray/train/cat xray/val/cat", {"xray/train/cat", "xray/val/cat"}),
         ("data/train/cat data/train/dog data/unlabelled docs/figures", {"data/unlabelled", "docs/figures"}),
     ],
 )
@@ -110,7 +116,7 @@ def test_the_reason_names_the_folder():
     given = splits_by_folder(paths("train/cat train/dog test extra/cat"), FOLDER, parent_folder)
     assert Counter(given.left_out.values()) == {
         "in test itself, not in a class folder": 2,
-        "extra is beside train, but no split by its name": 2,
+        "extra: beside train, in no split": 2,
     }
 
 

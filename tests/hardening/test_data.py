@@ -250,8 +250,8 @@ def test_43_images_beside_train_are_left_out_with_a_line(tmp_path):
     assert table["split"].value_counts().to_dict() == {"train": 8, "test": 6, "valid": 2}
     assert set(table["label"]) == {"circle", "square"}
     warnings, notes = findings(table, "warning"), findings(table, "note")
-    assert "left out 2 (extra is beside Training, but no split by its name): 20.png, 21.png" in warnings
-    assert "left out 1 (pred is beside Training, but no split by its name): 30.png" in warnings
+    assert "left out 2 (extra: beside Training, in no split): 20.png, 21.png" in warnings
+    assert "left out 1 (pred: beside Training, in no split): 30.png" in warnings
     by_folders = "splits by folders: Testing (test), Training (train)"
     assert f"{by_folders}; the validation images are chosen from the training images" in notes
 
