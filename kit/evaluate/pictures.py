@@ -95,7 +95,7 @@ def draw_overview(result: Result, folder: Path) -> Path:
 def draw_classes(result: Result, path: Path) -> Path:
     """F1 and average precision of each class as bars, the lowest F1 last; of many classes the 40 lowest."""
     table = result.breakdown.fillna(0).sort_values("f1", ascending=False).tail(MOST_BARS)
-    figure = _figure(7, 1.4 + 0.34 * len(table))
+    figure = _figure(5.4, 1.2 + 0.34 * len(table))
     axes = figure.subplots()
     places = range(len(table), 0, -1)
     axes.barh(places, table["average_precision"], height=0.7, color=PALE, label="average precision")
@@ -104,7 +104,7 @@ def draw_classes(result: Result, path: Path) -> Path:
     axes.set(xlim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="outside upper center", ncols=2)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=180)
     return path
 
 
@@ -113,9 +113,10 @@ def draw_scatter(result: Result, path: Path) -> Path:
     """Predicted over true numbers for each target, a dot for each image; on the line both are equal."""
     truth, numbers = result.truth, result.outputs
     count = min(MOST_TARGETS, len(result.vocab))
-    columns = min(3, count)
+    columns = min(2, count)
     lines = -(-count // columns)
-    figure = _figure(4.2 * columns, 4.2 * lines)
+    side = 3.6 if count == 1 else 2.7
+    figure = _figure(side * columns, side * lines)
     grid = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes in grid[count:]:
         axes.axis("off")
@@ -126,7 +127,7 @@ def draw_scatter(result: Result, path: Path) -> Path:
         axes.scatter(*both, s=16, alpha=0.6, color=DARK, linewidths=0)
         axes.set(xlabel="true", ylabel="predicted", title=_short(result.vocab[place], 30))
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=180)
     return path
 
 

@@ -111,33 +111,33 @@ def draw_curves(history: History, path: Path) -> None:
         return _draw_strengths(history, path)
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=(4.8, 4), layout="constrained")
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     steps = pd.DataFrame(history.steps)
-    losses.plot(steps["step"], steps["loss"], color="#b8c4d6", linewidth=1, label="training, each step")
-    losses.plot(steps["step"], steps["loss"].ewm(span=10).mean(), color="#2f6fde", label="training, smoothed")
+    losses.plot(steps["step"], steps["loss"], color="#a9d5cf", linewidth=1, label="training, each step")
+    losses.plot(steps["step"], steps["loss"].ewm(span=10).mean(), color="#0f766e", label="training, smoothed")
     ends = [0] * (len(history.rows) - len(history.ends)) + history.ends  # a head trained from features has no steps
-    losses.plot(ends, [row["valid_loss"] for row in history.rows], "o-", color="#e0662f", label="validation")
+    losses.plot(ends, [row["valid_loss"] for row in history.rows], "o-", color="#b45309", label="validation")
     losses.set_ylabel("loss")
     losses.legend(frameon=False)
     rates.plot(steps["step"], steps["rate"], color="#555555")
     rates.set(xlabel="step", ylabel="learning rate")
     for axes in (losses, rates):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=180)
 
 
 def _draw_strengths(history: History, path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    figure = Figure(figsize=(4.8, 3), layout="constrained")
     axes = figure.subplots()
-    axes.plot(list(history.strengths), list(history.strengths.values()), "o-", color="#2f6fde")
+    axes.plot(list(history.strengths), list(history.strengths.values()), "o-", color="#0f766e")
     if history.strengths:
         best = min(history.strengths, key=history.strengths.get)
-        axes.plot(best, history.strengths[best], "o", color="#e0662f", markersize=10, label=f"chosen: C = {best:g}")
+        axes.plot(best, history.strengths[best], "o", color="#b45309", markersize=10, label=f"chosen: C = {best:g}")
         axes.legend(frameon=False)
         axes.set_xscale("log")
     axes.set(xlabel="C of the head (the inverse of its L2 penalty)", ylabel="cross-validated loss")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=180)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from accessibility import assert_accessible
 from PIL import Image
 
 from kit import Recipe
@@ -82,6 +83,40 @@ def test_a_cell_shows_its_photos_and_a_heading_sorts_its_table(report, chromium,
     page.get_by_role("button", name="class").click()
     assert names.all_inner_texts() == ["bee", "ape", NASTY]
     assert errors == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits_a_phone_and_a_screen_in_light_and_dark(report, chromium, tmp_path, width, scheme):
+    words = "kit fine-tune photos --label '^(.+)  x' " + "/a/very/long/name" * 9
+    write_report(replace(report, command=words), tmp_path / "report.html")
+    page = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.goto((tmp_path / "report.html").as_uri())
+    page.locator("[data-cell='0-1']").click()
+    for name in ("Recipe", "Chosen automatically"):
+        page.locator("summary", has_text=name).click()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.locator(".command pre").text_content() == words
+    assert_accessible(page)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("clipboard", ["there", "refused", "missing"])
+def test_the_command_can_be_copied_with_and_without_the_clipboard_api(report, chromium, tmp_path, clipboard):
+    write_report(report, tmp_path / "report.html")
+    context = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    if clipboard == "missing":
+        page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    elif clipboard == "refused":
+        page.add_init_script("navigator.clipboard.writeText = () => Promise.reject(new Error('refused'))")
+    page.goto((tmp_path / "report.html").as_uri())
+    page.get_by_role("button", name="Copy").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    if clipboard != "missing":
+        assert page.evaluate("navigator.clipboard.readText()") == "kit fine-tune x"
+    context.close()
 
 
 def test_the_recipe_marks_what_was_told_and_the_choices_are_flat(report):
