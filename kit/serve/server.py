@@ -17,13 +17,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
+from filelock import FileLock, Timeout
 from starlette.exceptions import HTTPException
 
 from kit.console import say
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from kit.bundle.predictor import Predictor
 
 QUEUE = 10
+FOLDER, LOCK = "kit-serve-", "lock"
 # No requests to Gradio's servers; no statistics of all events after each event, for which Gradio imports pandas.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -223,16 +225,30 @@ def private_cache() -> Iterator[Path]:
 
     Other GRADIO_ variables are removed from the environment meanwhile: they could override kit's settings.
     """
-    cache = Path(tempfile.mkdtemp(prefix="kit-serve-")).resolve()
+    remove_leftovers()
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER)).resolve()
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("GRADIO_") or name in QUIET}
-    os.environ |= QUIET | {"GRADIO_TEMP_DIR": str(cache)}
     try:
-        yield cache
+        with FileLock(folder / LOCK):
+            cache = folder / "cache"
+            cache.mkdir()
+            os.environ |= QUIET | {"GRADIO_TEMP_DIR": str(cache)}
+            yield cache
     finally:
-        shutil.rmtree(cache, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         for name in (*QUIET, "GRADIO_TEMP_DIR"):
             os.environ.pop(name, None)
         os.environ |= kept
+
+
+def remove_leftovers() -> None:
+    """Remove the uploads of this user's servers that were killed; a server that runs holds the lock of its folder."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        with suppress(OSError, Timeout):
+            if folder.lstat().st_uid == user and not folder.is_symlink() and (folder / LOCK).is_file():
+                with FileLock(folder / LOCK, blocking=False):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def announce(address: str, begun: float, settings: Settings, hosts: Hosts) -> None:

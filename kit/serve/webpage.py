@@ -60,7 +60,8 @@ class Page(gr.Blocks):
 
 def page(predictor: Predictor) -> Page:
     """The page of a bundle: a Gradio Blocks, to `launch()` or to mount. It stores nothing about visitors."""
-    view, cache = view_of(predictor.config), (CACHE_SECONDS, CACHE_SECONDS)
+    # Gradio looks every so often for files of some age: together less than the time for which files may be kept.
+    view, cache = view_of(predictor.config), (max(1, CACHE_SECONDS // 60), CACHE_SECONDS * 9 // 10)
     with Page(title=view.title, analytics_enabled=False, delete_cache=cache) as blocks:
         gr.HTML(render_template("title.html", view=view), elem_classes="title")
         with gr.Tabs():
@@ -185,7 +186,8 @@ def predict_many(predictor: Predictor, paths: list[str]) -> Iterator[tuple[Any, 
         if time.monotonic() - updated > UPDATE_SECONDS:
             updated, count = time.monotonic(), len(done)
             yield predictions_html(done, config, count, max(total, count + 1), SHOWN_MEANWHILE), gr.skip()
-    with tempfile.TemporaryDirectory() as folder:
+    # Beside the uploads, which are removed should the server be killed, but not among them: Gradio would not copy it.
+    with tempfile.TemporaryDirectory(dir=Path(gr.utils.get_upload_folder()).parent) as folder:
         # Gradio copies the file while this generator waits.
         path = Path(folder) / "predictions.csv"
         write_csv(done, predictor, path)

@@ -637,6 +637,39 @@ def test_21_three_hundred_wrong_passwords_are_braked(predictor, photo):
         assert ask(server.port, "GET", "/config")[0] == 401
 
 
+def test_51_an_upload_and_the_csv_file_are_gone_when_their_time_is_over(predictor, photo, monkeypatch):
+    monkeypatch.setattr(webpage, "CACHE_SECONDS", 3)
+    with served(predictor) as server:
+        examples = set(server.cache.rglob("*.*"))
+        files = [{"path": stored(server.port, f"{number}.png", photo)} for number in range(3)]
+        assert outcome(server.port, many_function(server.port), [files], "many")["success"]
+        kept = {path.suffix for path in set(server.cache.rglob("*.*")) - examples}
+        assert kept == {".png", ".csv"}
+        until(lambda: set(server.cache.rglob("*.*")) <= examples)
+        assert good(server.port, photo)
+
+
+def test_51_gradio_looks_often_enough_that_nothing_is_kept_longer_than_an_hour(predictor):
+    every, age = webpage.page(predictor).delete_cache
+    assert age + 2 * every < webpage.CACHE_SECONDS == 3600
+
+
+@pytest.mark.slow
+def test_51_what_a_killed_server_left_is_removed_when_the_next_one_starts(run, photo, tmp_path):
+    with started(run.bundle, TMPDIR=str(tmp_path)) as (port, server):
+        left = Path(stored(port, "a.png", photo))
+        with started(run.bundle, TMPDIR=str(tmp_path)) as (other, _):
+            assert left.is_file(), "the first server runs"
+            kept = Path(stored(other, "a.png", photo))
+            server.kill()
+            server.wait(30)
+            assert left.is_file()
+            with started(run.bundle, TMPDIR=str(tmp_path)):
+                assert not left.exists()
+                assert kept.is_file()
+    assert not list(tmp_path.glob("kit-serve-*"))
+
+
 CLOSED = [
     "/docs", "/redoc", "/openapi.json", "/v1/docs", "/v1/openapi.json", "/metrics", "/monitoring",
     "/monitoring/summary", "/pwa_icon", "/gradio_api/openapi.json", "/gradio_api/runs",

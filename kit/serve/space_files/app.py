@@ -88,7 +88,7 @@ def answer(file: dict | None) -> dict:
 
 def build() -> gr.Blocks:
     """The page."""
-    with gr.Blocks(title=MODEL["title"], analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+    with gr.Blocks(title=MODEL["title"], analytics_enabled=False, delete_cache=(60, 3240)) as blocks:
         gr.Markdown(f"# {MODEL['title']}\n{MODEL['summary']}")
         with gr.Row():
             with gr.Column():
