@@ -288,7 +288,7 @@ def main(port: int = 7860) -> None:
     os.environ["GRADIO_RUN_HISTORY"] = "False"  # the browser would keep every map, and each click take longer
     # Gradio's file of this font in weight 600 lacks letters: bold is 700.
     font = [gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"]
-    theme = gr.themes.Base(primary_hue="orange", neutral_hue="slate", radius_size="lg", font=font)
+    theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="lg", font=font)
     try:
         css = Path(__file__).with_suffix(".css")
         build().launch(server_port=port, share=False, theme=theme, css_paths=css, footer_links=[])

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from accessibility import assert_accessible
 
 pytestmark = pytest.mark.browser
 APP = Path(__file__).parent.parent / "apps" / "sgd_playground.py"
@@ -149,6 +150,9 @@ def test_the_page_is_seen_in_light_and_dark(chromium, address, tmp_path):
         at_step(page, 20)
         colours.add(page.evaluate("getComputedStyle(document.querySelector('.map .band')).fill"))
         page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
+        for size in (LAPTOP, PHONE):
+            page.set_viewport_size(size)
+            assert_accessible(page)
         page.close()
     assert len(colours) == 2
 
