@@ -231,7 +231,7 @@ def private_cache() -> Iterator[Path]:
     try:
         with FileLock(folder / LOCK):
             cache = folder / "cache"
-            cache.mkdir()
+            cache.mkdir(0o700)
             os.environ |= QUIET | {"GRADIO_TEMP_DIR": str(cache)}
             yield cache
     finally:
