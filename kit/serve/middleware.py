@@ -12,6 +12,7 @@ host that becomes known later (a tunnel's), and its error does not say how to al
 
 import asyncio
 import ipaddress
+import random
 import re
 import time
 from collections.abc import Callable, Collection
@@ -40,7 +41,8 @@ ASSETS = ("/assets/", "/static/")
 TRAILING_SLASH = re.compile(r"/(?!gradio_api/)[\w./-]*\w/")
 WITHOUT_LOGIN = ("/login", "/v2/health/live", "/v2/health/ready")
 WHOLE_BODY_SECONDS = 120.0
-DISCARD_SECONDS = 2.0
+# A client that is refused because the server is full is told so at once; its next request is read so much later.
+DISCARD_SECONDS, PAUSE_SECONDS = 2.0, 1.0
 # Bytes of all bodies together that are in memory at one time; twice --max-upload where that is more.
 MAX_BODIES = 128_000_000
 HEADERS = {
@@ -128,6 +130,13 @@ class Body:
         with suppress(TimeoutError):
             async with asyncio.timeout(DISCARD_SECONDS):
                 while (await self.channel()).get("more_body", False):
+                    pass
+
+    async def pause(self) -> None:
+        """Wait for a while, or until the client leaves; not equally long for all, or they would come back together."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PAUSE_SECONDS * random.uniform(0.5, 1.5)):
+                while (await self.channel())["type"] != "http.disconnect":
                     pass
 
 
@@ -221,6 +230,8 @@ class SecurityMiddleware:
         await error.response(request.scope, body.receive, respond)
         if not body.complete and "expect" not in request.headers:
             await body.discard()
+        if error.status == 503:
+            await body.pause()
         await send({"type": "http.response.body", "body": b""})
 
     def _request(self, scope: Scope) -> Request:

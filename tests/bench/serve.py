@@ -1,4 +1,4 @@
-"""How `kit serve` answers: ready when, one image, fifty users at once, thousands of requests. Run by hand.
+"""How `kit serve` answers: ready when, one image, 50 users at once, health at 200, thousands of requests. Run by hand.
 
 python tests/bench/serve.py                            # resnet34, 224 pixels, random weights
 python tests/bench/serve.py --bundle runs/pets --requests 5000
@@ -27,6 +27,20 @@ from bundles import sample, untrained
 from kit.cli.script import script
 
 USERS, AT_ONCE, WARM_UP = 50, 4, 200
+CROWD, HEALTH_SECONDS = 200, 10
+PROBE = """
+import http.client, statistics, sys, time
+seen, end = [], time.perf_counter() + int(sys.argv[2]) - 1
+while time.perf_counter() < end:
+    begun, connection = time.perf_counter(), http.client.HTTPConnection(sys.argv[1])
+    connection.request("GET", "/v2/health/ready")
+    connection.getresponse().read()
+    connection.close()
+    seen.append(1000 * (time.perf_counter() - begun))
+    time.sleep(0.05)
+p50, p95 = statistics.median(seen), statistics.quantiles(seen, n=20)[-1]
+print(f"/v2/health/ready: p50 {p50:.0f} ms, p95 {p95:.0f} ms, longest {max(seen):.0f} ms of {len(seen)}")
+"""
 INTERFACE = """
 import sys, time
 import gradio as gr
@@ -143,6 +157,21 @@ def fifty_users(address: str, data: bytes) -> None:
     print(f"{USERS} users at once: {dict(Counter(status))} in {took:.2f} s{told}")
 
 
+def health(address: str, data: bytes) -> None:
+    """Print how long /v2/health/ready takes while many users ask without a pause. Another process measures it."""
+    end, status = time.perf_counter() + HEALTH_SECONDS, []
+
+    def ask(number: int) -> None:
+        client = Client(address, data)
+        while time.perf_counter() < end:
+            status.append(client())
+
+    probe = [sys.executable, "-c", PROBE, address.removeprefix("http://"), str(HEALTH_SECONDS)]
+    with subprocess.Popen(probe):
+        together(CROWD, ask)
+    print(f"meanwhile, {CROWD} users: {dict(Counter(status))}")
+
+
 def many_requests(process: subprocess.Popen, address: str, data: bytes, count: int) -> None:
     """Print images a second over `count` requests by a few users, and by how much the server's memory grew."""
 
@@ -209,6 +238,7 @@ def main(
         print(f"kit serve: ready after {seconds:.1f} s", flush=True)
         rest = one_image(address, folder, photo, times)
         fifty_users(address, photo.read_bytes())
+        health(address, photo.read_bytes())
         many_requests(process, address, photo.read_bytes(), requests)
         if not bundle:
             print(f"{through_gradio(address, folder.parent / 'export.pkl', photo, times) / rest:.1f}x")

@@ -5,6 +5,7 @@ After every one of them the next good request succeeds.
 
 import base64
 import gc
+import http.client
 import json
 import re
 import signal
@@ -371,6 +372,26 @@ def test_17_of_fifty_at_once_twelve_are_served_and_the_rest_told_at_once(predict
         held.release.set()
         assert sorted(job.result()[0] for job in jobs) == [200] * 12 + [503] * 38
         assert good(server.port, photo)
+
+
+def test_17_a_client_that_was_refused_is_served_on_the_same_connection_a_little_later(predictor, photo, monkeypatch):
+    monkeypatch.setattr(middleware, "PAUSE_SECONDS", 0.1)
+    held = Held(predictor)
+    with served(held.predictor, metrics=True, concurrency=1) as server, held:
+        waiting = [begin(server.port, photo) for _ in range(11)]
+        until(lambda: inside(server.port) == 11)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        for refused in (503, 503, 200):
+            if refused == 200:
+                held.release.set()
+                until(lambda: inside(server.port) == 0)
+            connection.request("POST", "/v1/predict", photo, IMAGE)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == refused
+            assert connection.sock is not None, "the connection was closed"
+        for one in (*waiting, connection):
+            one.close()
 
 
 def test_17_the_pages_queue_is_as_short(predictor, photo):
