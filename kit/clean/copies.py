@@ -24,6 +24,7 @@ MOST_TURNED = 20_000  # with more images, quarter turns are not looked for: all 
 MOST_PAIRS = 5_000
 SIZES = (32, 29, 26)  # of the smaller image on the larger: crops of up to 20 %
 SAME, SIMILAR, SIMILAR_COSINE = 0.85, 0.7, 0.88
+SAMPLED, ALIKE_SHARE, ALIKE_MARGIN = 200, 0.95, 0.12
 
 Pair = tuple[int, int, float]
 
@@ -33,12 +34,21 @@ def find_copies(features: np.ndarray, hashes: np.ndarray, pictures: np.ndarray) 
 
     features: (n, f). hashes: uint64 (n,), and pictures: uint8 (n, 32, 32, 3), both of `kit.data.scan.scan_images`.
     """
-    found = {}
+    found, same = {}, max(SAME, _usual_correlation(pictures) + ALIKE_MARGIN)
     for left, right, cosine, turns in _candidates(features, hashes, pictures):
         likeness = _correlation(pictures[left], np.ascontiguousarray(np.rot90(pictures[right], turns)))
-        if likeness >= SAME or (likeness >= SIMILAR and cosine >= SIMILAR_COSINE):
+        if likeness >= same or (same == SAME and likeness >= SIMILAR and cosine >= SIMILAR_COSINE):
             found[left, right] = max(likeness, found.get((left, right), 0.0))
     return sorted(((*pair, likeness) for pair, likeness in found.items()), key=lambda pair: -pair[2])
+
+
+def _usual_correlation(pictures: np.ndarray) -> float:
+    """The correlation that one in 20 pairs of images exceeds: high where all are alike, as from one fixed camera."""
+    if len(pictures) < 2:
+        return 0.0
+    pairs = np.random.default_rng(0).integers(0, len(pictures), (SAMPLED, 2))
+    found = [_correlation(pictures[left], pictures[right]) for left, right in pairs if left != right]
+    return float(np.quantile(found, ALIKE_SHARE)) if found else 0.0
 
 
 def _candidates(

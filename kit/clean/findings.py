@@ -16,6 +16,8 @@ from kit.clean.label_issues import MAD, Opinions
 from kit.data.image_quality import quality_problems
 from kit.evaluate import ood
 from kit.features.neighbours import nearest
+from kit.recipe import Recipe
+from kit.tasks.training import TaskTraining, training_of
 
 KINDS = {
     "label": "probably a wrong label",
@@ -26,7 +28,7 @@ KINDS = {
     "broken": "cannot be opened",
 }
 NEIGHBOURS = 5
-FOLDS = 10
+FOLDS, MIN_STRATUM = 10, 5
 ODD, VERY_ODD = 2.7, 4.5  # robust standard deviations of the distance to the nearest class
 
 
@@ -44,19 +46,19 @@ class Finding:
 
 
 def find(
-    table: pd.DataFrame, features: np.ndarray, opinions: Opinions, copies: Sequence[Pair], size: int
+    table: pd.DataFrame, features: np.ndarray, opinions: Opinions, copies: Sequence[Pair], recipe: Recipe
 ) -> list[Finding]:
     """All findings, most likely first within each kind, kinds in the order of `KINDS`.
 
-    table: of `data.survey`. features: (n, f). opinions: of `label_opinions`. copies: of `find_copies`. size: the input
-    size of the network in pixels a side.
+    table: of `data.survey`. features: (n, f). opinions: of `label_opinions`. copies: of `find_copies`. recipe: its task
+    and its size in pixels a side count.
     """
     similar, _ = nearest(features, max(0, min(NEIGHBOURS, len(table) - 1)))
     found = [
         *_about_labels(opinions, similar),
         *_about_copies(table, copies),
-        *_odd_ones(table, features, similar),
-        *_about_quality(table, size),
+        *_odd_ones(table, features, similar, training_of(recipe.task)),
+        *_about_quality(table, recipe.size),
     ]
     kinds = list(KINDS)
     return sorted(found, key=lambda one: (kinds.index(one.kind), -one.score, one.row))
@@ -91,9 +93,10 @@ def _about_copies(table: pd.DataFrame, copies: Sequence[Pair]) -> list[Finding]:
     return found
 
 
-def _odd_ones(table: pd.DataFrame, features: np.ndarray, similar: np.ndarray) -> list[Finding]:
+def _odd_ones(table: pd.DataFrame, features: np.ndarray, similar: np.ndarray, training: TaskTraining) -> list[Finding]:
     """Images that detectors fitted on the others (`kit.evaluate.ood`) find far from all classes."""
-    labels, folds = table["label"].to_numpy(str), np.random.default_rng(0).permutation(len(table)) % FOLDS
+    labels = np.array(training.strata(table["label"].tolist(), MIN_STRATUM))
+    folds = np.random.default_rng(0).permutation(len(table)) % FOLDS
     scores = np.empty(len(table))
     for fold in range(FOLDS):
         inside, outside = folds != fold, folds == fold
@@ -105,8 +108,8 @@ def _odd_ones(table: pd.DataFrame, features: np.ndarray, similar: np.ndarray) ->
     far = (scores - middle) / max(MAD * np.median(np.abs(scores - middle)), np.finfo(np.float32).eps)
     found = []
     for row in np.flatnonzero(far > ODD):
-        kind = "neither" if far[row] > VERY_ODD else "odd"
-        reason = f"its distance to the nearest class is {scores[row] / middle:.1f} times the usual one"
+        kind = "neither" if far[row] > VERY_ODD and training.fewest_classes else "odd"
+        reason = f"its distance to the usual images is {scores[row] / middle:.1f} times that of most"
         found.append(
             Finding(int(row), kind, float(1 - ODD / far[row] / 2), reason, similar=tuple(map(int, similar[row])))
         )

@@ -119,7 +119,7 @@ class Session:
             copies = [(number[a], number[b], c) for a, b, c in self.copies if a in number and b in number]
             features, labels = self.features[kept], part["label"].tolist()
             opinions = label_opinions(labels, features, part["group"].tolist(), self.task)
-            found = find(part, features, opinions, copies, self.recipe.size)
+            found = find(part, features, opinions, copies, self.recipe)
             self.findings = [
                 replace(one, row=int(rows[one.row]), similar=tuple(int(rows[other]) for other in one.similar))
                 for one in found
