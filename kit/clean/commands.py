@@ -59,7 +59,7 @@ def find_issues(source: str | Path, recipe: Recipe | None = None) -> list[dict[s
     session = _session(source, recipe or Recipe(), Decisions())
     broken = [
         {"path": one["path"], "label": "", "kind": "broken", "score": 1.0, "reason": one["reason"]}
-        for one in session.table.attrs["left_out"]
+        for one in session.broken
     ]
     return as_rows(session.findings, session.table) + broken
 

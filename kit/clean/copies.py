@@ -24,7 +24,7 @@ MOST_TURNED = 20_000  # with more images, quarter turns are not looked for: all 
 MOST_PAIRS = 5_000
 SIZES = (32, 29, 26)  # of the smaller image on the larger: crops of up to 20 %
 SAME, SIMILAR, SIMILAR_COSINE = 0.85, 0.7, 0.88
-SAMPLED, ALIKE_SHARE, ALIKE_MARGIN = 200, 0.95, 0.12
+SAMPLED, ALIKE_SHARE, ALIKE_MARGIN = 100, 0.95, 0.12
 
 Pair = tuple[int, int, float]
 

@@ -106,7 +106,7 @@ class Routes:
             "kinds": ALL_KINDS | session.kinds,
             "images": len(session.table),
             "cards": cards,
-            "broken": session.broken,
+            "broken": [one | {"path": Path(one["path"]).name} for one in session.broken],
             "csv": str(session.journal.csv),
             "seconds": round(session.seconds, 1),
             **self._progress(),

@@ -86,7 +86,8 @@ class Session:
     @property
     def broken(self) -> list[dict[str, str]]:
         """Files that cannot be opened: path and reason."""
-        return [{"path": Path(one["path"]).name, "reason": one["reason"]} for one in self.table.attrs["left_out"]]
+        found = [one for one in self.table.attrs["left_out"] if "label" in one]
+        return [{"path": one["path"], "reason": one["reason"]} for one in found]
 
     def label_of(self, row: int) -> str:
         """The label of one image after the decisions."""

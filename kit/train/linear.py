@@ -59,19 +59,24 @@ def fit_head(
 
 
 def cross_predict(
-    features: np.ndarray, targets: np.ndarray, folds: np.ndarray, task: str, trusted: np.ndarray | None = None
+    features: np.ndarray,
+    targets: np.ndarray,
+    folds: np.ndarray,
+    task: str,
+    trusted: np.ndarray | None = None,
+    strength: float = USUAL,
 ) -> np.ndarray:
     """Outputs (n, outputs) for each image, of a head that was fitted on the images of the other folds.
 
     features, targets, folds: as in `fit_head`; images of fold -1 get NaN. trusted (n,), bool: the images on which heads
-    are fitted, by default all. The regularisation has its usual strength.
+    are fitted, by default all. strength: scikit-learn's C.
     """
     rows = _rotated(_standardised(features)[0])[0]
     solver = training_of(task).solver(targets, False)
     trusted = np.ones(len(rows), bool) if trusted is None else trusted
     outputs = np.full((len(rows), solver.outputs), np.nan)
     for fold in np.unique(folds[folds >= 0]):
-        weight, bias = solver.fit(rows, np.flatnonzero((folds != fold) & trusted), USUAL)
+        weight, bias = solver.fit(rows, np.flatnonzero((folds != fold) & trusted), strength)
         outputs[folds == fold] = rows[folds == fold] @ weight.T + bias
     return outputs
 

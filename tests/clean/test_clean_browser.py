@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import httpx
 import pytest
 from accessibility import assert_accessible
 
@@ -39,6 +40,20 @@ def press(page, key: str) -> str:
     page.keyboard.press(key)
     page.wait_for_function("before => document.getElementById('caption').textContent !== before", arg=before)
     return before.partition(",")[0]
+
+
+def test_only_this_machine_and_its_own_page_are_served(drawings, tmp_path):
+    process, url = started(drawings, tmp_path)
+    try:
+        assert httpx.get(url).status_code == 200
+        assert httpx.get(url, headers={"Host": "evil.test"}).status_code in (400, 421)
+        foreign = {"Origin": "https://evil.test"}
+        assert httpx.post(f"{url}/clean/undo", json={}, headers=foreign).status_code == 403
+        assert httpx.get(f"{url}/..%2f..%2fetc/passwd").status_code == 404
+        assert httpx.get(f"{url}/clean/image/..%2f..%2fetc%2fpasswd").status_code in (404, 422)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_decisions_by_keyboard_survive_kill_9_and_go_on(page, drawings, tmp_path):

@@ -1,6 +1,7 @@
 """A folder with faults, from its images to findings, decisions, a CSV, and what they changed."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,9 +130,15 @@ def test_the_command_prints_the_findings_as_json(drawings, tmp_path, monkeypatch
     assert not any(tmp_path.iterdir())
 
 
-def test_files_move_as_decided_and_back(session, drawings, of_package, tmp_path):
-    import shutil
+def test_files_that_cannot_be_opened_are_findings_too(drawings, of_package, tmp_path):
+    shutil.copytree(drawings, tmp_path / "photos")
+    (tmp_path / "photos" / "cat" / "cut.jpg").write_bytes(b"x" * 100)
+    broken = [one for one in find_issues(tmp_path / "photos", of_package) if one["kind"] == "broken"]
+    assert [Path(one["path"]).name for one in broken] == ["cut.jpg"]
+    assert "not an image" in broken[0]["reason"]
 
+
+def test_files_move_as_decided_and_back(session, drawings, of_package, tmp_path):
     folder = tmp_path / "photos"
     shutil.copytree(drawings, folder)
     before = sorted(path.relative_to(folder) for path in folder.rglob("*.jpg"))
@@ -154,8 +161,6 @@ def test_files_move_as_decided_and_back(session, drawings, of_package, tmp_path)
 
 
 def test_no_file_is_overwritten_by_a_move(session, drawings, of_package, tmp_path):
-    import shutil
-
     folder = tmp_path / "photos"
     shutil.copytree(drawings, folder)
     name, label = next(iter(strays(drawings).items()))
