@@ -31,7 +31,7 @@ class Recipe:
     """The label of a file: folder, is_cat, a pattern with one group like '^(.*)_[0-9]+', or module:function."""
 
     labels: str | None = None
-    """A CSV file with a row for each image: columns path and label, optionally split and group."""
+    """A CSV file with a row for each image: columns path and label, optionally split (or is_valid) and group."""
 
     task: str = CLASSIFICATION
     """What an image has: classification (one class), multilabel (any number of classes), regression (numbers)."""

@@ -50,7 +50,7 @@ def fit_ood_detector(learn: Any, result: Result) -> tuple[OODDetector | None, di
         valid_features = np.stack([result.features[path] for path in valid])
     else:
         hashes = [sha256(Path(path)) for path in valid]
-        valid_features = features_of(learn, pd.DataFrame({"path": valid, "sha256": hashes}))
+        valid_features = features_of(learn, pd.DataFrame({"path": pd.Series(valid, dtype=object), "sha256": hashes}))
     detector = fit(train_features, labels, valid_features)
     flagged = float(detector.flags(valid_features).mean())
     return detector, {"train": len(train_features), "valid": len(valid_features), "flagged": flagged}

@@ -49,7 +49,7 @@ from kit.model.heads import Head, described, with_head
 from kit.model.weights import WeightsSource
 from kit.recipe import MAX_SIZE, Recipe
 from kit.tasks import Prediction, of
-from kit.tasks.text import CLASSIFICATION, HALF, MULTILABEL
+from kit.tasks.text import CLASSIFICATION, HALF, MULTILABEL, readable
 from kit.tasks.training import training_of
 
 AGAIN = "export it again from fastai 2.8 with learn.export()"
@@ -180,7 +180,7 @@ def _task(learn: Learner) -> str:
 
 def _vocab(learn: Learner, names: Sequence[str] | None) -> list[str]:
     known = list(map(str, learn.dls.vocab))
-    vocab = list(names or known)
+    vocab = [readable(name) for name in names or known]
     if len(vocab) != len(known) or len(set(vocab)) != len(vocab):
         problem = f"{len(vocab)} names for {len(known)} classes: {', '.join(known)}"
         raise BundleError(problem, fix="give as many different names, in this order")

@@ -39,7 +39,9 @@ class Predictions(list[Prediction]):
         import pandas as pd
 
         task = of(self.task)
-        return pd.DataFrame([task.row(one, self.vocab) for one in self], columns=task.columns(self.vocab))
+        rows = [task.row(one, self.vocab) for one in self]
+        with pd.option_context("mode.string_storage", "python"):  # pyarrow holds no file name that is not UTF-8
+            return pd.DataFrame(rows, columns=task.columns(self.vocab))
 
 
 class Predictor:

@@ -39,7 +39,7 @@ def check(folder: Folder, recipe: Recipe, out: Out = None, show: Show = None, as
         report = data.check(table, recipe.fixed_batch, recipe.size)
         if out:
             write_report(table, report, out, recipe.size)
-    print(json.dumps(report.to_json(), ensure_ascii=False) if as_json else "\n".join(report.lines()))
+    print(json.dumps(report.to_json()) if as_json else "\n".join(report.lines()))
     if report.errors:
         raise typer.Exit(1)
     if show:

@@ -15,6 +15,7 @@ from kit.errors import DataError
 from kit.files import atomic_path, check_parent
 from kit.machine import keep_freed_memory
 from kit.tasks import Prediction, Task, of
+from kit.tasks.text import readable
 
 if TYPE_CHECKING:
     from kit.bundle.predictor import Predictor
@@ -107,14 +108,16 @@ def _writer(out: Path | None, predictor: "Predictor", top: int) -> Iterator[Call
     if out is None:
         yield lambda one: print(_line(one, task, top), flush=True)
         return
-    with atomic_path(out) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+    how = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with atomic_path(out) as partial, partial.open("w", **how) as stream:
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(task.columns(vocab))
         yield lambda one: rows.writerow(task.csv_line(one, vocab))
 
 
 def _line(one: Prediction, task: Task, top: int) -> str:
+    path = readable(one.path)
     if one.error:
-        return f"{one.path}: error: {one.error}"
+        return f"{path}: error: {readable(one.error)}"
     answer = ", ".join(" ".join(part) for part in task.parts(one, top))
-    return f"{one.path}: {answer}" + ("  (not like the training images)" if one.unlike else "")
+    return f"{path}: {answer}" + ("  (not like the training images)" if one.unlike else "")

@@ -5,6 +5,7 @@ script(main)        # in apps/: the function's parameters are the program's opti
 
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
 import typer
 
@@ -19,7 +20,12 @@ def script(function: Callable) -> None:
 
 
 def guarded(program: Callable[[], None]) -> None:
-    """Run `program`, and print kit's errors and Ctrl-C without traceback."""
+    """Run `program`, and print kit's errors and Ctrl-C without traceback.
+
+    What the encoding of standard output lacks is escaped with a backslash, as on standard error.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         program()
     except KitError as error:

@@ -23,7 +23,7 @@ def weights(as_json: Json = False, offline: Offline = False) -> None:
 
     found = list(inventory())
     if as_json:
-        print(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=2, default=str))
+        print(json.dumps([asdict(one) for one in found], indent=2, default=str))
     else:
         for place, folder in places().items():
             print("\n".join(lines(place, folder, [one for one in found if one.place == place])))

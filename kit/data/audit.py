@@ -15,12 +15,12 @@ import pandas as pd
 from kit.data.folders import left_out_lines, split_name
 from kit.data.image_quality import has_quality_columns, quality_notes
 from kit.data.images import EMPTY_FOLDER, NOT_IMAGE, OUTSIDE, OWN_OUTPUT
-from kit.data.label_stats import Finding, about_classes, about_numbers, class_counts, number_facts
+from kit.data.label_stats import Finding, about_classes, about_names, about_numbers, class_counts, number_facts
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
 from kit.intervals import too_few
 from kit.tasks import of
-from kit.tasks.text import CLASSIFICATION, shown
+from kit.tasks.text import CLASSIFICATION, readable, shown
 from kit.tasks.training import training_of
 
 FEW_STEPS = 10
@@ -88,7 +88,7 @@ def check(table: pd.DataFrame, batch: int | None = None, size: int = 224) -> Che
     splits = {str(split): int(count) for split, count in table["split"].value_counts().items()}
     classes, numbers = class_counts(table, task), number_facts(table)
     findings = [*about_classes(table, classes, task), *about_numbers(table), *_about_folders(table)]
-    findings += [*_about_duplicates(table), *_about_held_groups(table), *about_files(table)]
+    findings += [*_about_duplicates(table), *_about_held_groups(table), *about_files(table), *about_names(table)]
     findings += _about_size(table, batch, task)
     if has_quality_columns(table):
         findings += [Finding("note", text) for text in quality_notes(table, size)]
@@ -177,7 +177,7 @@ def _about_folders(table: pd.DataFrame) -> list[Finding]:
             text = f"class {label!r} is named like a split; it is one only beside a folder train with class folders"
             findings.append(Finding("note", text))
     for (label, _), rows in table.groupby(["label", "split"]):
-        folders = sorted({str(Path(path).parent) for path in rows["path"]})
+        folders = sorted({readable(str(Path(path).parent)) for path in rows["path"]})
         if len(folders) > 1 and not given:
             text = f"class {label!r} is made up of {len(folders)} folders of that name: {some_of(folders)}"
             findings.append(Finding("warning", text))

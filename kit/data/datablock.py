@@ -27,6 +27,7 @@ from kit.data.cached_dl import CachedDL
 from kit.data.images import OWN_CHART
 from kit.data.transforms import Augment, OpenImage, Square
 from kit.errors import RecipeError
+from kit.fonts import save_figure
 from kit.machine import core_count
 from kit.recipe import Recipe
 from kit.tasks.training import training_of
@@ -168,5 +169,5 @@ def show_batch(dls: DataLoaders, path: Path, count: int = 9) -> None:
     from matplotlib import pyplot
 
     dls.train.show_batch(max_n=count)
-    pyplot.savefig(path, dpi=100, bbox_inches="tight", format="png", metadata=OWN_CHART)
+    save_figure(pyplot.gcf(), path, dpi=100, bbox_inches="tight", format="png", metadata=OWN_CHART)
     pyplot.close()

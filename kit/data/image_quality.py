@@ -15,6 +15,7 @@ from kit.data.images import open_image
 from kit.data.label_stats import numbers
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
+from kit.fonts import save_figure
 
 if TYPE_CHECKING:
     from kit.data.audit import Check
@@ -88,7 +89,7 @@ def draw_check(table: pd.DataFrame, report: "Check", path: Path, size: int = 224
         _draw_classes(parts[0], classes, report)
     for part, (title, pictures) in zip(parts[1:], rows, strict=True):
         _draw_pictures(part, title, pictures)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def _draw_classes(figure: Any, classes: list[str], report: "Check") -> None:
@@ -154,4 +155,4 @@ def _thumbnail(path: str) -> np.ndarray:
 
 
 def _short(label: str) -> str:
-    return (label if len(label) <= 22 else f"{label[:21]}…").replace("$", r"\$")
+    return label if len(label) <= 22 else f"{label[:21]}…"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kit.errors import some_of
-from kit.tasks.text import numbers_of
+from kit.tasks.text import numbers_of, readable
 from kit.tasks.training import training_of
 
 IMBALANCE = 10
@@ -72,6 +72,22 @@ def about_classes(table: pd.DataFrame, classes: dict[str, dict[str, int]], task:
     for label in sorted(label for label in classes if letters[label.strip().casefold()] > 1):
         findings.append(Finding("warning", f"class {label!r} differs from another only in upper and lower case"))
     return findings + [Finding(*found) for found in training.findings(table["label"].tolist(), sizes)]
+
+
+def about_names(table: pd.DataFrame) -> list[Finding]:
+    """Findings about classes whose name came in several Unicode forms, file names that are not UTF-8, and columns that
+    are named like a split and hold something else."""
+    findings = []
+    for column in table.attrs.get("unused", []):
+        findings.append(Finding("note", f"column {column!r} is not used: its cells are not train, valid or test"))
+    if spellings := table.attrs.get("spellings"):
+        text = f"one class each, though written in two Unicode forms (NFC, and NFD as on macOS): {some_of(spellings)}"
+        findings.append(Finding("note", text))
+    if odd := [path for path in table["path"] if path != path.encode("utf-8", "ignore").decode()]:
+        text = f"{len(odd)} paths are not UTF-8, and written with escapes, like {readable(odd[0])}; names from a Korean"
+        text += " Windows become readable with: convmv -f CP949 -t UTF-8 -r --notest FOLDER"
+        findings.append(Finding("note", text))
+    return findings
 
 
 def about_numbers(table: pd.DataFrame) -> list[Finding]:

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.errors import DataError, did_you_mean, some_of
-from kit.tasks.text import CLASSIFICATION, SEPARATOR
-from kit.tasks.training import training_of
+from kit.tasks.text import CLASSIFICATION, SEPARATOR, readable
+from kit.tasks.training import NO, YES, training_of
 
 if TYPE_CHECKING:  # `kit.is_cat` does not import pandas
     import pandas as pd
 
 LabelRule = Callable[[Path], str]
-LABEL_COLUMNS = ("label", "labels", "class", "category", "tags", "target", "value")
+LABEL_COLUMNS = ("label", "labels", "class", "classes", "classname", "category", "tags", "target", "diagnosis", "breed")
+LABEL_COLUMNS += ("species", "value")
+EMPTY = ("nan", "<na>")  # as pandas writes missing values
 
 
 def is_cat(path: str | Path) -> bool:
@@ -56,8 +58,8 @@ class Pattern:
 
     def __call__(self, path: str | Path) -> str:
         """The label of `path`; `DataError` where the pattern does not match."""
-        where = Path(path).as_posix() if "/" in self.expression else Path(path).name
-        found = re.search(self.expression, where)
+        where = readable(Path(path).as_posix() if "/" in self.expression else Path(path).name)
+        found = re.search(readable(self.expression), where)
         if not found:
             raise DataError(f"{where} does not match {self.expression!r}", fix="widen the pattern or rename the file")
         return found.group(1)
@@ -77,7 +79,8 @@ def label_rule(label: str | Callable[[Any], Any]) -> LabelRule:
     """The function from path to label text for a recipe's `label`.
 
     label: "folder", "is_cat", "module:function", a pattern with one group, or a function of the path. The result of a
-        function is converted to text (True to "True"). A function that raises or returns None gives a `DataError`.
+        function is converted to text (True to "True"), except for a list of classes. A function that raises or returns
+        None gives a `DataError`.
     """
     if label == "folder" or label is parent_folder:
         return parent_folder
@@ -104,7 +107,7 @@ def _text_of(function: Callable[[Any], Any]) -> LabelRule:
             raise DataError(problem, fix="return a label for every file") from error
         if label is None or label == "":
             raise DataError(f"the label rule gave {label!r} for {path.name}", fix="give a label to every file")
-        return str(label)
+        return list(label) if isinstance(label, list | tuple | set | frozenset) else str(label)
 
     return rule
 
@@ -135,14 +138,11 @@ class Targets:
 
         name: of the table, for errors. Raises `DataError` for missing columns and invalid cells.
         """
-        import pandas as pd
-
         columns = [_named(frame, column, name) for column in self.columns] or [find_column(frame, LABEL_COLUMNS, name)]
-        cells = [["" if pd.isna(cell) else str(cell).strip() for cell in frame[column]] for column in columns]
-        rows = list(zip(*cells, strict=True))
+        rows = list(zip(*(cells(frame[column]) for column in columns), strict=True))
         training = training_of(self.task)
         labels, wrong = [], []
-        for number, row in enumerate(rows, 2):
+        for number, row in zip(frame.index, rows, strict=True):
             try:
                 labels.append(training.of_cells(row, self.columns, self.delimiter))
             except DataError as error:
@@ -172,19 +172,48 @@ def read_with(rule: Callable[[Path], str], targets: Targets) -> Callable[[Path],
     return label
 
 
-def find_column(frame: "pd.DataFrame", known: Sequence[str], name: str) -> str:
-    """The first column with one of the `known` names, ignoring case. Raises `DataError` where there is none."""
-    for wanted in known:
-        for column in frame.columns:
-            if str(column).strip().lower() == wanted:
-                return column
-    has = ", ".join(map(str, frame.columns))
-    raise DataError(f"{name} has no column {known[0]!r}; it has: {has}", fix=f"name a column one of {', '.join(known)}")
+def cells(column: "pd.Series") -> list[str | list]:
+    """The cells of a column as text without spaces around it, "" for missing values; lists of classes as lists.
+
+    Numbers without fraction, as missing values make them of integers, are written without ".0".
+    """
+    import pandas as pd
+
+    values = [list(cell) if pd.api.types.is_list_like(cell) else "" if pd.isna(cell) else cell for cell in column]
+    values = [cell if isinstance(cell, list) else str(cell).strip() for cell in values]
+    values = ["" if isinstance(cell, str) and cell.lower() in EMPTY else cell for cell in values]
+    if all(isinstance(cell, str) and re.fullmatch(r"(-?\d+(\.0)?)?", cell) for cell in values):
+        values = [cell.removesuffix(".0") for cell in values]
+    return values
 
 
-def _named(frame: "pd.DataFrame", wanted: str, name: str) -> str:
-    for column in frame.columns:
-        if str(column).strip() == wanted:
-            return column
-    hint = did_you_mean(wanted, map(str, frame.columns))
-    raise DataError(f"{name} has no column {wanted!r}.{hint}", fix=f"one of: {', '.join(map(str, frame.columns))}")
+def maybe_column(frame: "pd.DataFrame", known: Sequence[str], name: str) -> Any:
+    """The column that has the first possible one of the `known` names, or None; case, spaces, `_` and `-` do not count.
+
+    Raises `DataError` where two columns have that name.
+    """
+    names = [re.sub(r"[\s_-]+", "", str(column)).lower() for column in frame.columns]
+    wanted = next((wanted for wanted in known if wanted in names), None)
+    if names.count(wanted) > 1:
+        raise DataError(f"{name} has {names.count(wanted)} columns {wanted!r}", fix="remove or rename all but one")
+    return None if wanted is None else frame.columns[names.index(wanted)]
+
+
+def find_column(frame: "pd.DataFrame", known: Sequence[str], name: str) -> Any:
+    """`maybe_column`, or `DataError` where there is none."""
+    column = maybe_column(frame, known, name)
+    if column is None:
+        fix = f"name a column one of {', '.join(known)}"
+        if known is LABEL_COLUMNS:
+            flags = [str(one) for one in frame.columns if {*map(str.lower, map(str, cells(frame[one])))} <= YES | NO]
+            fix += f"; or say which hold the labels: --targets {','.join(flags) if len(flags) > 1 else 'COLUMN'}"
+        raise DataError(f"{name} has no column {known[0]!r}; it has: {', '.join(map(str, frame.columns))}", fix=fix)
+    return column
+
+
+def _named(frame: "pd.DataFrame", wanted: str, name: str) -> Any:
+    names = [readable(str(column).strip()) for column in frame.columns]
+    if names.count(readable(wanted)) == 1:
+        return frame.columns[names.index(readable(wanted))]
+    count = "several columns" if readable(wanted) in names else "no column"
+    raise DataError(f"{name} has {count} {wanted!r}.{did_you_mean(wanted, names)}", fix=f"one of: {', '.join(names)}")

@@ -5,7 +5,13 @@ table("pets/images", label=pattern(r"^(.*)_[0-9]+"))     # a DataFrame: path, la
 Files left out are listed with the reason as {"path", "reason"} in `table.attrs["left_out"]`.
 """
 
+import csv
+import io
+import os
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +19,24 @@ import pandas as pd
 
 from kit.data.datasets import NAMED
 from kit.data.folders import split_name, splits_by_folder
-from kit.data.images import list_images
-from kit.data.labels import LabelRule, Targets, find_column, label_rule, read_with
+from kit.data.images import list_images, looks_like_image
+from kit.data.labels import LabelRule, Targets, cells, find_column, label_rule, maybe_column, read_with
 from kit.data.scan import FileFacts, Scan, scan_images
 from kit.data.splits import assign_splits, join_groups
 from kit.errors import DataError, did_you_mean, some_of
 from kit.files import CLAIMED
 from kit.manifest import FROM_TABLE
 from kit.recipe import UNLABELLED, Recipe, label_name
-from kit.tasks.training import training_of
+from kit.tasks.text import readable
+from kit.tasks.training import NO, YES, training_of
 
-PATH_COLUMNS = ("path", "file", "filename", "fname", "image", "name")
+SPLITS = ("train", "valid", "test", "out")
+PATH_COLUMNS = ("path", "filepath", "imagepath", "imgpath", "file", "filename", "fname", "image", "imagefile")
+PATH_COLUMNS += ("imagename", "imageid", "img", "photo", "picture", "name", "id")
+SPLIT_COLUMNS = ("split", "set", "subset", "partition", "phase", "fold")
+ABOVE_HEADER = re.compile(r"((#.*|sep=.|[,;\t| ]*)(\r\n?|\n))*")
+FLAG_COLUMNS = {"istrain": ("valid", "train"), "isvalid": ("train", "valid"), "istest": ("", "test")}
+"""Columns of yes and no: the splits of the images with no, and with yes."""
 CLASSES = Targets()
 SKIP = 'or leave them out: --unlabelled skip, unlabelled="skip"'
 
@@ -47,9 +60,10 @@ def labelled_images(
     "task", the "names" of numbers, the split "folders", and the "nested" class folders of `FolderSplits`.
     """
     if isinstance(source, pd.DataFrame):
-        rows, left_out = _from_frame(source, Path(), "the DataFrame", unlabelled, targets)
+        rows, left_out = _from_frame(source, [Path()], "the DataFrame", unlabelled, targets)
     elif labels is not None:
-        rows, left_out = _from_frame(_read_csv(Path(labels)), find_folder(source), str(labels), unlabelled, targets)
+        folders = [find_folder(source), Path(labels).absolute().parent]
+        rows, left_out = _from_frame(_read_csv(Path(labels)), folders, str(labels), unlabelled, targets)
     elif targets.columns:
         problem = f"there is no table with the columns {', '.join(targets.columns)}"
         raise DataError(problem, fix="say where it is: --labels FILE")
@@ -87,8 +101,8 @@ def _from_folder(
     used = [path for path in paths if path not in given.left_out]
     labels, nameless = _labels_of(used, read_with(rule, targets), unlabelled)
     splits = [given.splits.get(path, "") for path in labels]
-    columns = {"path": [str(path) for path in labels], "label": list(labels.values()), "split": splits, "group": ""}
-    rows = _named(pd.DataFrame(columns), targets, [])
+    rows = _path_rows([str(path) for path in labels]).assign(label=list(labels.values()), split=splits, group="")
+    rows = _named(rows, targets, [])
     rows.attrs["folders"] = {str(path.relative_to(folder)): split for path, split in given.folders.items()}
     rows.attrs["nested"] = {str(base): str(path.relative_to(base)) for base, path in given.nested.items()}
     return rows, [{"path": str(path), "reason": reason} for path, reason in others] + nameless
@@ -110,34 +124,87 @@ def _labels_of(paths: Sequence[Path], rule: LabelRule, unlabelled: str) -> tuple
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """A CSV file as text: UTF-8, with or without a byte order mark."""
+    """A CSV file as text; the index has the line numbers. UTF-8, or UTF-16 with a byte order mark.
+
+    Cells are separated by commas, semicolons, tabs or bars, whichever the first line has most of. Above it, lines that
+    begin with # are left out, and Excel's "sep=;". Raises `DataError` where a line has more cells than the first one,
+    or a quote does not end.
+    """
+    text = _text_of(path)
+    start = ABOVE_HEADER.match(text).end()
+    above, text = len(text[:start].splitlines()), text[start:]
+    first = re.sub(r'"[^"]*"', "", next(iter(text.splitlines()), ""))
+    delimiter = max(",;\t|", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        lines = [(above + reader.line_num, [*map(str.strip, row)]) for row in reader]
+    except csv.Error as error:
+        problem = f"{path}, line {above + reader.line_num}, cannot be read as CSV ({error})"
+        raise DataError(problem, fix='close each quote; a quote inside of quotes is written ""') from error
+    if not lines:
+        raise DataError(f"{path} is empty", fix="write the line path,label into it, and a line for each image")
+    header = lines[0][1]
+    if wide := [f"line {number}" for number, row in lines if any(row[len(header) :])]:
+        problem = f"{len(wide)} lines of {path} have more cells than its first line: {some_of(wide)}"
+        raise DataError(problem, fix=f"put quotes around a cell that holds a {delimiter!r}")
+    rows = {number: [*row, *[""] * len(header)][: len(header)] for number, row in lines[1:] if any(row)}
+    return pd.DataFrame(list(rows.values()), columns=header, index=list(rows), dtype=object)
+
+
+def _text_of(path: Path) -> str:
+    """The text of a CSV file."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})", fix="give a CSV file: --labels FILE") from error
+    try:
+        text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+        problem = "it holds zero bytes" if "\0" in text else None
     except UnicodeDecodeError as error:
-        problem = f"{path} is not UTF-8 (byte {error.start} cannot be read)"
-        raise DataError(problem, fix="save it as UTF-8; in Excel: Save as, CSV UTF-8") from error
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{path} cannot be read as CSV ({error})", fix="save it as a UTF-8 CSV file") from error
+        problem = "it is an Excel or zip file" if content.startswith(b"PK") else f"it is not UTF-8 (byte {error.start})"
+    if problem:
+        fix = "save it as UTF-8; in Excel: Save as, CSV UTF-8"
+        raise DataError(f"{path} cannot be read as CSV: {problem}", fix=fix)
+    return text
+
+
+def _path_rows(paths: Sequence[str]) -> pd.DataFrame:
+    """Rows with the column path. Names that are not UTF-8 can only be held as objects."""
+    return pd.DataFrame({"path": pd.Series(paths, dtype=object)})
 
 
 def _named(rows: pd.DataFrame, targets: Targets, columns: list[str]) -> pd.DataFrame:
-    """Rows with the task and the names of regression's numbers in `attrs`."""
+    """Rows with readable labels (`kit.tasks.text.readable`); in `attrs` the task, the names of regression's numbers,
+    and "spellings", the classes whose names came in several Unicode forms."""
+    training, labels = training_of(targets.task), rows["label"].tolist()
+    spellings = Counter(readable(name) for name in training.count(labels))
+    rows["label"] = [label if readable(label) == label else training.of_text(readable(label)) for label in labels]
     rows.attrs |= {"task": targets.task, "names": targets.names(columns)}
+    rows.attrs["spellings"] = sorted(name for name, count in spellings.items() if count > 1)
     return rows
 
 
 def _from_frame(
-    frame: pd.DataFrame, folder: Path, name: str, unlabelled: str, targets: Targets
+    frame: pd.DataFrame, folders: list[Path], name: str, unlabelled: str, targets: Targets
 ) -> tuple[pd.DataFrame, LeftOut]:
-    """Rows from a table with labels, whose paths are relative to `folder`."""
+    """Rows from a table with labels, whose paths are relative to the first of `folders` that has the file."""
+    if frame.empty:
+        raise DataError(f"{name} has no rows", fix="give a row for each image, with the columns path and label")
+    if frame.index.name not in (None, *frame.columns):
+        frame = frame.reset_index()
+    if any(looks_like_image(Path(str(column))) for column in frame.columns):
+        fix = "write path,label above it, or what its columns are"
+        raise DataError(f"{name} has no header: it begins with {', '.join(map(str, frame.columns))}", fix=fix)
     path_column = find_column(frame, PATH_COLUMNS, name)
     labels, columns = targets.of_frame(frame, name)
-    rows = pd.DataFrame({"path": [str((folder / str(path)).absolute()) for path in frame[path_column]]})
+    paths = zip(cells(frame[path_column]), frame.index, strict=True)
+    names = [path or f"(no path in row {row})" for path, row in paths]
+    rows = _path_rows(_find_files(names, folders))
     rows["label"] = pd.Series(labels, index=rows.index, dtype=object)
-    for column in ("split", "group"):
-        rows[column] = frame[column].fillna("").astype(str).str.strip().tolist() if column in frame else ""
-    missing = ~rows["path"].map(lambda path: Path(path).is_file())
-    fix = f"paths in {name} count from {folder.resolve()}; correct them or remove the rows"
+    rows["split"], unused = _given_splits(frame, name)
+    rows["group"] = cells(frame["group"]) if "group" in frame else ""
+    missing = ~rows["path"].map(_is_file)
+    fix = f"paths in {name} count from {folders[0].resolve()}; correct them or remove the rows"
     gone = _left_out(
         rows[missing], len(rows), unlabelled, (f"files of {name} are not there", fix, "there is no such file")
     )
@@ -149,7 +216,70 @@ def _from_frame(
     repeated = rows["path"][rows["path"].duplicated()].tolist()
     if repeated:
         raise DataError(f"{name} names files more than once: {some_of(repeated)}", fix="keep one row a file")
-    return _named(_checked_splits(rows, name), targets, columns), gone
+    rows.attrs["unused"] = unused
+    return _named(rows, targets, columns), gone
+
+
+def _is_file(path: str | Path) -> bool:
+    """Whether there is such a file; False for a name that is too long."""
+    return os.path.isfile(path)  # noqa: PTH113 (Path.is_file raises OSError then)
+
+
+def _find_files(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """The absolute path of each file that a table names: in the first of `folders` that has it.
+
+    A name may have another Unicode form than on disk, backslashes, or no suffix where one image alone fits. Where there
+    is no file: the path in the first folder.
+    """
+
+    @cache
+    def inside(folder: Path) -> dict[str, str]:
+        """The names in a folder, by how a table may write them."""
+        found = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 (names, not paths)
+        images = [name for name in found if looks_like_image(Path(name))]
+        stems = Counter(readable(Path(name).stem) for name in images)
+        short = {readable(Path(name).stem): name for name in images if stems[readable(Path(name).stem)] == 1}
+        return short | {readable(name): name for name in found}
+
+    @cache
+    def on_disk(path: Path) -> Path:
+        """The path as the names on disk are written."""
+        if os.path.exists(path) or path.parent == path:  # noqa: PTH110 (False for a name that is too long)
+            return path
+        return on_disk(path.parent) / inside(on_disk(path.parent)).get(readable(path.name), path.name)
+
+    def find(name: str) -> str:
+        places = [(folder / text).absolute() for text in (name, name.replace("\\", "/")) for folder in folders]
+        return str(next((path for path in map(on_disk, places) if _is_file(path)), places[0]))
+
+    return [find(name) for name in names]
+
+
+def _given_splits(frame: pd.DataFrame, name: str) -> tuple[list[str], list[str]]:
+    """The split of each row, '' where none is given: from a column of splits, or from columns of yes and no.
+
+    A column `split` must hold splits; others, such as `fold`, may mean something else: also returns those.
+    """
+    unused = []
+    for known in SPLIT_COLUMNS:
+        column = maybe_column(frame, [known], name)
+        splits = [] if column is None else [_split_of(cell) for cell in cells(frame[column])]
+        unknown = sorted(set(splits) - {"", *SPLITS})
+        if unknown and known == "split":
+            problem = f"{name} has unknown splits: {', '.join(unknown)}"
+            raise DataError(problem, fix="use train, valid, test, or leave empty")
+        if any(splits) and not unknown:
+            return splits, []
+        unused += [str(column)] if unknown else []
+    splits = [""] * len(frame)
+    for flag, sides in FLAG_COLUMNS.items():
+        column = maybe_column(frame, [flag], name)
+        for row, cell in enumerate([] if column is None else cells(frame[column])):
+            if cell.lower() not in {"", *YES, *NO}:
+                problem = f"{name}, row {frame.index[row]}: {column} is {cell!r}"
+                raise DataError(problem, fix="write 1 for yes, and 0 for no")
+            splits[row] = (cell and sides[cell.lower() in YES]) or splits[row]
+    return splits, unused
 
 
 def _left_out(rows: pd.DataFrame, total: int, unlabelled: str, words: tuple[str, str, str]) -> LeftOut:
@@ -164,14 +294,10 @@ def _left_out(rows: pd.DataFrame, total: int, unlabelled: str, words: tuple[str,
     return [{"path": path, "reason": reason} for path in paths]
 
 
-def _checked_splits(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    read = [(split, *split_name(split)) for split in rows["split"]]
-    rows["split"] = [split if more else known or split for split, known, more in read]
-    unknown = sorted(set(rows["split"]) - {"", "train", "valid", "test", "out"})
-    if unknown:
-        problem = f"{name} has unknown splits: {', '.join(unknown)}"
-        raise DataError(problem, fix="use train, valid, test, or leave empty")
-    return rows
+def _split_of(cell: str) -> str:
+    """The split that a cell names, else the cell."""
+    split, more = split_name(cell)
+    return cell if more else split or cell
 
 
 def table_args(recipe: Recipe) -> dict[str, Any]:

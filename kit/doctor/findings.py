@@ -71,4 +71,4 @@ def show(findings: Sequence[Finding]) -> None:
 
 def to_json(facts: SimpleNamespace, findings: Sequence[Finding]) -> str:
     """Findings, their counts and the facts behind them."""
-    return json.dumps({**_counts(findings), "findings": findings, "facts": facts}, default=vars, ensure_ascii=False)
+    return json.dumps({**_counts(findings), "findings": findings, "facts": facts}, default=vars)

@@ -45,7 +45,8 @@ class Evaluation(Result):
         check_labels(labels, vocab)
         truth = np.array([vocab.index(label) for label in labels], dtype=int)
         rows, best = np.arange(len(truth)), probabilities.argmax(1)
-        table = pd.DataFrame({"path": list(paths), "label": list(labels), "prediction": [vocab[i] for i in best]})
+        table = pd.DataFrame({"path": pd.Series(list(paths), dtype=object), "label": list(labels)})
+        table["prediction"] = [vocab[i] for i in best]
         table["correct"] = best == truth
         table["probability"] = probabilities[rows, best]
         table["loss"] = -np.log(np.maximum(probabilities[rows, truth], SMALLEST))

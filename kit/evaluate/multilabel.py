@@ -53,7 +53,7 @@ class MultiLabelEvaluation(Result):
         predicted = probabilities >= np.array(thresholds)
         own = np.where(truth, probabilities, 1 - probabilities)
         labels, predictions = ([_text(row, vocab) for row in rows] for rows in (truth, predicted))
-        table = pd.DataFrame({"path": list(paths), "label": labels, "prediction": predictions})
+        table = pd.DataFrame({"path": pd.Series(list(paths), dtype=object), "label": labels, "prediction": predictions})
         table["correct"] = (truth == predicted).all(1)
         table["loss"] = -np.log(np.maximum(own, SMALLEST)).mean(1)
         columns = {f"{PROBABILITY}{name}": probabilities[:, place] for place, name in enumerate(vocab)}

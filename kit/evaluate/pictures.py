@@ -4,28 +4,19 @@ draw_confusion(evaluation, Path("confusion.png"))
 """
 
 import base64
-from collections.abc import Callable, Iterable
-from functools import wraps
+from collections.abc import Iterable
 from pathlib import Path
 from textwrap import wrap
-from typing import Any, ParamSpec
+from typing import Any
 
 import pandas as pd
 
 from kit.data.images import open_image, square
 from kit.evaluate.result import Result
+from kit.fonts import save_figure
 
-P = ParamSpec("P")
 MOST_NUMBERED = 25
 THUMBNAIL = 224
-WIDE_FONTS = (
-    "Noto Sans CJK KR",
-    "Noto Sans CJK JP",
-    "Malgun Gothic",
-    "AppleGothic",
-    "Apple SD Gothic Neo",
-    "NanumGothic",
-)
 RIGHT, WRONG = "#1f7a4d", "#b3261e"
 DARK, PALE = "#0f766e", "#a9d5cf"
 MOST_BARS, MOST_TARGETS = 40, 9
@@ -39,37 +30,24 @@ def _figure(width: float, height: float, layout: str = "constrained") -> Any:
     return Figure(figsize=(width, height), layout=layout)
 
 
-def _with_wide_fonts(draw: Callable[P, Path]) -> Callable[P, Path]:
-    """Draw with a font for Korean, Japanese and Chinese class names, where one is installed."""
-
-    @wraps(draw)
-    def drawing(*arguments: P.args, **options: P.kwargs) -> Path:
-        from matplotlib import font_manager, rc_context
-
-        here = set(font_manager.get_font_names())
-        with rc_context({"font.family": ["DejaVu Sans", *(name for name in WIDE_FONTS if name in here)]}):
-            return draw(*arguments, **options)
-
-    return drawing
-
-
 def _short(name: str, most: int) -> str:
-    """A class name cut to `most` letters; `$` would start a formula in Matplotlib."""
-    return (name if len(name) <= most else f"{name[: most - 1]}…").replace("$", r"\$")
+    """A class name cut to `most` letters."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-@_with_wide_fonts
 def draw_confusion(evaluation: Result, path: Path) -> Path:
     """The confusion matrix as a PNG: rows are true classes, columns predictions; colours by share of the row."""
     counts = evaluation.confusion
     classes = len(counts)
-    side = min(14, 2.6 + 0.34 * classes)
+    names = [_short(name, 30) for name in counts.index]
+    longest = max(map(len, names))
+    side = min(14, 2.6 + 0.34 * classes + 0.08 * max(0, longest - 10))
     figure = _figure(side, side)
     axes = figure.subplots()
     shares = counts.to_numpy() / counts.to_numpy().sum(1, keepdims=True).clip(1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(classes), [_short(name, 30) for name in counts.columns], rotation=90 if classes > 4 else 0)
-    axes.set_yticks(range(classes), [_short(name, 30) for name in counts.index])
+    axes.set_xticks(range(classes), names, rotation=90 if classes > 4 or longest > 10 else 0)
+    axes.set_yticks(range(classes), names)
     axes.set(xlabel="predicted", ylabel="true")
     if classes <= MOST_NUMBERED or counts.to_numpy().sum() < 5000:
         for (row, column), share in zip(_cells(classes), shares.flatten(), strict=True):
@@ -78,7 +56,7 @@ def draw_confusion(evaluation: Result, path: Path) -> Path:
                     column, row, count, ha="center", va="center", color="white" if share > 0.5 else "black", fontsize=9
                 )
     axes.spines[:].set_visible(False)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)
     return path
 
 
@@ -91,7 +69,6 @@ def draw_overview(result: Result, folder: Path) -> Path:
     return result.draw_overview(folder)
 
 
-@_with_wide_fonts
 def draw_classes(result: Result, path: Path) -> Path:
     """F1 and average precision of each class as bars, the lowest F1 last; of many classes the 40 lowest."""
     table = result.breakdown.fillna(0).sort_values("f1", ascending=False).tail(MOST_BARS)
@@ -104,11 +81,10 @@ def draw_classes(result: Result, path: Path) -> Path:
     axes.set(xlim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="outside upper center", ncols=2)
-    figure.savefig(path, dpi=180)
+    save_figure(figure, path, dpi=180)
     return path
 
 
-@_with_wide_fonts
 def draw_scatter(result: Result, path: Path) -> Path:
     """Predicted over true numbers for each target, a dot for each image; on the line both are equal."""
     truth, numbers = result.truth, result.outputs
@@ -127,11 +103,10 @@ def draw_scatter(result: Result, path: Path) -> Path:
         axes.scatter(*both, s=16, alpha=0.6, color=DARK, linewidths=0)
         axes.set(xlabel="true", ylabel="predicted", title=_short(result.vocab[place], 30))
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=180)
+    save_figure(figure, path, dpi=180)
     return path
 
 
-@_with_wide_fonts
 def draw_predictions(result: Result, rows: pd.DataFrame, path: Path, title: str = "") -> Path:
     """Images of `rows` with their captions, green where the prediction is good, else red."""
     columns = min(4, max(1, len(rows)))
@@ -147,10 +122,10 @@ def draw_predictions(result: Result, rows: pd.DataFrame, path: Path, title: str 
         axes.imshow(square(open_image(row.path, at_least=THUMBNAIL), THUMBNAIL, "crop"))
         text, good = result.caption(row)
         # A title of the axes would be placed by measuring their ticks, which takes most of the time.
-        text = "\n".join(wrap(text.replace("$", r"\$"), 30)[:3])
+        text = "\n".join(wrap(text, 30)[:3])
         middle, top = (left + 1.3) / width, (bottom + 2.5) / height
         figure.text(middle, top, text, ha="center", va="bottom", color=RIGHT if good else WRONG, fontsize=10)
-    figure.savefig(path, dpi=120, pil_kwargs=QUICK)
+    save_figure(figure, path, dpi=120, pil_kwargs=QUICK)
     return path
 
 

@@ -55,7 +55,7 @@ class RegressionEvaluation(Result):
             [join_numbers(float(f"{n:.7g}") for n in row) for row in rows] for rows in (truth, numbers)
         )
         truth = np.array([numbers_of(label) for label in labels])
-        table = pd.DataFrame({"path": list(paths), "label": labels, "prediction": predictions})
+        table = pd.DataFrame({"path": pd.Series(list(paths), dtype=object), "label": labels, "prediction": predictions})
         table["loss"] = np.square((numbers - truth) / np.array(width)).mean(1)
         columns = {}
         for place, name in enumerate(vocab):

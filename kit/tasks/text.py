@@ -5,6 +5,8 @@ classes_of("cat;dog"), percent(0.0278)            # (["cat", "dog"], "2.8 %")
 """
 
 import math
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 CLASSIFICATION, MULTILABEL, REGRESSION = TASKS = ("classification", "multilabel", "regression")
@@ -13,6 +15,17 @@ NONE = "none of the classes"
 HALF = 0.5
 MOST_IN_TITLE = 3
 MOST_LISTED, LONGEST = 4, 30
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def readable(text: str) -> str:
+    """`text` in Unicode's composed form (NFC), in which names are compared; macOS writes file names decomposed (NFD).
+
+    Bytes of a file name that are not UTF-8, and control characters, are escaped with a backslash, so that the result
+    can be printed and written.
+    """
+    text = unicodedata.normalize("NFC", text.encode("utf-8", "backslashreplace").decode())
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def join_classes(names: Iterable[str]) -> str:

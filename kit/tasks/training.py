@@ -7,8 +7,10 @@ What needs torch or fastai is imported where it is used, and lies in `objectives
 
 import math
 from abc import ABC, abstractmethod
+from ast import literal_eval
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -123,7 +125,17 @@ class ClassificationTraining(TaskTraining):
 
     def of_text(self, text: str, delimiter: str = SEPARATOR) -> str:
         """The class."""
-        return text.strip()
+        return _one(text).strip()
+
+    def of_cells(self, cells: Sequence[str], columns: Sequence[str], delimiter: str) -> str | None:
+        """The class in the one cell, or, of several columns, the one that says 1."""
+        if len(columns) < 2 or not all(cells):
+            return super().of_cells(cells, columns, delimiter)
+        names = _columns_of_1(cells, columns)
+        if len(names) != 1:
+            fix = f"say 1 in one of them, or --task {MULTILABEL}"
+            raise DataError(f"{len(names)} of the columns {', '.join(columns)} say 1", fix=fix)
+        return names[0]
 
     def classes(self, label: str) -> list[str]:
         """The class."""
@@ -198,23 +210,23 @@ class MultiLabelTraining(TaskTraining):
     solver, fewest_classes = Sigmoids, 1
 
     def of_text(self, text: str, delimiter: str = SEPARATOR) -> str:
-        """The classes between delimiters; "" for none."""
-        names = [name.strip() for name in text.split(delimiter)]
-        if delimiter != SEPARATOR and any(SEPARATOR in name for name in names):
+        """The classes between delimiters, of a list, or of a list as Python and JSON write it; "" for none."""
+        found = text
+        if isinstance(text, str):
+            with suppress(ValueError, SyntaxError):
+                found = literal_eval(text) if text.startswith(("[", "(", "{")) else text
+        found = found if isinstance(found, list | tuple | set) else text.split(delimiter)
+        names = [str(name).strip() for name in found]
+        if any(SEPARATOR in name for name in names):
             fix = f"name it without {SEPARATOR!r}, which separates classes in tables and answers"
-            raise DataError(f"the class {text.strip()!r} holds a {SEPARATOR!r}", fix=fix)
+            raise DataError(f"the class {text!r} holds a {SEPARATOR!r}", fix=fix)
         return join_classes(name for name in names if name)
 
     def of_cells(self, cells: Sequence[str], columns: Sequence[str], delimiter: str) -> str | None:
         """The classes in the one cell, or, of named columns, those columns that say 1."""
         if not columns:
             return self.of_text(cells[0], delimiter)
-        if not all(cells):
-            return None
-        for cell, column in zip(cells, columns, strict=True):
-            if cell.lower() not in YES | NO:
-                raise DataError(f"{column} is {cell!r}", fix="write 1 where the image has the class, and 0 where not")
-        return join_classes(column for cell, column in zip(cells, columns, strict=True) if cell.lower() in YES)
+        return join_classes(_columns_of_1(cells, columns)) if all(cells) else None
 
     def classes(self, label: str) -> list[str]:
         """The classes."""
@@ -297,7 +309,7 @@ class RegressionTraining(TaskTraining):
 
     def of_text(self, text: str, delimiter: str = SEPARATOR) -> str:
         """The number."""
-        if not _is_number(text):
+        if not _is_number(_one(text)):
             fix = "write numbers with a point, like 41.5, or say --task classification"
             raise DataError(f"{text.strip()!r} is no number", fix=fix)
         return join_numbers([float(text)])
@@ -352,6 +364,21 @@ class RegressionTraining(TaskTraining):
         from kit.tasks.objectives import mean_mae, mean_r2, metric
 
         return [metric(mean_r2), *([metric(mean_mae)] if outputs == 1 else [])]
+
+
+def _one(text: str | list) -> str:
+    """The text of one label. Raises `DataError` for a list of several."""
+    if isinstance(text, str):
+        return text
+    raise DataError(f"{text!r} is a list", fix=f"give one label an image, or say --task {MULTILABEL}")
+
+
+def _columns_of_1(cells: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The columns whose cells say 1. Raises `DataError` for a cell that says neither 1 nor 0."""
+    for cell, column in zip(cells, columns, strict=True):
+        if str(cell).lower() not in YES | NO:
+            raise DataError(f"{column} is {cell!r}", fix="write 1 where the image has the class, and 0 where not")
+    return [column for cell, column in zip(cells, columns, strict=True) if cell.lower() in YES]
 
 
 def _is_number(text: str) -> bool:

@@ -86,12 +86,12 @@ def csv_of(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("picture,label\n", "has no column 'path'; it has: picture, label"),
+        ("url,label\nx,a\n", "has no column 'path'; it has: url, label"),
         ("path,label\nnothing.png,a\n", "1 of 1 files of .* are not there: .*nothing.png"),
         ("path,label\ncircle/00.png,\n", "1 rows of .* have no label: .*00.png"),
         ("path,label\ncircle/00.png,a\ncircle/00.png,b\n", "names files more than once: .*00.png"),
         ("path,label,split\ncircle/00.png,a,no test\n", "has unknown splits: no test"),
-        ("", "cannot be read as CSV"),
+        ("", "labels.csv is empty"),
     ],
 )
 def test_a_csv_that_does_not_fit_is_refused_with_the_reason(shapes, tmp_path, text, problem):

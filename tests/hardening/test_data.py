@@ -199,12 +199,12 @@ def test_34_a_csv_that_names_a_file_twice_is_refused(csv):
 def test_34_a_csv_with_other_columns_names_them(csv):
     with pytest.raises(DataError, match="has no column 'label'; it has: path, what") as error:
         data.table(**csv(columns=("path", "what")))
-    assert "label, labels, class, category, tags, target, value" in error.value.fix
+    assert "name a column one of label, labels, class, " in error.value.fix
 
 
 def test_34_a_csv_in_another_encoding_says_so_and_a_byte_order_mark_is_no_trouble(csv, tmp_path):
     draw_shape("circle", 99).save(tmp_path / "photos" / "new.png")
-    with pytest.raises(DataError, match=r"labels.csv is not UTF-8 \(byte \d+ cannot be read\)"):
+    with pytest.raises(DataError, match=r"labels.csv cannot be read as CSV: it is not UTF-8 \(byte \d+\)"):
         data.table(**csv(("new.png", "Gänse"), encoding="latin-1"))
     table = data.table(**csv(("new.png", "Gänse"), encoding="utf-8-sig"))
     assert "Gänse" in set(table["label"])
