@@ -85,10 +85,11 @@ def write_files(predictor: Predictor, folder: Path, title: str) -> None:
 
 def description(predictor: Predictor, folder: Path, title: str) -> dict[str, Any]:
     """model.json: how photos are prepared, the parts of config.json that answers need, and the SHA-256 of files."""
-    config, task = predictor.config, of(predictor.task)
+    config, task, view = predictor.config, of(predictor.task), view_of(predictor.config)
     return {
         "title": title,
-        "summary": f"{view_of(config).sentence()}.",
+        "claim": view.claim,
+        "summary": f"{view.sentence()}.",
         **{name: config[name] for name in ANSWERS if name in config},
         "metrics": {task.breakdown_key: task.breakdown(config)},
         "image": config["image"],

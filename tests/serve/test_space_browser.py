@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accessibility import assert_accessible
 
 import kit
 from kit import bundle
 from kit.serve import write_space
+from kit.views.view import view_of
 
 pytestmark = pytest.mark.browser
 
@@ -105,6 +107,33 @@ def test_there_it_gives_the_recorded_answer_in_chromium_and_draws_what_spoke_for
     page.wait_for_function("([one, before]) => one.src !== before", arg=[first.element_handle(), source])
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert [url for url in page.asked if not url.startswith((address, "data:", "blob:"))] == []
+
+
+def test_it_begins_with_a_sentence_and_an_answered_example_and_takes_a_photo_by_one_button(page, run, folder):
+    claim = json.loads((folder / "model.json").read_text())["claim"]
+    assert claim == view_of(bundle.load(run.bundle).config).claim
+    page.get_by_text(claim).wait_for()
+    page.get_by_text("For example:").wait_for()
+    page.get_by_role("heading", name=" %").wait_for()
+    assert page.get_by_text("Show it a photo").is_hidden()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Take or choose a photo").click()
+    chooser.value.set_files(folder / "smoke.png")
+    page.get_by_text("For example:").wait_for(state="hidden")
+    page.get_by_role("button", name="Example 2").click()
+    page.get_by_role("heading", name=" %").wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_nothing_on_a_phone_and_a_screen_in_light_and_dark(chromium, address, width, scheme):
+    page = chromium.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page.goto(address)
+    page.get_by_text("Bright parts of the picture contribute to").wait_for()
+    page.get_by_role("button", name="Example 1").wait_for()
+    assert_accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.close()
 
 
 def test_a_file_that_is_no_image_says_why_there_and_an_example_still_works(page, tmp_path, folder):

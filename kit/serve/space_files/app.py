@@ -21,7 +21,18 @@ HERE = Path(__file__).parent
 TOP, PICTURE = 5, 480
 UNLIKE = "### This does not look like the training images\nDo not rely on the answer below."
 HEAT_LABEL = f"Bright parts of the picture contribute to {TASK.heat_target}"
-CSS = ".prose table {display:block; overflow:auto; border:0} .prose table * {overflow-wrap:normal; word-break:normal}"
+INVITATION = "Show it a photo\nDrop one here, paste one, or choose a file"
+LIMITS = f"{TASK.limit} Photos have up to 10 MB, and are deleted within an hour."
+# Phones show one button, which opens the camera or the album; wide screens the field for dropping.
+CSS = """
+.prose table {display:block; overflow:auto; border:0} .prose table * {overflow-wrap:normal; word-break:normal}
+.claim p:first-of-type {font-size:1.15rem} .block:has(.empty) {display:none} .photo .or {color:inherit}
+button.take {min-height:64px; background:#0f766e; color:#fff; font-size:1.15rem}
+@media (min-width:641px) {.take {display:none}} @media (max-width:640px) {.photo:not(:has(img)) {display:none}}
+"""
+NAMES = """() => document.querySelectorAll('.gallery-item').forEach(
+  (button, place) => button.setAttribute('aria-label', `Example ${place + 1}`))"""
+EXAMPLES = sorted(map(str, (HERE / "examples").glob("*.jpg")))
 RAMP = np.array([(0, 0, 4), (60, 15, 110), (150, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)], float)
 
 
@@ -65,9 +76,11 @@ def glow(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def look(file: dict | None, name: str | None = None) -> tuple:
-    """What the page shows of a photo: a remark, the likeliest classes, a choice of heat maps, and that of `name`."""
+    """What the page shows of a photo, or without one of the first example: a remark, the likeliest classes, the heat
+    map of `name`, and a choice of others."""
+    example = file is None and bool(EXAMPLES)
     try:
-        image = opened(file)
+        image = open_image(EXAMPLES[0], IMAGE["at_least"]) if example else opened(file)
     except gr.Error as error:
         return gr.Markdown(f"**{error.message}.**", visible=file is not None), None, None, gr.Radio(visible=False)
     one, maps = predict(image)
@@ -77,7 +90,7 @@ def look(file: dict | None, name: str | None = None) -> tuple:
     if maps:
         seen = glow(seen, maps[name])
     choice = gr.Radio(names, value=name, visible=bool(maps))
-    remark = "\n\n".join([UNLIKE] * bool(one.unlike) + [in_words(one)])
+    remark = "\n\n".join(["For example:"] * example + [UNLIKE] * bool(one.unlike) + [in_words(one)])
     return gr.Markdown(remark, visible=True), one.probabilities or None, seen, choice
 
 
@@ -89,22 +102,28 @@ def answer(file: dict | None) -> dict:
 def build() -> gr.Blocks:
     """The page."""
     with gr.Blocks(title=MODEL["title"], analytics_enabled=False, delete_cache=(60, 3240)) as blocks:
-        gr.Markdown(f"# {MODEL['title']}\n{MODEL['summary']}")
+        gr.Markdown(f"# {MODEL['title']}\n{MODEL['claim']}\n\n{MODEL['summary']}", elem_classes="claim")
         with gr.Row():
             with gr.Column():
-                photo = gr.Image(label="Photo", sources=["upload", "clipboard", "webcam"], height=340, buttons=[])
-                if examples := sorted(map(str, (HERE / "examples").glob("*.jpg"))):
-                    gr.Examples(examples, photo, api_visibility="private")
+                sources = {"sources": ["upload", "clipboard", "webcam"], "placeholder": INVITATION, "buttons": []}
+                photo = gr.Image(label="Photo", height=340, elem_classes="photo", alt_text="The photo", **sources)
+                take = gr.UploadButton("Take or choose a photo", file_types=["image"], elem_classes="take")
+                gr.Markdown(LIMITS)
+                if EXAMPLES:
+                    gr.Examples(EXAMPLES, photo, api_visibility="private")
+            with gr.Column():
                 remark = gr.Markdown(visible=False)
                 probable = TASK.output == "probability"
                 label = gr.Label(num_top_classes=TOP, label="Most likely classes", show_heading=False, visible=probable)
-            with gr.Column():
-                seen = gr.Image(label="What the model saw", interactive=False, buttons=[])
+                seen = gr.Image(label="What the model saw", interactive=False, buttons=[], alt_text=HEAT_LABEL)
                 chosen = gr.Radio(label=HEAT_LABEL, visible=False)
         with gr.Accordion("About this model", open=False):
             gr.Markdown((HERE / "README.md").read_text(encoding="utf-8").partition("\n---\n")[2])
         shown, private = [remark, label, seen, chosen], {"api_visibility": "private", "show_progress": "hidden"}
-        photo.change(look, photo, shown, preprocess=False, **private)
+        events = [blocks.load, photo.change]
+        gr.on(events, look, photo, shown, preprocess=False, trigger_mode="always_last", **private)
+        blocks.load(None, js=NAMES)
+        take.upload(lambda file: file, take, photo, **private)
         chosen.input(look, [photo, chosen], shown, preprocess=False, **private)
         gr.Button(visible=False).click(answer, photo, gr.JSON(visible=False), api_name="predict", preprocess=False)
     return blocks.queue(max_size=10, default_concurrency_limit=2)
