@@ -156,11 +156,36 @@ def test_weights_that_lack_a_tensor_do_not_fit(copy):
         bundle.load(copy, engine="torch")
 
 
-def test_a_way_to_resize_that_nobody_knows_is_refused(copy):
+@pytest.mark.parametrize(
+    ("rules", "problem"),
+    [
+        ({"resize": "stretch"}, "field image.resize is none of crop"),
+        ({"input": 10**9}, "field image.input is not a whole number from 8 to 4096"),
+        ({"input": "large"}, "field image.input is not a whole number"),
+        ({"part": 0}, "field image.part is not a number above 0 and at most 1"),
+    ],
+)
+def test_image_rules_that_nobody_knows_are_refused(copy, rules, problem):
     image = read_config(copy)["image"]
-    change(copy, image=image | {"resize": "stretch"})
-    with pytest.raises(BundleError, match="field image.resize is none of crop"):
+    change(copy, image=image | rules)
+    with pytest.raises(BundleError, match=problem):
         bundle.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("head", "problem"),
+    [
+        ([["linear", 10**6, 10**6]], "field architecture.head is none of linear, fastai, and no list of layers"),
+        ([["linear", "a"]], "field architecture.head is none of"),
+        ([["os.system", 1]], r"no layer of a head: \['os.system', 1\]"),
+        ([["linear", 3]], r"no layer of a head: \['linear', 3\]"),
+        ([["linear", 3, 3]], "model.safetensors does not fit the network"),
+    ],
+)
+def test_a_head_of_layers_that_are_unknown_too_large_or_others_is_refused(copy, head, problem):
+    change(copy, architecture=read_config(copy)["architecture"] | {"head": head})
+    with pytest.raises(BundleError, match=problem):
+        bundle.load(copy, engine="torch")
 
 
 def test_a_missing_file_is_named(copy):
