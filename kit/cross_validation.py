@@ -148,12 +148,13 @@ def fold_tables(table: pd.DataFrame, folds: int, recipe: Recipe) -> list[pd.Data
 def pooled(runs: list[Run], table: pd.DataFrame) -> tuple[pd.DataFrame, Result]:
     """The table with the fold that predicted each image (0: none did), and all predictions in the table's order."""
     parts = [run.evaluation.predictions.assign(fold=number) for number, run in enumerate(runs, 1)]
-    predictions = pd.concat(parts).set_index("path")
-    order = [path for path in table["path"] if path in predictions.index]
-    predictions = predictions.loc[order].reset_index()
+    predictions = pd.concat(parts, ignore_index=True)
+    place = {path: row for row, path in enumerate(predictions["path"])}
+    predictions = predictions.iloc[[place[path] for path in table["path"] if path in place]].reset_index(drop=True)
     of_fold = dict(zip(predictions["path"], predictions["fold"], strict=True))
-    split = table["split"].where(~table["path"].isin(order), "valid")
-    table = table.assign(split=split, fold=table["path"].map(of_fold).fillna(0).astype(int))
+    fold = [of_fold.get(path, 0) for path in table["path"]]
+    split = ["valid" if number else side for number, side in zip(fold, table["split"], strict=True)]
+    table = table.assign(split=split, fold=fold)
     return table, replace(runs[0].evaluation, predictions=predictions, features={})
 
 

@@ -135,7 +135,7 @@ class Journal(Decisions):
                 raise Conflict(f"{decision.path} was decided in another window", fix="look at it again")
             stamp = decision.when or datetime.now(UTC).isoformat(timespec="milliseconds")
             decision = Decision(decision.path, decision.action, decision.label, decision.reason, stamp)
-            line = json.dumps(asdict(decision), ensure_ascii=False).encode() + b"\n"
+            line = json.dumps(asdict(decision)).encode() + b"\n"
             self._append(line)
             self._apply(decision)
             return self.count(decision.path)

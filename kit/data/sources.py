@@ -101,7 +101,7 @@ def _from_folder(
     used = [path for path in paths if path not in given.left_out]
     labels, nameless = _labels_of(used, read_with(rule, targets), unlabelled)
     splits = [given.splits.get(path, "") for path in labels]
-    rows = _path_rows([str(path) for path in labels]).assign(label=list(labels.values()), split=splits, group="")
+    rows = _rows([str(path) for path in labels], list(labels.values())).assign(split=splits, group="")
     rows = _named(rows, targets, [])
     rows.attrs["folders"] = {str(path.relative_to(folder)): split for path, split in given.folders.items()}
     rows.attrs["nested"] = {str(base): str(path.relative_to(base)) for base, path in given.nested.items()}
@@ -168,9 +168,9 @@ def _text_of(path: Path) -> str:
     return text
 
 
-def _path_rows(paths: Sequence[str]) -> pd.DataFrame:
-    """Rows with the column path. Names that are not UTF-8 can only be held as objects."""
-    return pd.DataFrame({"path": pd.Series(paths, dtype=object)})
+def _rows(paths: Sequence[str], labels: Sequence[str | None]) -> pd.DataFrame:
+    """Rows of path and label. As objects, because pyarrow holds no name that is not UTF-8."""
+    return pd.DataFrame({"path": paths, "label": labels}, dtype=object)
 
 
 def _named(rows: pd.DataFrame, targets: Targets, columns: list[str]) -> pd.DataFrame:
@@ -199,8 +199,7 @@ def _from_frame(
     labels, columns = targets.of_frame(frame, name)
     paths = zip(cells(frame[path_column]), frame.index, strict=True)
     names = [path or f"(no path in row {row})" for path, row in paths]
-    rows = _path_rows(_find_files(names, folders))
-    rows["label"] = pd.Series(labels, index=rows.index, dtype=object)
+    rows = _rows(_find_files(names, folders), labels)
     rows["split"], unused = _given_splits(frame, name)
     rows["group"] = cells(frame["group"]) if "group" in frame else ""
     missing = ~rows["path"].map(_is_file)

@@ -207,7 +207,7 @@ def predict_all(predictor: Predictor, paths: list[str]) -> Iterator[Prediction]:
 def write_csv(predictions: Iterable[Prediction], predictor: Predictor, path: Path) -> None:
     """The predictions as a CSV file, in which no cell is a formula for a spreadsheet."""
     task, vocab = of(predictor.task), predictor.vocab
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(task.columns(vocab))
         writer.writerows(map(harmless, task.csv_line(one, vocab)) for one in predictions)

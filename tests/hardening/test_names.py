@@ -60,6 +60,8 @@ def test_45_names_that_are_not_utf8_are_escaped_in_all_files(odd, odd_run):
     for file in odd_run.folder.rglob("*"):
         if file.suffix in (".json", ".csv", ".html", ".md"):
             file.read_text(encoding="utf-8")
+    again = data.table(odd, labels=odd_run.folder / "table.csv")
+    assert again["path"].tolist() == odd_run.table["path"].tolist()
     assert any("7 paths are not UTF-8" in text and "convmv" in text for text in notes(odd_run.table))
 
 
