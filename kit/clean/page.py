@@ -18,12 +18,12 @@ from starlette.requests import Request
 
 from kit.clean.decisions import Conflict, Decision
 from kit.clean.effect import effect_lines
-from kit.clean.embedding import positions
 from kit.clean.findings import KINDS
 from kit.clean.session import Session
 from kit.console import say
 from kit.data.images import open_image, without_warnings
 from kit.errors import KitError
+from kit.features.embedding import positions
 from kit.serve.http_server import Server
 from kit.serve.middleware import LOOPBACK, Hosts, SecurityMiddleware
 from kit.serve.responses import State

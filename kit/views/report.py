@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kit.data.audit import Finding
 from kit.evaluate.result import Result
+from kit.features.embedding import positions
 from kit.files import write_text
 from kit.recipe import Recipe
 from kit.views.pictures import Photo, as_url, photos_of
@@ -19,6 +21,7 @@ from kit.views.render import render_template
 from kit.views.view import View, view_of_result
 
 PHOTO, MOST_RIGHT, MOST_WRONG, MOST_BEHIND, MOST_WORST = 176, 3, 8, 300, 12
+FEWEST_ON_MAP, MOST_COLOURS = 10, 10
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,31 @@ def render(report: Report) -> str:
         behind=_behind(report.result, view),
         worst=photos_of(report.result.top_losses(MOST_WORST).to_dict("records"), view, PHOTO),
         calibration=report.result.reliability(),
+        map=_map(report.result),
         recipe={name: (values[name], getattr(report.recipe, name) != usual[name]) for name in values},
         chosen=pd.json_normalize(dict(report.chosen), sep=" ").to_dict("records")[0],
     )
+
+
+def _map(result: Result) -> dict[str, Any] | None:
+    """The map of the images whose features stay with the result: dots, and the names of up to 10 colours."""
+    if len(result.features) < FEWEST_ON_MAP:
+        return None
+    rows = result.predictions[result.predictions["path"].isin(list(result.features))]
+    places = positions(np.stack([result.features[path] for path in rows["path"]]))
+    names = sorted(set(rows["label"]))
+    names = names if len(names) <= MOST_COLOURS else []
+    dots = [
+        {
+            "x": float(x),
+            "y": float(y),
+            "colour": names.index(row["label"]) if names else 0,
+            "wrong": not row.get("correct", True),
+            "title": f"{Path(row['path']).name}: {row['label']}, predicted {row['prediction']}",
+        }
+        for (x, y), row in zip(places, rows.to_dict("records"), strict=True)
+    ]
+    return {"dots": dots, "names": names, "wrong": any(dot["wrong"] for dot in dots)}
 
 
 def _subtitle(recipe: Recipe, chosen: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from kit import data
 from kit.clean import default_csv, find_issues, moves_back, moves_of
 from kit.clean.decisions import Decision, Decisions, Journal
 from kit.clean.effect import effect_lines
-from kit.clean.embedding import positions
+from kit.features.embedding import positions
 from kit.clean.labelling import start_labelling
 from kit.clean.session import start
 from kit.cli.main import application
@@ -110,10 +110,13 @@ def test_the_map_has_a_place_for_each_image(session):
     assert positions(session.features[:2]).shape == (2, 2)
 
 
-def test_findings_of_a_run_are_those_of_its_images(drawings, of_package, tmp_path):
+def test_a_run_shows_its_map_and_its_images_can_be_cleaned(drawings, of_package, tmp_path):
     import kit
 
     run = kit.fine_tune(drawings, replace(of_package, layers="head"), out=tmp_path / "run", onnx=False)
+    report = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert report.count("<title>") == 1 + run.evaluation.n  # a dot with the name of the image
+    assert "Map of the images" in report
     found = find_issues(run.folder)
     assert {Path(one["path"]).name for one in found if one["kind"] == "label"} >= {
         Path(one).name for one in strays(drawings)
