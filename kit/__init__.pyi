@@ -2,7 +2,7 @@ from . import bundle, clean, data, evaluate, features, model, serve, train
 from .cross_validation import cross_validate
 from .data.labels import is_cat
 from .errors import KitError
-from .pipeline import fine_tune
+from .pipeline import fine_tune, resume
 from .recipe import Recipe
 from .runs import Run
 
@@ -21,6 +21,7 @@ __all__ = [
     "fine_tune",
     "is_cat",
     "model",
+    "resume",
     "serve",
     "train",
 ]

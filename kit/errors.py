@@ -64,6 +64,13 @@ class OutputError(KitError):
     """A folder or file that cannot be written."""
 
 
+class Terminated(SystemExit):
+    """SIGTERM: as Ctrl-C, it ends a run in order; then the process exits with the usual code of SIGTERM."""
+
+    def __init__(self):
+        super().__init__(143)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A suggestion like ' Did you mean "resnet18"?' where a known name is similar to `name`, else an empty string."""
     close = get_close_matches(name, list(known), n=1)

@@ -25,6 +25,7 @@ except ImportError:  # Windows
 
 BLOCK_BYTES = 2**24
 PARTIAL = ".partial"
+CHECKPOINT = "checkpoint"  # in a run folder, until the run is done
 CLAIMED: set[Path] = set()  # folders that this process is writing
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAKE_ROOM = "make room, or choose another path"
@@ -104,7 +105,10 @@ def cache_folder() -> Path:
 
 
 def new_folder(path: Path) -> Path:
-    """Create `path` as an empty folder. Raises `OutputError` where it has content or cannot be written."""
+    """Create `path` as an empty folder; unfinished files of a killed process are removed.
+
+    Raises `OutputError` where it has other content or cannot be written.
+    """
     if path.is_file():
         raise OutputError(f"{path} is a file; a folder was expected", fix="choose another --out")
     try:
@@ -113,11 +117,21 @@ def new_folder(path: Path) -> Path:
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}", fix="choose another --out") from error
-    if inside:
-        unfinished = "result.json" not in inside and any(name == "bundle" or name.endswith(PARTIAL) for name in inside)
+    if CHECKPOINT in inside:
+        fix = f"go on with kit fine-tune --resume {path}, or choose another --out"
+        raise OutputError(f"{path} holds a run that was stopped", fix=fix)
+    if not all(name.endswith(PARTIAL) for name in inside):
+        unfinished = "result.json" not in inside and "bundle" in inside
         what = "holds a run that did not finish (no result.json)" if unfinished else "exists and is not empty"
         raise OutputError(f"{path} {what}", fix="choose another --out, or remove that folder yourself")
+    remove_partial(path)
     return path
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a process that was killed had not finished in `folder`, which this process holds."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -130,20 +144,32 @@ def claimed(path: Path) -> Iterator[Path]:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     if missing:
         new_folder(path)
-    with locked(path):
-        CLAIMED.add(path.absolute())
+    with held(path):
         try:
             yield new_folder(path)
         finally:
-            CLAIMED.discard(path.absolute())
             for folder in missing:
                 with suppress(OSError):  # not empty
                     folder.rmdir()
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` until the block ends. Raises `OutputError` where another thread or process holds it."""
+def held(path: Path) -> Iterator[Path]:
+    """Claim a folder that exists, with its content. Raises `OutputError` where another thread or process holds it."""
+    with locked(path):
+        CLAIMED.add(path.absolute())
+        try:
+            yield path
+        finally:
+            CLAIMED.discard(path.absolute())
+
+
+@contextmanager
+def locked(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Hold `folder` until the block ends. Raises `OutputError` where another thread or process holds it.
+
+    shared: others may hold it shared at the same time.
+    """
     if fcntl is None:
         yield
         return
@@ -152,7 +178,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(folder, error) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
         fix = "wait until that has ended, or choose another folder (--out)"

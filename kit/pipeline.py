@@ -6,8 +6,9 @@ run = kit.fine_tune("pets/images", label=kit.is_cat, arch="resnet34", epochs=1)
 import inspect
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,23 @@ import pandas as pd
 
 from kit import bundle, data, evaluate, model, train
 from kit.console import say
-from kit.errors import DataError, RecipeError, TrainingError, did_you_mean
+from kit.errors import DataError, RecipeError, Terminated, TrainingError, did_you_mean
+from kit.files import held
 from kit.recipe import Recipe
 from kit.runs import Run, run_folder, write_run
+from kit.signals import Signals
+from kit.unfinished import Job, clear_results, read_job, same_data
 
 if TYPE_CHECKING:
     from fastai.vision.all import Learner
 
+    from kit.train.checkpoint import Checkpoint
     from kit.train.history import History
     from kit.train.rates import RateCurve
 
 # Training draws from random numbers that all threads share, so threads take turns: each result is that of one alone.
 ONE_AT_A_TIME = threading.RLock()
+Stop = KeyboardInterrupt | Terminated | TrainingError
 
 
 def fine_tune(
@@ -47,38 +53,108 @@ def fine_tune(
     item_tfms, batch_tfms, cbs: fastai's. examples, onnx: as in `bundle.save`. options: fields of `Recipe`, and
     arguments of fastai's Learner (metrics, loss_func, opt_func, splitter, wd, moms, ...). Raises `KitError`, before
     training where possible. After Ctrl-C, or a loss that is not finite, the weights so far are evaluated and saved
-    before `KeyboardInterrupt` or `TrainingError` is raised.
+    before `KeyboardInterrupt` or `TrainingError` is raised. `resume` goes on with a run that was stopped.
     """
-    started = time.perf_counter()
     changes, learner_options = divide(options)
     recipe = replace(recipe or Recipe(), **changes)
-    with run_folder(source, recipe, out) as folder, ONE_AT_A_TIME:
+    python = Python(item_tfms, batch_tfms, cbs, learner_options)
+    with run_folder(source, recipe, out) as folder:
+        return _run(source, recipe, folder, Job.of(source, recipe, examples, onnx, python.names), python)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    source: pd.DataFrame | None = None,
+    label: Callable | None = None,
+    item_tfms: Sequence | None = None,
+    batch_tfms: Sequence | None = None,
+    cbs: list | None = None,
+    allow_changed_data: bool = False,
+    **learner_options: Any,
+) -> Run:
+    """Go on with a run that was stopped, from its last checkpoint, with its own recipe; returns the finished `Run`.
+
+    On a CPU the result is that of the run that was never stopped, in every bit. source, label and the others: those
+    arguments of `fine_tune` that a file cannot hold; what was given there has to be given again. allow_changed_data:
+    go on though images were removed or changed; new ones are left out. Raises `OutputError` where the folder holds
+    nothing to go on with, and `DataError` with the names of changed images.
+    """
+    folder = Path(folder)
+    job, python = read_job(folder), Python(item_tfms, batch_tfms, cbs, learner_options)
+    given = {name: value for name, value in (("source", source), ("label", label)) if value is not None}
+    images, recipe = job.arguments(folder, given | dict.fromkeys(python.names))
+    with held(folder):
+        return _run(images, recipe, folder, job, python, resumed=True, allow_changed_data=allow_changed_data)
+
+
+@dataclass(frozen=True)
+class Python:
+    """The arguments of `fine_tune` that only Python can give."""
+
+    item_tfms: Sequence | None
+    batch_tfms: Sequence | None
+    cbs: list | None
+    learner: dict[str, Any]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of those that were given."""
+        own = ("item_tfms", "batch_tfms", "cbs")
+        return [name for name in own if getattr(self, name) is not None] + list(self.learner)
+
+
+def _run(
+    source: str | Path | pd.DataFrame,
+    recipe: Recipe,
+    folder: Path,
+    job: Job,
+    python: Python,
+    *,
+    resumed: bool = False,
+    allow_changed_data: bool = False,
+) -> Run:
+    """Train into a folder, from the start or from its last checkpoint, evaluate, and write the run."""
+    started = time.perf_counter()
+    same, checkpoint = True, None
+    with ONE_AT_A_TIME, Signals().handled() as signals, ExitStack() as stack:
         train.check_log(recipe.log)
-        table = checked_table(source, recipe)  # before torch and fastai are loaded, which takes seconds
+        # before torch and fastai are loaded, which takes seconds
+        table = checked_table(source, replace(recipe, unlabelled="skip") if allow_changed_data else recipe)
+        if resumed:
+            table, same = same_data(job, folder, table, allow_changed_data)
+        if recipe.checkpoint_every:
+            checkpoint = train.Checkpoint(folder, recipe.checkpoint_every, signals)
+            stack.enter_context(checkpoint.tidied(resumed))
+            checkpoint.load(same)
+            job.write(folder, table)
         train.seed_everything(recipe.seed)
-        dls = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms).dataloaders(table)
-        learn = model.learner(dls, recipe, **learner_options)
+        dls = data.blocks(recipe, item_tfms=python.item_tfms, batch_tfms=python.batch_tfms).dataloaders(table)
+        learn = model.learner(dls, recipe, **python.learner)
         bundle.check_preparation(learn)
-        with bundle.room_for(learn, folder, onnx):
-            history, stop = trained(learn, recipe, cbs, folder)
+        with bundle.room_for(learn, folder, job.onnx):
+            history, stop = trained(learn, recipe, python.cbs, folder, checkpoint)
             result = evaluate.evaluate(learn)
             views = evaluate.evaluate_views(learn, result, recipe.tta)
             held_out = table[table["split"] == "test"]
             test = evaluate.evaluate(learn, held_out) if len(held_out) else None
-        saved = bundle.save(learn, result, folder / "bundle", examples=examples, onnx=onnx)
-        run = Run(source, folder, table, learn, history, result, test, saved, time.perf_counter() - started, views)
+        if resumed:
+            clear_results(folder)
+        saved = bundle.save(learn, result, folder / "bundle", examples=job.examples, onnx=job.onnx)
+        seconds = time.perf_counter() - started + (checkpoint.seconds if checkpoint else 0.0)
+        run = Run(source, folder, table, learn, history, result, test, saved, seconds, views)
         write_run(run)
-        return ended(run, stop)
+        return ended(run, stop, checkpoint)
 
 
 def trained(
-    learn: "Learner", recipe: Recipe, cbs: list | None, folder: Path
-) -> "tuple[History, KeyboardInterrupt | TrainingError | None]":
+    learn: "Learner", recipe: Recipe, cbs: list | None, folder: Path, checkpoint: "Checkpoint | None"
+) -> "tuple[History, Stop | None]":
     """The history of `train.fine_tune`, and the exception that ended it, if at least one step was done before."""
     history = train.History()
     try:
-        train.fine_tune(learn, recipe, cbs=cbs, history=history, log_folder=folder)
-    except (KeyboardInterrupt, TrainingError) as stop:
+        train.fine_tune(learn, recipe, cbs=cbs, history=history, log_folder=folder, checkpoint=checkpoint)
+    except (KeyboardInterrupt, Terminated, TrainingError) as stop:
         if not history.stopped or (not history.rows and not history.steps):
             raise
         say(f"{history.stopped}\nafter {len(history.steps)} steps; what was learned until then is measured and saved")
@@ -86,11 +162,14 @@ def trained(
     return history, None
 
 
-def ended(run: Run, stop: KeyboardInterrupt | TrainingError | None) -> Run:
-    """The finished run; or raise the exception that ended it, after printing how to continue."""
+def ended(run: Run, stop: Stop | None, checkpoint: "Checkpoint | None") -> Run:
+    """The finished run, without checkpoints; or raise the exception that ended it, after printing how to continue."""
+    if checkpoint and not isinstance(stop, KeyboardInterrupt | Terminated):
+        checkpoint.remove()
     if stop is None:
         return run
-    say("\n".join(["", *run.lines(), f"to go on from here: kit fine-tune {run.source} --weights {run.folder}"]))
+    on = f"--resume {run.folder}" if checkpoint and checkpoint.any else f"{run.source} --weights {run.folder}"
+    say("\n".join(["", *run.lines(), f"to go on from here: kit fine-tune {on}"]))
     if isinstance(stop, TrainingError):
         raise TrainingError(stop.problem, fix=f"{stop.fix}; the weights from before it are in {run.folder}")
     raise stop

@@ -144,6 +144,9 @@ class Recipe:
     log: str = "none"
     """Additional logging: none, tensorboard (in the run folder), wandb (Weights & Biases)."""
 
+    checkpoint_every: float = 5.0
+    """Minutes between checkpoints inside an epoch; there is one at each epoch's end too. 0: no checkpoints."""
+
     def __post_init__(self) -> None:
         """Check all fields; raises `RecipeError`."""
         for field in fields(self):
@@ -215,6 +218,7 @@ _RANGES = {
     "seed": (0, 2**32 - 1),
     "workers": (0, 256),
     "tta": (0, 1_000),
+    "checkpoint_every": (0, 1e6),
 }
 _CHOICES = {
     "task": TASKS,

@@ -82,8 +82,11 @@ def test_a_folder_is_claimed_once(tmp_path, there_before):
         pass
 
 
-def test_what_a_killed_run_left_is_told(tmp_path):
-    (tmp_path / "run" / ".bundle.1234.partial").mkdir(parents=True)
+def test_what_a_killed_run_left_is_removed_or_told(tmp_path):
+    (tmp_path / "run" / ".checkpoint.1234.partial").mkdir(parents=True)
+    with claimed(tmp_path / "run"):
+        assert list((tmp_path / "run").iterdir()) == []
+        (tmp_path / "run" / "bundle").mkdir()
     with pytest.raises(OutputError, match="holds a run that did not finish"), claimed(tmp_path / "run"):
         pass
 

@@ -17,6 +17,7 @@ COMMANDS = (
     "clean",
     "label",
     "fine-tune",
+    "runs",
     "rates",
     "evaluate",
     "compare",

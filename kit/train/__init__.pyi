@@ -1,4 +1,5 @@
 from .callbacks import Accumulation, BestWeights, training_callbacks
+from .checkpoint import Checkpoint
 from .history import History
 from .logs import check_log
 from .phases import fine_tune, seed_everything
@@ -8,6 +9,7 @@ from .rates import RateCurve, draw_rates, find_rate
 __all__ = [
     "Accumulation",
     "BestWeights",
+    "Checkpoint",
     "History",
     "RateCurve",
     "check_log",

@@ -94,6 +94,7 @@ class ProgressiveResizing(Callback):
 
     order = 95  # after mixup and cutmix
     run_valid = False
+    checkpointed = ("done",)
 
     def __init__(self, size: int, epochs: int):
         super().__init__()
@@ -136,6 +137,8 @@ def progressive_resizing(learn: Learner, size: int, epochs: int) -> ProgressiveR
 class StopEarly(EarlyStoppingCallback):
     """fastai's EarlyStoppingCallback with a message on standard error. Each phase counts its own epochs."""
 
+    checkpointed = ("best", "wait")
+
     def after_epoch(self) -> None:
         """End this phase where the validation loss no longer improves."""
         try:
@@ -153,16 +156,17 @@ class BestWeights(TrackerCallback):
     """
 
     order = TrackerCallback.order + 1
+    checkpointed = ("best", "best_state")
 
     def __init__(self):
         super().__init__(monitor="valid_loss", reset_on_fit=False)
-        self.best_weights: dict[str, Tensor] = {}
+        self.best_state: dict[str, Tensor] = {}
 
     def after_epoch(self) -> None:
         """Copy the weights where the validation loss is the lowest so far."""
         super().after_epoch()
         if self.new_best:
-            self.best_weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best_state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
     def after_fit(self) -> None:
         super().after_fit()
@@ -170,8 +174,8 @@ class BestWeights(TrackerCallback):
 
     def load_best(self, model: nn.Module) -> None:
         """Load the best weights into `model`, where an epoch has ended."""
-        if self.best_weights:
-            model.load_state_dict(self.best_weights)
+        if self.best_state:
+            model.load_state_dict(self.best_state)
 
 
 @contextmanager
@@ -254,6 +258,8 @@ class StopAtNonFinite(Callback):
 
 class Accumulation(GradientAccumulation):
     """fastai's GradientAccumulation; gradients left over at the end of a phase are not used in the next."""
+
+    checkpointed = ("count",)
 
     def before_fit(self) -> None:
         super().before_fit()

@@ -28,11 +28,12 @@ class History(Callback):
     """
 
     order = 55  # after the recorder, before callbacks that may end training at the end of an epoch
+    checkpointed = ("rows", "steps", "ends", "strengths", "chosen", "phase")
+    phase: str | None = None
 
     def __init__(self, quiet: bool = IN_NOTEBOOK):
         super().__init__()
         self.quiet = quiet
-        self.chosen: dict[str, Any] = {}
         self.stopped: str | None = None
         self.clear()
 
@@ -42,6 +43,8 @@ class History(Callback):
         self.steps: list[dict[str, float]] = []
         self.ends: list[int] = []
         self.strengths: dict[float, float] = {}
+        self.chosen: dict[str, Any] = {}
+        self.phase = None
 
     def add_head(self, figures: dict[str, float], strengths: dict[float, float], seconds: float) -> None:
         """Record a head that was trained from features: a row without steps, and the loss of each strength tried."""

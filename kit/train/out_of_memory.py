@@ -1,6 +1,6 @@
 """Out of memory: train again with half the batch size and twice the accumulated batches.
 
-train_in_memory(learn, 1, attempt)           # attempt(1); after an out-of-memory error attempt(2), attempt(4), ...
+train_in_memory(learn, 1, attempt)     # attempt(1, 0); after an out-of-memory error attempt(2, 1), attempt(4, 2), ...
 """
 
 import gc
@@ -24,30 +24,35 @@ def out_of_memory(error: BaseException) -> bool:
     return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
-def train_in_memory(learn: Learner, accumulate: int, attempt: Callable[[int], None]) -> int:
-    """Call `attempt(accumulate)`, again after each out-of-memory error, at most seven times; returns how many errors.
+def train_in_memory(learn: Learner, accumulate: int, attempt: Callable[[int, int], None], halvings: int = 0) -> None:
+    """Call `attempt(accumulate, halvings)`, again after each out-of-memory error, until the batch was halved six times.
 
     Before each further call the state from before training is restored, the batch size of the loaders is halved, and
     `accumulate` grows so that a step uses as many images as before. (Batch norm sees smaller batches, so the result is
-    not quite that of the original batch size.) Raises `TrainingError` after the last call.
+    not quite that of the original batch size.) halvings: how many times to halve before the first call. Raises
+    `TrainingError` after the last call.
     """
-    snapshot, images, halvings = Snapshot(learn), learn.dls.train.bs * accumulate, 0
-    while not _fits(learn, halvings, accumulate, attempt):
+    snapshot, batch, images = Snapshot(learn), learn.dls.train.bs, learn.dls.train.bs * accumulate
+    while True:
+        if halvings:
+            accumulate = -(-images // (batch >> halvings))
+            for loader in learn.dls.loaders:
+                loader.bs = batch >> halvings
+        if _fits(learn, halvings, accumulate, attempt):
+            return
         # Outside of the except block, so that the traceback no longer holds tensors.
-        halvings, batch = halvings + 1, learn.dls.train.bs // 2
-        accumulate = -(-images // batch)
-        say(f"out of memory: from the start again with {batch} images a batch, {accumulate} batches a step")
+        halvings += 1
+        smaller = batch >> halvings
+        now = f"{smaller} images a batch, {-(-images // smaller)} batches a step"
+        say(f"out of memory: from the start again with {now}")
         _free_memory(learn)
         snapshot.restore()
-        for loader in learn.dls.loaders:
-            loader.bs = batch
-    return halvings
 
 
-def _fits(learn: Learner, halvings: int, accumulate: int, attempt: Callable[[int], None]) -> bool:
+def _fits(learn: Learner, halvings: int, accumulate: int, attempt: Callable[[int, int], None]) -> bool:
     """Whether the attempt fits into memory; `TrainingError` where it does not and the batch cannot be halved again."""
     try:
-        attempt(accumulate)
+        attempt(accumulate, halvings)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise

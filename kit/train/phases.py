@@ -14,11 +14,13 @@ import torch
 from fastai.vision.all import Callback, Learner
 
 from kit.console import say
+from kit.errors import Terminated
 from kit.machine import deterministic_algorithms, keep_freed_memory
 from kit.model.build import spec_of
 from kit.model.heads import LINEAR
 from kit.recipe import Recipe, check_same_data
 from kit.train.callbacks import NotFinite
+from kit.train.checkpoint import Checkpoint
 from kit.train.history import History, quiet
 from kit.train.logs import logging_to
 from kit.train.out_of_memory import train_in_memory
@@ -39,6 +41,7 @@ def fine_tune(
     cbs: list | None = None,
     history: History | None = None,
     log_folder: Path | None = None,
+    checkpoint: Checkpoint | None = None,
     **kwargs: Any,
 ) -> History:
     """Train `learn` by a recipe and return the history; weights are fp32 afterwards.
@@ -50,7 +53,8 @@ def fine_tune(
     `fit_one_cycle` on all layers for all epochs. cbs and further arguments (`pct_start`, `div`, ...) go to these calls;
     they do not apply to a head that is trained from features.
     history: give one to read it after Ctrl-C or `TrainingError` (a loss that is not finite); `learn` then has the
-    weights from before the failing step. log_folder: for the files of `recipe.log`.
+    weights from before the failing step. log_folder: for the files of `recipe.log`. checkpoint: writes checkpoints, and
+    where it has loaded one, training goes on from there.
     """
     spec, history = spec_of(learn), History() if history is None else history
     recipe = spec.recipe if recipe is None else recipe
@@ -58,29 +62,41 @@ def fine_tune(
     learn.spec = replace(spec, recipe=recipe)
     logging = logging_to(recipe.log, learn, log_folder, recipe.to_json())
     with quiet(learn), keep_freed_memory(), deterministic_algorithms(), logging as logs:
-        attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs)
+        attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs, checkpoint)
         try:
-            history.chosen["halvings"] = train_in_memory(learn, recipe.accumulate, attempt)
+            train_in_memory(learn, recipe.accumulate, attempt, checkpoint.halvings if checkpoint else 0)
         except NotFinite as stop:
             history.stopped = stop.error.problem
             raise stop.error from None
-        except KeyboardInterrupt:
-            history.stopped = "stopped by Ctrl-C"
+        except (KeyboardInterrupt, Terminated) as stop:
+            history.stopped = "stopped by SIGTERM" if isinstance(stop, Terminated) else "stopped by Ctrl-C"
             raise
     return history
 
 
 def _attempt(
-    learn: Learner, recipe: Recipe, history: History, cbs: list[Callback], options: dict, accumulate: int
+    learn: Learner,
+    recipe: Recipe,
+    history: History,
+    cbs: list[Callback],
+    options: dict,
+    checkpoint: Checkpoint | None,
+    accumulate: int,
+    halvings: int,
 ) -> None:
-    """Train once from the start, with `accumulate` batches a step."""
+    """Train once with `accumulate` batches a step: from the start, or from the checkpoint that was loaded."""
     history.clear()
+    history.chosen["halvings"] = halvings
+    if checkpoint:
+        checkpoint.begin(learn, history)
+        cbs = [*cbs, checkpoint]
     learn.model.to(learn.dls.device)  # fastai moves it only when fitting; `progressive_resizing` runs the model before
     if spec_of(learn).head == LINEAR:
         return transfer(learn, recipe, history, cbs, options, accumulate)
     with training_on_images(learn, recipe, history, cbs, accumulate) as (callbacks, rate, lr_mult):
         if spec_of(learn).weights.pretrained:
-            phases = {"freeze_epochs": recipe.freeze_epochs, "lr_mult": lr_mult} | options
+            frozen = 0 if history.phase == "whole" else recipe.freeze_epochs  # the checkpoint is after that phase
+            phases = {"freeze_epochs": frozen, "lr_mult": lr_mult} | options
             learn.fine_tune(recipe.epochs, rate, cbs=callbacks, **phases)
         else:
             say("note: a random start has nothing to freeze; all layers train from the first step")

@@ -173,6 +173,7 @@ class LossScaling(Callback):
     """Scales the loss so that small gradients do not underflow in fp16; skips steps whose gradients overflow."""
 
     order = 10
+    checkpointed = ("scaler",)
 
     def __init__(self, device: torch.device):
         super().__init__()

@@ -4,51 +4,61 @@ with random_state_kept(dls): dls.one_batch()            # later random numbers a
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
 from fastai.vision.all import DataLoaders, Learner
 
 
-class RandomState:
+def random_state(dls: DataLoaders) -> dict[str, Any]:
     """The state of all generators that training uses: Python's, numpy's, torch's on CPU and GPU, and each loader's."""
+    device = torch.device(dls.device)
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(legacy=False),
+        "cpu": torch.get_rng_state(),
+        "gpu": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "loaders": [loader.rng.getstate() for loader in dls.loaders],
+    }
 
-    def __init__(self, dls: DataLoaders):
-        self.python, self.numpy = random.getstate(), np.random.get_state()
-        self.cpu, self.device = torch.get_rng_state(), torch.device(dls.device)
-        self.gpu = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        self.loaders = [(loader, loader.rng, loader.rng.getstate()) for loader in dls.loaders]
 
-    def restore(self) -> None:
-        """Restore all states. Loaders get their own generators back, which fastai replaces in each epoch."""
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)
-        torch.set_rng_state(self.cpu)
-        if self.gpu is not None:
-            torch.cuda.set_rng_state(self.gpu, self.device)
-        for loader, generator, state in self.loaders:
-            generator.setstate(state)
-            loader.rng = generator
+def set_random_state(dls: DataLoaders, state: dict[str, Any]) -> None:
+    """Restore what `random_state` returned, in this process or another."""
+    random.setstate(_of_python(state["python"]))
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["cpu"])
+    device = torch.device(dls.device)
+    if state["gpu"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["gpu"], device)
+    for loader, one in zip(dls.loaders, state["loaders"], strict=True):
+        loader.rng.setstate(_of_python(one))
+
+
+def _of_python(state: Sequence) -> tuple:
+    """A state of Python's generator as tuples, which JSON reads as lists."""
+    version, numbers, gauss = state
+    return version, tuple(numbers), gauss
 
 
 @contextmanager
 def random_state_kept(dls: DataLoaders) -> Iterator[None]:
     """Restores all random states on exit."""
-    before = RandomState(dls)
+    before = random_state(dls)
     try:
         yield
     finally:
-        before.restore()
+        set_random_state(dls, before)
 
 
 class Snapshot:
     """A copy of a learner's state: weights (on the CPU), which parameters are frozen, optimiser, random states."""
 
     def __init__(self, learn: Learner):
-        self.learn, self.random = learn, RandomState(learn.dls)
+        self.learn, self.random = learn, random_state(learn.dls)
         self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in learn.model.state_dict().items()}
         self.unfrozen = [parameter.requires_grad for parameter in learn.model.parameters()]
         self.opt = learn.opt
@@ -61,7 +71,7 @@ class Snapshot:
         self.learn.opt = self.opt
         if self.opt is not None:
             self.opt.load_state_dict(deepcopy(self.opt_state))
-        self.random.restore()
+        set_random_state(self.learn.dls, self.random)
 
 
 def copy_of(learn: Learner, dls: DataLoaders) -> Learner:

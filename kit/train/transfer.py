@@ -76,6 +76,8 @@ def transfer(
 
     cbs, options: fastai's, for the training of all layers. The choice and its reason are stored in `history.chosen`.
     """
+    if history.phase == "whole":  # the checkpoint is after the choice
+        return train_all_layers(learn, recipe, history, cbs, options, accumulate)
     started, rows = time.perf_counter(), learn.dls.train_ds.items
     features, targets = features_of(learn, rows, create=True), targets_of(learn, rows)
     valid = features_of(learn, learn.dls.valid_ds.items, create=True)
@@ -262,8 +264,10 @@ def training_on_images(
     """
     history.chosen["cache"] = cache_images(learn.dls, recipe.cache)
     own = training_callbacks(learn, recipe, accumulate)
-    rate, lr_mult = rates_for(learn, recipe)
-    history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
+    if "rate" not in history.chosen:  # else they were chosen before the checkpoint
+        rate, lr_mult = rates_for(learn, recipe)
+        history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
+    rate, lr_mult = history.chosen["rate"], history.chosen["lr_mult"]
     training = training_in(learn, precision_for(learn, recipe), recipe.compile)
     with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
         yield [*needed, *own, StopAtNonFinite(history, rate), history, *cbs], rate, lr_mult

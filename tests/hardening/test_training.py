@@ -207,7 +207,7 @@ def test_40_it_is_written_into_recipe_json(shapes, recipe, tmp_path, monkeypatch
 def test_40_it_is_tried_six_times_more_and_no_batch_is_smaller_than_two(shapes, recipe):
     attempts = []
 
-    def never(accumulate):
+    def never(accumulate, halvings):
         attempts.append((learn.dls.train.bs, accumulate))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -226,7 +226,7 @@ def test_40_it_is_tried_six_times_more_and_no_batch_is_smaller_than_two(shapes, 
 def test_40_another_error_is_no_lack_of_memory(shapes, recipe):
     learn = learner(shapes, recipe)
 
-    def fail(accumulate):
+    def fail(accumulate, halvings):
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
@@ -242,10 +242,10 @@ def test_41_ctrl_c_measures_and_saves_what_was_learned_and_says_how_to_go_on(sha
     with pytest.raises(KeyboardInterrupt):
         kit.fine_tune(shapes, replace(recipe, epochs=50), out=tmp_path / "run", onnx=False, cbs=[stops])
     said = capsys.readouterr().err
-    assert "after 5 steps; what was learned until then is measured and saved" in said
-    assert f"to go on from here: kit fine-tune {shapes} --weights {tmp_path / 'run'}" in said
+    assert "after 6 steps; what was learned until then is measured and saved" in said
+    assert f"to go on from here: kit fine-tune --resume {tmp_path / 'run'}" in said
     assert json.loads((tmp_path / "run" / "result.json").read_text())["stopped"] == "stopped by Ctrl-C"
-    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["chosen"]["steps"] == 5
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["chosen"]["steps"] == 6
     predictor = bundle.load(tmp_path / "run")
     assert len(predictor.predict([shapes / "circle" / "00.png"])) == 1
     on = kit.fine_tune(shapes, replace(recipe, weights=str(tmp_path / "run")), out=tmp_path / "on", onnx=False)
@@ -259,8 +259,12 @@ def test_41_in_the_first_epoch_too(shapes, recipe, tmp_path):
 
 
 def test_41_before_the_first_step_there_is_nothing_to_save(shapes, recipe, tmp_path):
+    class Early(Callback):
+        def before_fit(self):
+            ctrl_c(self)
+
     with pytest.raises(KeyboardInterrupt):
-        kit.fine_tune(shapes, recipe, out=tmp_path / "run", onnx=False, cbs=[Breaks(1, "after_pred", ctrl_c)])
+        kit.fine_tune(shapes, recipe, out=tmp_path / "run", onnx=False, cbs=[Early()])
     assert not (tmp_path / "run").exists()
 
 
