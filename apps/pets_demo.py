@@ -35,7 +35,7 @@ def main(folder: str = "runs/pets", port: int = 7860):
         classify, photo, answer, examples=examples or None, title=" or ".join(predictor.vocab[:3]), api_name="predict",
         flagging_mode="never", analytics_enabled=False, delete_cache=(3600, 3600), cache_examples=False,
     )  # fmt: skip
-    demo.queue(max_size=10).launch(server_port=port, share=False, max_file_size="10mb", **LOOKS, **SAFE)
+    demo.queue(max_size=10).launch(server_port=port, share=False, max_file_size="10mb", theme=LOOKS["theme"], **SAFE)
 
 
 if __name__ == "__main__":

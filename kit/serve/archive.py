@@ -36,10 +36,11 @@ def count(path: str | Path) -> int:
         return 1
 
 
-def images(path: str | Path) -> Iterator[tuple[str, bytes | Refused]]:
+def images(path: str | Path, start: int = 0) -> Iterator[tuple[str, bytes | Refused]]:
     """Yield each file's name in the zip, and its bytes or the reason why it is not read. Hidden files are skipped.
 
-    Bytes are counted while they are unpacked, because the size that the zip states may be wrong.
+    start: how many files are skipped; their stated size counts towards the limit of all. Bytes of the others are
+    counted while they are unpacked, because the size that the zip states may be wrong.
     """
     try:
         archive = _open(path)
@@ -50,9 +51,9 @@ def images(path: str | Path) -> Iterator[tuple[str, bytes | Refused]]:
         members = [one for one in archive.infolist() if _is_visible(one)]
         if not members:
             yield Path(path).name, Refused("an empty zip")
-        left = MAX_TOTAL_BYTES
-        for member in members[:MAX_MEMBERS]:
-            data = _read(archive, member, min(left, MAX_MEMBER_BYTES))
+        left = MAX_TOTAL_BYTES - sum(member.file_size for member in members[:start])
+        for member in members[start:MAX_MEMBERS]:
+            data = _read(archive, member, max(0, min(left, MAX_MEMBER_BYTES)))
             left -= 0 if isinstance(data, Refused) else len(data)
             yield member.filename, data
         if len(members) > MAX_MEMBERS:

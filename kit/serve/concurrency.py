@@ -9,6 +9,8 @@ were submitted. A request with many images submits a few at a time, so that it d
 
 import asyncio
 import copy
+import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -48,6 +50,29 @@ class Capacity:
             yield
         finally:
             self.own -= count
+
+
+class Line:
+    """Visitors who take turns: the first has the turn until it leaves, or is not seen for `patience` seconds.
+
+    clock: a function that returns seconds.
+    """
+
+    def __init__(self, patience: float = 15.0, clock: Callable[[], float] = time.monotonic):
+        self.patience, self.clock, self.lock, self.seen = patience, clock, threading.Lock(), {}
+
+    def ahead(self, visitor: str) -> int:
+        """How many are ahead of the visitor, who joins the line or keeps its place in it; 0 where it has the turn."""
+        with self.lock:
+            now = self.clock()
+            self.seen = {one: then for one, then in self.seen.items() if then > now - self.patience}
+            self.seen[visitor] = now
+            return list(self.seen).index(visitor)
+
+    def leave(self, visitor: str) -> None:
+        """Give up the place in the line."""
+        with self.lock:
+            self.seen.pop(visitor, None)
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -10,14 +10,16 @@ import json
 import re
 import secrets
 from contextlib import ExitStack
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import gradio
-from gradio import networking
+from gradio import networking, routes
 from gradio.routes import App
+from jinja2 import ChoiceLoader, DictLoader
 from pydantic import BaseModel, Field, StrictInt, TypeAdapter, ValidationError, ValidationInfo, model_validator
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -28,7 +30,7 @@ from kit.errors import KitError, first_line
 from kit.serve import responses
 from kit.serve.concurrency import Capacity
 from kit.serve.responses import RequestError, State, not_allowed
-from kit.serve.uploads import FILES, MAX_FILES, USAGE, inside
+from kit.serve.uploads import FILES, USAGE, inside
 
 JOIN, RUN, CANCEL = "/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/cancel"
 POSTS = (JOIN, RUN, CANCEL)
@@ -49,6 +51,20 @@ PRIVATE = (
     "blocks._queue.pending_event_ids_session",
     "blocks._queue.pending_messages_per_session.max_size",
 )
+
+PAGE, GRADIOS_HEAD = "frontend/index.html", re.compile(r'<meta\s+(property="og:|name="twitter:)[^>]*>')
+# What chats show of a link; the address is the one that was asked for, before a proxy in front.
+HEAD = """{% set address %}{{ request.url.scheme }}://{{ request.headers.host }}{{
+request.headers.get("x-forwarded-prefix", "") }}{% endset %}
+<title>{{ config.title }}</title>
+<link rel="icon" type="image/png" href="favicon.ico" />
+<meta property="og:type" content="website" />
+<meta property="og:url" content="{{ address }}/" />
+<meta property="og:title" content="{{ config.title }}" />
+<meta property="og:description" content="{{ config.kit_description }}" />
+<meta property="og:image" content="{{ address }}/preview.jpg" />
+<meta name="description" content="{{ config.kit_description }}" />
+<meta name="twitter:card" content="summary_large_image" />"""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -83,6 +99,17 @@ class File(BaseModel):
         if self.url and unquote(self.url).partition(FILES)[2] != self.path:
             raise ValueError("the file's address is not this server's")
         return self
+
+
+@cache
+def describe_links() -> None:
+    """In Gradio's template, replace what chats show of a link by `HEAD`, for pages that have a description."""
+    env = routes.templates.env
+    source = env.loader.get_source(env, PAGE)[0]
+    changed = GRADIOS_HEAD.sub("", source).replace("</head>", f"{HEAD}</head>", 1)
+    both = f"{{% if config.kit_description %}}{changed}{{% else %}}{source}{{% endif %}}"
+    env.loader = ChoiceLoader([DictLoader({PAGE: both}), env.loader])
+    env.cache.clear()
 
 
 def check_gradio(app: App) -> None:
@@ -130,7 +157,7 @@ class GradioGuard:
         if scope["method"] not in allowed:
             raise not_allowed(scope["method"], path, allowed)
         if path in POSTS:
-            if path == JOIN:
+            if path != CANCEL:
                 self.capacity.check()  # before the body is read
             event = self.check(path, await Request(scope, receive).body())
             await self._pass_on(event, scope, receive, send)
@@ -175,12 +202,12 @@ class GradioGuard:
             raise RequestError(status, f"{place or 'the body'}: {first['msg']}", fix=USAGE) from error
 
     async def _pass_on(self, event: Event | Cancellation, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call Gradio with the checked event as the body. Joining the queue needs a slot."""
+        """Call Gradio with the checked event as the body. All but a cancellation needs a slot."""
         body = event.model_dump_json().encode()
         MutableHeaders(scope=scope).update({"content-type": "application/json", "content-length": str(len(body))})
         messages = [{"type": "http.request", "body": body}]
         with ExitStack() as slot:
-            if isinstance(event, Event) and self.functions[event.fn_index].queue:
+            if isinstance(event, Event):
                 slot.enter_context(self.capacity.slot())
                 self._forget_sessions()
 
@@ -188,7 +215,7 @@ class GradioGuard:
                 return messages.pop() if messages else await receive()
 
             async def respond(message: Message) -> None:
-                slot.close()  # The event is now in Gradio's queue and counted by count_events.
+                slot.close()  # The answer is here, or the event is in Gradio's queue and counted by count_events.
                 await send(message)
 
             await self.app(scope, replay, respond)
@@ -207,11 +234,11 @@ class GradioGuard:
 def _inputs_of(function: Any) -> TypeAdapter:
     """A pydantic validator for the inputs of a function of the page."""
     kinds = {
-        "image": lambda component: File | None,
-        "file": lambda component: Annotated[list[File], Field(max_length=MAX_FILES)] | None,
-        "dataset": lambda component: Annotated[StrictInt, Field(ge=0, lt=len(component.raw_samples))],
+        "image": File | None,
+        "file": File | None,
+        "number": Annotated[StrictInt, Field(ge=0)],
     }
-    types = tuple(kinds[component.get_block_name()](component) for component in function.inputs)
+    types = tuple(kinds[component.get_block_name()] for component in function.inputs)
     return TypeAdapter(tuple[types])
 
 

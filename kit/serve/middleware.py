@@ -39,7 +39,7 @@ FORWARDED = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-for
 PREFIX = re.compile(r"(/[\w.~%-]+)*")
 ASSETS = ("/assets/", "/static/")
 TRAILING_SLASH = re.compile(r"/(?!gradio_api/)[\w./-]*\w/")
-WITHOUT_LOGIN = ("/login", "/v2/health/live", "/v2/health/ready")
+WITHOUT_LOGIN = ("/login", "/favicon.ico", "/v2/health/live", "/v2/health/ready")
 WHOLE_BODY_SECONDS = 120.0
 # A client that is refused because the server is full is told so at once; its next request is read so much later.
 DISCARD_SECONDS, PAUSE_SECONDS = 2.0, 1.0

@@ -186,9 +186,10 @@ def build(
         app.include_router(login.routes())
     capacity, pool = Capacity(settings.concurrency + QUEUE), ThreadPoolExecutor(settings.concurrency)
     app.include_router(rest.routes(predictor, capacity, pool, state, settings.metrics, settings.docs))
-    blocks = webpage.page(in_pool(predictor, pool))
+    blocks = webpage.page(in_pool(predictor, pool), settings.max_upload)
     app.include_router(uploads.routes(cache, blocks.upload_file_set.update))
-    webpage.mount(app, blocks, settings.max_upload, capacity.limit, settings.concurrency)
+    picture = webpage.preview(predictor)
+    webpage.mount(app, blocks, picture, settings.max_upload, capacity.limit, settings.concurrency)
     # Not as a route: it would match paths of the API with a wrong method, too.
     app.router.default = GradioGuard(app.routes.pop().app, cache, capacity, state)
     return SecurityMiddleware(

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from mimetypes import guess_type
 from pathlib import Path
+from unicodedata import category
 
 from fastapi import APIRouter, Request, Response
 from starlette.datastructures import FormData, UploadFile
@@ -81,7 +82,7 @@ async def store(file: UploadFile, cache: Path) -> str:
 
 def safe_name(name: str) -> str:
     """A file name without separators and special characters, short enough for any disk, with its suffix kept."""
-    path = Path("".join(sign if sign.isalnum() or sign in "._- ()" else "_" for sign in Path(name).name))
+    path = Path("".join(sign if category(sign)[0] in "LMN" or sign in "._- ()" else "_" for sign in Path(name).name))
     stem = path.stem.encode()[:MAX_STEM_BYTES].decode(errors="ignore").strip(". ") or "file"
     return stem + path.suffix.encode()[:MAX_SUFFIX_BYTES].decode(errors="ignore")
 

@@ -106,6 +106,7 @@ class Task(ABC):
     overview = ""  # what the report's picture of the whole result shows, where no confusion matrix does
     mistakes = "Mistakes"
     heat_target = "the chosen class"  # what bright parts of a heat map contribute to
+    order = "The least sure answers come first."  # of many photos
     answer_columns: tuple[tuple[str, str], ...] = (("prediction", "label"),)  # of a table, and the fields they show
     prefix = "p_"  # of the further columns, one for each class or number
     digits = ".6f"

@@ -56,14 +56,14 @@ class Classification(Task):
     def record(self, config: Config) -> str:
         """How many photos it is wrong on; without a mistake, the upper end of the interval."""
         found = numbers_in(config["metrics"], "error_rate", "n", "high")
-        if not found:
+        if not found or not 0 <= found[0] <= 1:
             return ""
         rate, n, high = found
         if rate == 1:
             return f"wrong on each of {n:,.0f} photos"
         if rate > 0:
             return f"wrong on {one_in(rate)} {LIKE}"
-        limit = f", so wrong on at most {one_in(high, at_most=True)} {LIKE}" if high > 0 else ""
+        limit = f", so wrong on at most {one_in(high, at_most=True)} {LIKE}" if 0 < high < 1 else ""
         return f"no mistake on {n:,.0f} photos{limit}"
 
     def doubt(self, one: Prediction, config: Config) -> float:

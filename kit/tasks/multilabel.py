@@ -58,7 +58,7 @@ class MultiLabel(Task):
     def record(self, config: Config) -> str:
         """On how many photos not every class is right."""
         found = numbers_in(config["metrics"], "exact", "n")
-        if not found:
+        if not found or not 0 <= found[0] <= 1:
             return ""
         exact, n = found
         if exact == 0:

@@ -22,6 +22,7 @@ class Regression(Task):
     overview = "Predicted over true numbers, a dot for each image; on the line both are equal."
     mistakes = "Largest errors"
     heat_target = "a higher number"
+    order = "Those unlike the training images come first."
     answer_columns = ()
     prefix, digits = "predicted_", ".7g"
     always_measured = False

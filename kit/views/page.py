@@ -1,9 +1,9 @@
-"""The parts of the page as HTML: the prediction for one image, a table of many, and the model card.
+"""The parts of the page as HTML: the prediction for one image, a card of each of many, and the model card.
 
 prediction_html(prediction, maps, predictor.config, picture, seconds)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from kit.views.render import render_template
 from kit.views.view import view_of
 
 PHOTO = 320
+UNLIKE = 1000.0  # more than any doubt
 
 
 def prediction_html(
@@ -50,12 +51,17 @@ def prediction_html(
     )
 
 
-def predictions_html(
-    rows: Sequence[Prediction], config: Mapping[str, Any], done: int, total: int, most: int | None = None
-) -> str:
-    """Many predictions as a table, with the progress. most: how many rows are shown; all by default."""
-    values = {"rows": rows, "vocab": config["vocab"], "done": done, "total": total, "most": most}
-    return render_template("predictions.html", task=of(config["task"]), **values)
+def card_html(one: Prediction, config: Mapping[str, Any], thumbnail: Image.Image | None) -> str:
+    """One of many predictions: a thumbnail with the answer, or why there is none."""
+    answer = [] if one.error else of(config["task"]).parts(one)
+    return render_template("card.html", one=one, answer=answer, thumbnail=thumbnail and data_url(thumbnail))
+
+
+def doubt_of(one: Prediction, config: Mapping[str, Any]) -> float:
+    """By what many predictions are ordered: unlike the training images first, then the least sure, errors last."""
+    if one.error:
+        return -UNLIKE
+    return of(config["task"]).doubt(one, config) + (UNLIKE if one.unlike else 0)
 
 
 def about_html(config: Mapping[str, Any], folder: Path) -> str:

@@ -57,7 +57,8 @@ class View:
 
     ability, record: what it does, and how often it is wrong, for people who know nothing of it; record may be "".
     measured: the images it was measured on. figures: the columns of `breakdown`, which has a row for each class or
-    number. confused: (true, predicted, times), most frequent first. facts, limits: of a bundle.
+    number. confused: (true, predicted, times), most frequent first. facts, limits: of a bundle. learned: the number of
+    images that it was trained on. flags: whether it flags images that are unlike them.
     """
 
     task: Task
@@ -74,6 +75,8 @@ class View:
     confused: list[Sequence[Any]]
     facts: dict[str, str]
     limits: list[str]
+    learned: str
+    flags: bool
 
     @property
     def claim(self) -> str:
@@ -123,6 +126,8 @@ def view_of(config: Mapping[str, Any]) -> View:
         confused=[pair for pair in pairs if isinstance(pair, list | tuple) and len(pair) == 3][:MOST_PAIRS],
         facts=_facts(config, task, known) if whole else {},
         limits=_limits(config, task) if whole else [],
+        learned=_learned(config.get("data", {})),
+        flags=bool(numbers_in(config.get("unknown"), "flagged")),
     )
 
 
@@ -168,6 +173,11 @@ def _facts(config: Mapping[str, Any], task: Task, known: bool) -> dict[str, str]
         "input": f"{image['size']} × {image['size']} pixels: {CUT[image['resize']]}",
         "made with": ", ".join(f"{name} {versions[name]}" for name in ("fastai", "torch") if name in versions),
     }
+
+
+def _learned(data: Mapping[str, Any]) -> str:
+    count = numbers_in(data, "train")
+    return f"{count[0]:,.0f} photos" if count else "photos"
 
 
 def _limits(config: Mapping[str, Any], task: Task) -> list[str]:

@@ -87,14 +87,16 @@ def test_predict_writes_csv_for_folders_and_globs(run, shapes, tmp_path):
 
 def test_predict_and_the_page_write_the_same_csv(run, shapes, tmp_path):
     from kit import bundle
-    from kit.serve.webpage import write_csv
+    from kit.serve.webpage import csv_text
+    from kit.tasks import of
 
     (tmp_path / "bad.jpg").write_text("text")
     paths = [*map(str, sorted(shapes.glob("circle/*.png"))), str(tmp_path / "bad.jpg")]
     invoke("predict", run.bundle, *paths, "--out", tmp_path / "p.csv")
     predictor = bundle.load(run.bundle, many=False)
-    write_csv(predictor.predict(paths), predictor, tmp_path / "page.csv")
-    assert (tmp_path / "p.csv").read_text() == (tmp_path / "page.csv").read_text()
+    task, vocab = of(predictor.task), predictor.vocab
+    lines = [task.columns(vocab), *(task.csv_line(one, vocab) for one in predictor.predict(paths))]
+    assert (tmp_path / "p.csv").read_text() == csv_text(lines)
 
 
 def test_predict_in_bf16_says_by_how_much_it_differs(run, shapes, tmp_path, capsys):

@@ -1,8 +1,12 @@
 """What the tests of bad inputs share: a server on a free port of this machine, and the clients that talk to it."""
 
+import csv
+import html
 import http.client
+import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -117,10 +121,29 @@ def image_functions(port) -> list[int]:
     return found
 
 
-def many_function(port) -> int:
-    """What the page calls with many files."""
-    (found,) = (one["id"] for one in functions(port) if one["inputs"] and len(one["outputs"]) == 2)
-    return found
+def rows_of_many(port, path, session="many") -> list[dict]:
+    """What the page gets for each image of an uploaded file or zip: its card, its line of the CSV file, its doubt."""
+    (function,) = (one["id"] for one in functions(port) if one["api_name"] == "show_some")
+    cards, start = [], 0
+    while start is not None:
+        done = outcome(port, function, [{"path": path}, start], session)
+        assert done["success"], done
+        (found,) = done["output"]["data"]
+        cards += found["cards"]
+        start = found["next"]
+    assert len(cards) == found["total"]
+    outcome(port, function, [None, 0], session)  # the next visitor's turn
+    return cards
+
+
+def table_of_many(port, paths, session="many") -> tuple[str, list[dict]]:
+    """The cards of many files as the page shows them, and the rows of its CSV file."""
+    cards = [card for path in paths for card in rows_of_many(port, path, session)]
+    parts = [one["props"].get("value") for one in json.loads(ask(port, "GET", "/config")[2])["components"]]
+    (head,) = re.findall(r'data-columns="(.*?)"', "".join(one for one in parts if isinstance(one, str)), re.DOTALL)
+    lines = html.unescape(head) + "".join(card["line"] for card in cards)
+    table = csv.DictReader(io.StringIO(lines))
+    return "".join(card["html"] for card in cards), list(table)
 
 
 def join(port, data, **fields):
@@ -149,30 +172,43 @@ def messages(text) -> list[dict]:
     return [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
 
 
+def call(port, function, data, session) -> tuple:
+    """Call a function as the page does: directly, or by the queue."""
+    if next(one["queue"] for one in functions(port) if one["id"] == function) is not False:
+        return join(port, data, fn_index=function, session_hash=session)
+    event = {"fn_index": function, "data": data, "session_hash": session}
+    return ask(port, "POST", "/gradio_api/run/predict", json.dumps(event), JSON)
+
+
 def outcome(port, function, data, session):
     """What a function of the page gives in the end."""
-    status, _, said = join(port, data, fn_index=function, session_hash=session)
+    status, _, said = call(port, function, data, session)
     assert status == 200, said
+    if b"event_id" not in said:
+        return {"success": True, "output": json.loads(said)}
     (done,) = (one for one in messages(hears(port, session)) if one["msg"] == "process_completed")
     return done
 
 
 class Held:
-    """A predictor whose network waits until it is released, at the latest when the `with` of it ends. most: how many
-    were in it at one time."""
+    """A predictor whose network waits, from when the `with` of it begins until it is released, at the latest when that
+    ends. most: how many were in it at one time."""
 
     def __init__(self, predictor):
-        self.release, self.started = threading.Event(), threading.Semaphore(0)
+        self.release, self.started, self.holds = threading.Event(), threading.Semaphore(0), False
         self.predictor = Predictor(predictor.config, self.engine, predictor.folder)
         self.real, self.lock, self.working, self.most = predictor.engine, threading.Lock(), 0, 0
 
     def __enter__(self):
+        self.holds = True
         return self
 
     def __exit__(self, *error):
         self.release.set()
 
     def engine(self, pixels):
+        if not self.holds:  # an example, which is answered before the page is served
+            return self.real(pixels)
         with self.lock:
             self.working += 1
             self.most = max(self.most, self.working)

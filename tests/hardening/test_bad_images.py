@@ -39,7 +39,7 @@ from odd_images import (
     twelve_bits,
     wide_rgb,
 )
-from over_sockets import BOUNDARY, FORM, JSON, ask, good, image_functions, many_function, outcome, served, stored
+from over_sockets import BOUNDARY, FORM, JSON, ask, good, image_functions, outcome, served, stored, table_of_many
 from PIL import Image
 
 from kit.cli.predict import predict as predict_command
@@ -198,9 +198,7 @@ class Ways:
             for name, data in files.items():
                 archive.writestr(name, data)
         path = stored(self.port, "several.zip", zipped.getvalue())
-        _, download = self.event(many_function(self.port), [[{"path": path}]])
-        table = ask(self.port, "GET", f"/gradio_api/file={download['value']['path']}")[2].decode()
-        return [_from_row(row) for row in csv.DictReader(io.StringIO(table))]
+        return [_from_row(row) for row in table_of_many(self.port, [path])[1]]
 
 
 def _said(label, probabilities, error) -> Said:

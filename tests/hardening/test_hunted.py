@@ -3,7 +3,6 @@
 After every one of them the next good request succeeds.
 """
 
-import csv
 import io
 import json
 import random
@@ -22,11 +21,11 @@ from over_sockets import (
     hears,
     image_functions,
     join,
-    many_function,
     messages,
     outcome,
     served,
     stored,
+    table_of_many,
     until,
 )
 
@@ -47,15 +46,6 @@ def link(name: str) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name)
     info.external_attr = 0o120777 << 16
     return info
-
-
-def table_of_many(server, paths, session) -> tuple[str, list[dict]]:
-    """What the page shows of many files, and the rows of the CSV beside it."""
-    done = outcome(server.port, many_function(server.port), [[{"path": path} for path in paths]], session)
-    assert done["success"], done
-    seen, download = done["output"]["data"]
-    text = ask(server.port, "GET", f"/gradio_api/file={download['value']['path']}")[2].decode()
-    return seen, list(csv.DictReader(io.StringIO(text)))
 
 
 def test_many_files_with_everything_wrong_are_rows_with_their_reasons(server, photo):
@@ -81,7 +71,7 @@ def test_many_files_with_everything_wrong_are_rows_with_their_reasons(server, ph
     data = zip_of(*((name, data) for name, data, _ in members))
     bad = zip_of(("a.png", photo)).replace(photo[:20], b"x" * 20)
     paths = [stored(server.port, name, data) for name, data in (("a.zip", data), ("b.zip", bad), ("c.zip", b"no zip"))]
-    seen, rows = table_of_many(server, paths, "wrong")
+    seen, rows = table_of_many(server.port, paths, "wrong")
     errors = [row["error"] for row in rows]
     assert [bool(reason) for *_, reason in members] == [bool(error) for error in errors[:-2]]
     assert all(error.startswith(reason) for (*_, reason), error in zip(members, errors[:-2], strict=True))
@@ -93,7 +83,7 @@ def test_many_files_with_everything_wrong_are_rows_with_their_reasons(server, ph
 
 def test_a_thousand_files_of_one_byte_are_a_thousand_rows(server):
     data = zip_of(*((f"{number}.png", b"x") for number in range(1000)))
-    _, rows = table_of_many(server, [stored(server.port, "small.zip", data)], "small")
+    _, rows = table_of_many(server.port, [stored(server.port, "small.zip", data)], "small")
     assert len(rows) == 1000
     assert all(row["error"].startswith("not an image of the formats") for row in rows)
 
@@ -129,7 +119,7 @@ def test_classes_of_any_name_are_served_as_they_are_called(predictor, photo, nam
             done = outcome(server.port, function, [{"path": path}], f"s{function}")
             assert done["success"]
             assert "<script>alert" not in str(done["output"]["data"]) or function != image_functions(server.port)[0]
-        seen, (row,) = table_of_many(server, [path], "many")
+        seen, (row,) = table_of_many(server.port, [path], "many")
         assert row["prediction"].lstrip("'") in names
         assert "<script>alert" not in seen
         status, _, page = ask(server.port, "GET", "/")

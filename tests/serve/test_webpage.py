@@ -9,14 +9,19 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from kit import bundle
 from kit.cli.serve import ask_password
 from kit.errors import KitError
-from kit.manifest import EXAMPLES
+from kit.manifest import EXAMPLES, photos
 from kit.serve import gradio_internals, server, webpage
+from kit.tasks import of
+from kit.tasks.text import percent
+from kit.views.view import view_of
 
 APP = Path(__file__).parents[2] / "apps" / "pets_demo.py"
 
@@ -43,13 +48,13 @@ def test_one_image_gives_its_class_a_heat_map_of_each_class_and_the_time(predict
 
 @pytest.fixture
 def functions(predictor, tmp_path, monkeypatch):
-    """What the page calls for one photo, for programs and for many photos, with `tmp_path` as the place of uploads."""
+    """What the page calls for one photo and for many, and programs, with `tmp_path` as the place of uploads."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     return functions_of(predictor)
 
 
 def functions_of(predictor):
-    return [one.fn for one in webpage.page(predictor).fns.values() if one.fn and one.fn.__name__ in ("show", "tell")]
+    return [one.fn for one in webpage.page(predictor).fns.values()]
 
 
 def upload(path: Path) -> dict:
@@ -61,7 +66,6 @@ def test_a_file_that_is_no_image_says_why_and_not_where_it_lies(functions, tmp_p
     seen = functions[0](upload(tmp_path / "bad.jpg"))
     assert "Not an image of the formats JPEG" in seen
     assert str(tmp_path) not in seen
-    assert webpage.DROP in functions[0](None)
 
 
 def test_an_unforeseen_error_is_a_number(predictor, photo, tmp_path, monkeypatch):
@@ -70,8 +74,8 @@ def test_an_unforeseen_error_is_a_number(predictor, photo, tmp_path, monkeypatch
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (tmp_path / "a.png").write_bytes(Path(photo).read_bytes())
-    one, program, many = functions_of(bundle.Predictor(predictor.config, broken, predictor.folder))
-    *_, (last, _) = many([upload(tmp_path / "a.png")])
+    one, many, program = functions_of(bundle.Predictor(predictor.config, broken, predictor.folder))
+    last = many(upload(tmp_path / "a.png"), 0, SimpleNamespace(session_hash="a"))["problem"]
     with pytest.raises(Exception) as error:
         program(upload(tmp_path / "a.png"))
     for seen in (one(upload(tmp_path / "a.png")), last, str(error.value)):
@@ -80,15 +84,49 @@ def test_an_unforeseen_error_is_a_number(predictor, photo, tmp_path, monkeypatch
 
 
 def test_only_examples_whose_hash_was_checked_are_offered(predictor):
-    def offered(config):
-        blocks = webpage.page(bundle.Predictor(config, predictor.engine, predictor.folder))
-        return [one for one in blocks.get_config_file()["components"] if one["type"] == "dataset"]
+    def shown(config):
+        return parts_of(bundle.Predictor(config, predictor.engine, predictor.folder))
 
-    assert len(offered(predictor.config)) == 1
+    assert shown(predictor.config).count('aria-label="Example ') == len(photos(predictor.config, EXAMPLES)) > 0
+    others = {name: digest for name, digest in predictor.config["files"].items() if not name.startswith(EXAMPLES)}
+    bare = shown(predictor.config | {"files": others})
+    assert "Example" not in bare
+    assert webpage.NOTHING in bare
+
+
+def parts_of(predictor) -> str:
+    """The HTML of the page's parts, one after the other."""
+    components = webpage.page(predictor).get_config_file()["components"]
+    return "\n".join(one["props"].get("value") or "" for one in components if one["type"] == "html")
+
+
+def test_the_page_begins_with_what_the_model_does_and_with_an_example_that_is_answered(predictor):
+    seen = parts_of(predictor)
+    title, view = seen[: seen.index('class="desk')], view_of(predictor.config)
+    assert title.index("<h1>Tells 3 kinds apart: circle, square and triangle</h1>") == 0
+    assert f"{view.record[0].upper()}{view.record[1:]}." in title
+    assert predictor.config["architecture"]["name"] not in title
+    first = predictor.predict(predictor.folder / photos(predictor.config, EXAMPLES)[0])[0]
+    assert f"<b>{first.label}</b> <span>{percent(first.probability)}</span>" in seen
+    assert f"It learned from {predictor.config['data']['train']} photos." in seen
+    assert "JPEG, PNG, WEBP, GIF, BMP or TIFF, up to 10 MB." in seen
+
+
+def test_a_page_whose_example_cannot_be_answered_opens_without_an_answer(predictor):
+    def broken(pixels):
+        raise RuntimeError("/secret")
+
+    seen = parts_of(bundle.Predictor(predictor.config, broken, predictor.folder))
+    assert webpage.NOTHING in seen
+    assert "secret" not in seen
+
+
+def test_the_picture_of_a_link_shows_the_examples_or_the_icon(predictor):
     others = {name: digest for name, digest in predictor.config["files"].items() if not name.startswith(EXAMPLES)}
     bare = bundle.Predictor(predictor.config | {"files": others}, predictor.engine, predictor.folder)
-    assert offered(bare.config) == []
-    assert "example" not in functions_of(bare)[0](None)
+    pictures = [Image.open(io.BytesIO(webpage.preview(one))) for one in (predictor, bare)]
+    assert {one.size for one in pictures} == {webpage.PREVIEW}
+    assert pictures[0].getpixel((600, 5)) != pictures[1].getpixel((600, 5))
 
 
 @pytest.fixture
@@ -102,32 +140,58 @@ def files(tmp_path, photo):
     return [photo, str(bad), str(formula), str(archive)]
 
 
-def test_many_files_are_rows_in_their_order_with_the_reason_of_the_bad_ones(predictor, files, tmp_path):
-    rows = list(webpage.predict_all(predictor, files))
-    assert [one.path for one in rows] == ["00.png", "bad.jpg", "=1+1.png", "in/one.png", "../out.png"]
-    assert [one.error is None for one in rows] == [True, False, True, True, False]
-    assert rows[4].error == "its path leads out of the zip"
-    assert str(tmp_path) not in str(rows)
-    assert rows[0].probabilities == pytest.approx(rows[3].probabilities)
+def cards_of(predictor, path) -> list[dict]:
+    """The cards of all images of a file, as the page asks for them."""
+    cards, start = [], 0
+    while start is not None:
+        found = webpage.predict_some(predictor, Path(path), start)
+        cards, start = cards + found["cards"], found["next"]
+    assert len(cards) == found["total"]
+    return cards
 
 
-def test_the_csv_has_a_column_a_class_and_no_formula(predictor, files, tmp_path):
-    webpage.write_csv(webpage.predict_all(predictor, files), predictor, tmp_path / "predictions.csv")
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "predictions.csv").read_text(encoding="utf-8"))))
+def test_many_files_are_cards_with_the_reason_of_the_bad_ones_and_lines_without_formulas(predictor, files, tmp_path):
+    cards = [card for path in files for card in cards_of(predictor, path)]
+    head = webpage.csv_text([of(predictor.task).columns(predictor.vocab)])
+    rows = list(csv.DictReader(io.StringIO(head + "".join(card["line"] for card in cards))))
     assert [row["path"] for row in rows] == ["00.png", "bad.jpg", "'=1+1.png", "in/one.png", "../out.png"]
     assert ",".join(rows[0]) == "path,prediction,probability,p_circle,p_square,p_triangle,unlike,error"
     assert sum(float(rows[0][f"p_{name}"]) for name in predictor.vocab) == pytest.approx(1, abs=1e-5)
     assert rows[1]["error"].startswith("not an image")
+    assert rows[4]["error"] == "its path leads out of the zip"
+    assert str(tmp_path) not in str(cards)
+    assert [card["html"].startswith('<li class="bad"') for card in cards] == [False, True, False, False, True]
 
 
-def test_many_tell_how_far_they_are_and_give_the_csv_at_the_end(predictor, files, monkeypatch):
-    monkeypatch.setattr(webpage, "UPDATE_SECONDS", 0)
-    seen = list(webpage.predict_many(predictor, files))
-    assert "0 of 5 done" in seen[0][0]
-    assert "1 of 5 done" in seen[1][0]
-    assert "3 of 5 predicted, 2 could not be opened" in seen[-1][0]
-    assert "<progress" not in seen[-1][0]
-    assert seen[-1][1].value["path"].endswith("predictions.csv")
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 16, 20])
+def test_a_zip_comes_in_requests_of_a_few_photos_each_of_them_once(predictor, photo, tmp_path, count):
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as members:
+        for number in range(count):
+            members.write(photo, f"{number}.png")
+    cards = cards_of(predictor, tmp_path / "some.zip")
+    expected = [f"{number}.png" for number in range(count)] or ["some.zip"]
+    assert [next(csv.reader([card["line"]]))[0] for card in cards] == expected
+
+
+def test_a_second_visitor_with_many_photos_is_told_how_many_are_ahead(functions, photo, tmp_path):
+    (tmp_path / "a.png").write_bytes(Path(photo).read_bytes())
+    many, (first, second, third) = functions[1], (SimpleNamespace(session_hash=name) for name in "abc")
+    assert len(many(upload(tmp_path / "a.png"), 0, first)["cards"]) == 1
+    assert many(upload(tmp_path / "a.png"), 0, second) == {"ahead": 1}
+    assert many(upload(tmp_path / "a.png"), 0, third) == {"ahead": 2}
+    assert many(None, 0, first) == {}
+    assert many(upload(tmp_path / "a.png"), 0, third) == {"ahead": 1}
+    assert len(many(upload(tmp_path / "a.png"), 0, second)["cards"]) == 1
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1", "－1+1", "-5x"])
+def test_no_cell_is_a_formula(cell):
+    assert webpage.harmless(cell) == f"'{cell}"
+
+
+@pytest.mark.parametrize("cell", ["-1.5", "-5", "-1e-05", "-2.5e+07", "cat", "1+1", ""])
+def test_numbers_and_other_texts_stay_as_they_are(cell):
+    assert webpage.harmless(cell) == cell
 
 
 def test_only_what_was_uploaded_is_opened(tmp_path, monkeypatch):

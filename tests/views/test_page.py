@@ -14,7 +14,7 @@ from kit.evaluate.classification import Evaluation
 from kit.manifest import MISTAKES
 from kit.tasks import Prediction, of
 from kit.tasks.text import percent
-from kit.views.page import about_html, prediction_html, predictions_html
+from kit.views.page import about_html, card_html, doubt_of, prediction_html
 from kit.views.pictures import HEAT, heat_picture
 from kit.views.render import render_template
 from kit.views.view import view_of
@@ -44,7 +44,7 @@ def test_an_image_unlike_the_training_images_is_said_to_be_so():
     one = Prediction("", "cat", 0.9, {"cat": 0.9, "dog": 0.1}, unlike=True)
     seen = prediction_html(one, None, PETS, PICTURE, 0.01)
     assert "This does not look like the training images" in seen
-    assert "1 unlike the training images" in predictions_html([one], PETS, 1, 1)
+    assert "Unlike the training images" in card_html(one, PETS, None)
 
 
 def test_where_nothing_in_the_picture_stands_out_no_heat_map_is_promised():
@@ -63,7 +63,8 @@ def test_names_of_classes_and_files_are_text_and_never_html():
     bad = Prediction(evil, error=evil)
     for seen in (
         prediction_html(one, None, PETS | {"vocab": [evil, "b"]}, PICTURE, 1),
-        predictions_html([one, bad], PETS, 2, 2),
+        card_html(one, PETS, None),
+        card_html(bad, PETS, None),
         render_template("message.html", text=evil, trouble=True),
     ):
         assert "<script" not in seen
@@ -263,28 +264,24 @@ def test_names_are_text_and_never_html_in_every_task():
     named = SEVERAL | {"vocab": [evil, "dog", "fox"]}
     measured = Prediction(evil, numbers={evil: 4.0, "mass": 0.0})
     for one, config in ((measured, numbers), (several({evil: 0.9, "dog": 0.1, "fox": 0.1}, named), named)):
-        seen = prediction_html(one, None, config, PICTURE, 1) + predictions_html([one], config, 1, 1)
+        seen = prediction_html(one, None, config, PICTURE, 1) + card_html(one, config, None)
         seen += render_template("about.html", view=view_of(config), mistakes=[])
         assert "<script" not in seen
         assert "&lt;script" in seen
 
 
-def test_the_table_of_many_has_a_column_a_class_and_marks_those_said():
-    some = [several({"cat": 0.6, "dog": 0.1, "fox": 0.1}), Prediction("b.png", error="bad")]
-    seen = predictions_html(some, SEVERAL, 2, 2)
-    assert re.findall(r">(\w+)</button>", seen) == ["file", "prediction", "cat", "dog", "fox"]
-    assert '<td class="strong" data-value="0.6">60.0 %</td><td data-value="0.1">10.0 %</td>' in seen
-    assert "1 of 2 predicted, 1 could not be opened" in seen
-    bad = seen[seen.index('class="bad"') :]
-    assert bad.count("<td") == 4
-    many = SEVERAL | {"vocab": [f"c{place}" for place in range(40)]}
-    seen = predictions_html([], many, 0, 0)
-    assert re.findall(r">(\w+)</button>", seen) == ["file", "prediction", *(f"c{place}" for place in range(8))]
-    assert "The CSV file has a column for each of the 40 classes" in seen
+def test_the_card_of_one_of_many_says_its_answer_or_why_there_is_none():
+    found = several({"cat": 0.6, "dog": 0.3, "fox": 0.1})
+    seen = card_html(found, SEVERAL, PICTURE)
+    assert '<b>cat <em>60.0 %</em></b><b>dog <em>30.0 %</em></b><span title="a.png">a.png</span>' in seen
+    assert 'src="data:image/jpeg' in seen
+    bad = card_html(Prediction("b.png", error="the file is empty"), SEVERAL, None)
+    assert 'class="bad"' in bad
+    assert "the file is empty" in bad
 
 
-def test_the_table_of_many_sorts_numbers_by_all_their_digits():
-    some = [Prediction("a.png", numbers={"age": 123456.75, "mass": -2.0}), Prediction("b.png", error="bad")]
-    seen = predictions_html(some, NUMBERS, 2, 2)
-    assert '<td data-value="123456.75">123,457</td><td data-value="-2.0">-2</td>' in seen
-    assert "1 of 2 predicted" in seen
+def test_many_are_ordered_by_doubt_those_unlike_the_training_images_first_and_errors_last():
+    one = {name: Prediction(name, "cat", p, {"cat": p, "dog": 1 - p}) for name, p in (("sure", 0.99), ("unsure", 0.6))}
+    one["unlike"] = Prediction("unlike", "cat", 1.0, {"cat": 1.0, "dog": 0.0}, unlike=True)
+    one["bad"] = Prediction("bad", error="no image")
+    assert sorted(one, key=lambda name: -doubt_of(one[name], PETS)) == ["unlike", "unsure", "sure", "bad"]
