@@ -12,11 +12,11 @@ from kit import data
 from kit.clean import default_csv, find_issues, moves_back, moves_of
 from kit.clean.decisions import Decision, Decisions, Journal
 from kit.clean.effect import effect_lines
-from kit.features.embedding import positions
 from kit.clean.labelling import start_labelling
 from kit.clean.session import start
 from kit.cli.main import application
 from kit.errors import DataError, OutputError
+from kit.features.embedding import positions
 
 
 @pytest.fixture

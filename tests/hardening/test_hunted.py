@@ -208,7 +208,7 @@ def test_the_health_of_the_server_may_be_asked_by_head(server):
         (400, ["Host: 127.0.0.1", "Host: 127.0.0.1"]),
         (400, []),
         (421, ["Host: evil.example", "X-Forwarded-Host: 127.0.0.1", "X-Gradio-Server: http://127.0.0.1"]),
-        (200, ["Host: 127.0.0.1", "X-Forwarded-Host: [::1", "X-Gradio-Server: http://["]),
+        (421, ["Host: 127.0.0.1", "X-Forwarded-Host: [::1", "X-Gradio-Server: http://["]),
         (200, ["Host: 127.0.0.1", "Cookie: " + "a=b; " * 5000]),
         (400, ["Host: 127.0.0.1", "Content-Length: -1"]),
         (400, ["Host: 127.0.0.1", "Transfer-Encoding: gzip, chunked"]),
