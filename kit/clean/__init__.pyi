@@ -1,11 +1,10 @@
-from .commands import clean, default_csv, find_issues, label, moves_of
-from .moves import moves_back
+from .commands import apply, clean, default_csv, find_issues, label, undo_apply
 
 __all__ = [
+    "apply",
     "clean",
     "default_csv",
     "find_issues",
     "label",
-    "moves_back",
-    "moves_of",
+    "undo_apply",
 ]

@@ -7,24 +7,27 @@ loses one. NAME.csv is the result of all lines, for `--labels`; it is written ag
 start where that did not happen.
 """
 
+import errno
 import json
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
 from kit.errors import DataError, KitError, OutputError
-from kit.files import check_parent, write_text
-from kit.tasks.text import numbers_of
+from kit.files import cannot_write, check_parent, write_text
+from kit.tasks.text import SEPARATOR
 
 ACTIONS = ("label", "keep", "drop", "undo")
 DROPPED = "out"  # the split of a row that is neither trained on nor measured
-COLUMNS = ["path", "label", "split", "old_label", "action", "reason", "when"]
+COLUMNS = ["path", "label", "split", "group", "old_label", "action", "reason", "when"]
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,10 @@ class Conflict(KitError):
 
 
 class Decisions:
-    """All decisions of a table, by the path of the image, in the order in which they were made."""
+    """All decisions of a table, in the order in which they were made, and by the path of the image."""
 
     def __init__(self):
+        self.log: list[Decision] = []
         self.decisions: dict[str, list[Decision]] = {}
 
     def count(self, path: str) -> int:
@@ -66,10 +70,17 @@ class Decisions:
                 stack.pop()
         return stack[-1] if stack else None
 
-    def last(self) -> str | None:
-        """The image that was decided last and is not undone; None where there is none."""
-        decided = [one for path in self.decisions if (one := self.current(path))]
-        return max(decided, key=lambda one: one.when).path if decided else None
+    def last(self, among: Container[str]) -> str | None:
+        """The image, one of `among`, that was decided last and is not undone; None where there is none."""
+        undone: Counter[str] = Counter()
+        for one in reversed(self.log):
+            if one.action == "undo":
+                undone[one.path] += 1
+            elif undone[one.path]:
+                undone[one.path] -= 1
+            elif one.path in among:
+                return one.path
+        return None
 
     def label(self, path: str, label: str) -> str:
         """The label of an image after its decision; `label` is the one before."""
@@ -81,14 +92,22 @@ class Decisions:
         now = self.current(path)
         return bool(now) and now.action == "drop"
 
+    def _apply(self, decision: Decision) -> None:
+        self.log.append(decision)
+        self.decisions.setdefault(decision.path, []).append(decision)
+
 
 class Journal(Decisions):
-    """The decisions of one CSV file. Only one process can have it open; `KitError` for the second."""
+    """The decisions of one CSV file about the images of one folder.
 
-    def __init__(self, csv: Path):
+    Only one process can have it open. Raises `KitError` for the second one, for decisions about another folder, and for
+    a CSV that is not the result of decisions, which would be replaced.
+    """
+
+    def __init__(self, csv: Path, folder: str | Path = ""):
         super().__init__()
         check_parent(csv)
-        self.csv, self.path = csv, csv.with_suffix(".jsonl")
+        self.csv, self.path, self.folder = csv, csv.with_suffix(".jsonl"), str(folder)
         self._write = threading.Lock()
         self._lock = FileLock(f"{self.path}.lock")
 
@@ -100,7 +119,11 @@ class Journal(Decisions):
             raise KitError(problem, fix="use the page that is open, stop it first, or say another --out") from error
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written: {error.strerror}", fix="say another --out") from error
-        self._read()
+        try:
+            self._read()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,18 +132,29 @@ class Journal(Decisions):
 
     def _read(self) -> None:
         if not self.path.exists():
-            return
-        lines = self.path.read_bytes().split(b"\n")
-        complete, rest = lines[:-1], lines[-1]
-        for number, line in enumerate(complete, 1):
+            if self.csv.exists():
+                problem = f"{self.csv} was not written by kit clean: there is no {self.path.name} beside it"
+                raise OutputError(problem, fix="say another --out, or move that file away")
+            append_line(self.path, {"folder": self.folder})
+        for number, value in read_lines(self.path):
             try:
-                self._apply(Decision(**json.loads(line)))
+                self._read_line(value)
             except (ValueError, TypeError) as error:
                 problem = f"{self.path}: line {number} is no decision ({error})"
                 raise DataError(problem, fix="remove that line, or say another --out") from error
-        if rest:  # a line that a crash cut off was never confirmed
-            with self.path.open("rb+") as file:
-                file.truncate(sum(len(line) + 1 for line in complete))
+
+    def _read_line(self, value: Any) -> None:
+        if isinstance(value, dict) and set(value) == {"folder"}:
+            if self.folder not in ("", value["folder"]):
+                problem = f"{self.path} has decisions about {value['folder']}, not about {self.folder}"
+                fix = "say another --out; or, if the folder was moved, write the new one into the file's first line"
+                raise DataError(problem, fix=fix)
+            self.folder = value["folder"]
+            return
+        decision = Decision(**value)
+        if decision.action not in ACTIONS or not all(isinstance(part, str) for part in asdict(decision).values()):
+            raise ValueError(f"action {decision.action!r}")
+        self._apply(decision)
 
     def add(self, decision: Decision, seen: int | None = None) -> int:
         """Store a decision and return how many the image now has.
@@ -133,44 +167,64 @@ class Journal(Decisions):
         with self._write:
             if seen is not None and seen != self.count(decision.path):
                 raise Conflict(f"{decision.path} was decided in another window", fix="look at it again")
-            stamp = decision.when or datetime.now(UTC).isoformat(timespec="milliseconds")
-            decision = Decision(decision.path, decision.action, decision.label, decision.reason, stamp)
-            line = json.dumps(asdict(decision)).encode() + b"\n"
-            self._append(line)
+            decision = replace(decision, when=decision.when or datetime.now(UTC).isoformat(timespec="milliseconds"))
+            try:
+                append_line(self.path, asdict(decision))
+            except OutputError as error:
+                raise OutputError(error.problem, fix="make room; the decision was not made") from error
             self._apply(decision)
             return self.count(decision.path)
 
-    def _append(self, line: bytes) -> None:
-        try:
-            with self.path.open("ab", buffering=0) as file:
-                start = file.seek(0, os.SEEK_END)
-                try:
-                    if file.write(line) != len(line):
-                        raise OSError(28, os.strerror(28))
-                    os.fsync(file.fileno())
-                except OSError:
-                    file.truncate(start)
-                    raise
-        except OSError as error:
-            problem = f"{self.path} cannot be written: {error.strerror}"
-            raise OutputError(problem, fix="make room; the decision was not made") from error
-
-    def _apply(self, decision: Decision) -> None:
-        self.decisions.setdefault(decision.path, []).append(decision)
-
     def write_csv(self, table: pd.DataFrame, names: Sequence[str] = ()) -> None:
-        """Write the CSV, atomically, for a table of path (relative), label and split; without images without label.
+        """Write the CSV, atomically, for a table of path (relative), label, split and group.
 
-        names: of several numbers in a label, each of which gets a column of its own.
+        names: of the numbers in a label, each of which gets a column of its own.
         """
         rows = []
-        for path, label, split in zip(table["path"], table["label"], table["split"], strict=True):
+        for path, label, split, group in table[["path", "label", "split", "group"]].itertuples(index=False):
             now = self.current(path)
-            split = DROPPED if self.dropped(path) else split
             told = (now.action, now.reason, now.when) if now else ("", "", "")
-            if known := self.label(path, label):
-                rows.append((path, known, split, label, *told))
+            split = DROPPED if self.dropped(path) else split
+            rows.append((path, self.label(path, label), split, group, label, *told))
         frame = pd.DataFrame(rows, columns=COLUMNS)
-        if len(names) > 1:
-            frame[list(names)] = [numbers_of(label) for label in frame["label"]]
+        for place, name in enumerate(names):
+            if name not in COLUMNS:
+                frame[name] = [label.split(SEPARATOR)[place] for label in frame["label"]]
         write_text(self.csv, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Append a value as a line of JSON that is on the disk (fsync) when this returns, or not at all (`OutputError`)."""
+    line = json.dumps(value).encode() + b"\n"
+    try:
+        with path.open("ab", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(start)
+                raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """The number and the value of each line of JSON. A last line that a crash cut off was never confirmed: it is
+    removed from the file. Raises `DataError` for other lines that are no JSON."""
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            value = json.loads(line) if line.strip() else None
+        except ValueError as error:
+            if number < len(lines):
+                raise DataError(f"{path}: line {number} is no JSON ({error})", fix="remove that line") from error
+            with path.open("rb+") as file:
+                file.truncate(file.seek(0, os.SEEK_END) - len(line))
+            return
+        if value is not None:
+            yield number, value
+    if lines[-1]:  # an editor left out the end of the last line
+        with path.open("ab") as file:
+            file.write(b"\n")

@@ -17,6 +17,7 @@ from kit.data.image_quality import quality_problems
 from kit.evaluate import ood
 from kit.features.neighbours import nearest
 from kit.recipe import Recipe
+from kit.tasks.text import readable
 from kit.tasks.training import TaskTraining, training_of
 
 KINDS = {
@@ -88,7 +89,7 @@ def _about_copies(table: pd.DataFrame, copies: Sequence[Pair]) -> list[Finding]:
             f"splits {splits[left]} and {splits[right]}" if splits[left] != splits[right] else "",
         ]
         harm = " and ".join(filter(None, harm))
-        reason = f"a copy of {Path(paths[left]).name}{f', with {harm}' if harm else ''}"
+        reason = f"a copy of {readable(Path(paths[left]).name)}{f', with {harm}' if harm else ''}"
         found.append(Finding(right, "copy", float(likeness if harm else likeness / 2), reason, similar=(left,)))
     return found
 
@@ -126,7 +127,7 @@ def _about_quality(table: pd.DataFrame, size: int) -> list[Finding]:
 
 def as_rows(findings: Sequence[Finding], table: pd.DataFrame) -> list[dict[str, Any]]:
     """The findings for programs: path, label, kind, score, reason, suggestion, and the paths of similar images."""
-    paths, labels = table["path"].tolist(), table["label"].tolist()
+    paths, labels = [readable(path) for path in table["path"]], table["label"].tolist()
     return [
         {"path": paths[one.row], "label": labels[one.row]}
         | {name: value for name, value in asdict(one).items() if name != "row"}

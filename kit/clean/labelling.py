@@ -65,6 +65,7 @@ class LabelSession(Session):
             open_rows = np.flatnonzero(~have & ~gone)
             shares, vocab = self._predict(labels, have)
             order = _order(self.features, have, open_rows, shares)
+            self._said = self._measured(labels, have)
             self.findings = [self._finding(int(row), shares, vocab) for row in order]
             self.seconds = time.perf_counter() - begun
 
@@ -90,10 +91,12 @@ class LabelSession(Session):
         return Finding(row, UNLABELLED, float(1 - shares[row, best]), reason, vocab[best])
 
     def says(self) -> str:
-        """How good a model on the labels so far is, cross-validated, from 20 labels on."""
-        labels = self.labels()
-        rows = [row for row, label in enumerate(labels) if label and not self.journal.dropped(self.table["name"][row])]
-        known = [labels[row] for row in rows]
+        """How good a model on the labels at the last look is, cross-validated, from 20 labels on."""
+        return self._said
+
+    def _measured(self, labels: np.ndarray, have: np.ndarray) -> str:
+        rows = np.flatnonzero(have)
+        known = labels[rows].tolist()
         if len(rows) < FIRST_MODEL or len(set(known)) < 2:
             return f"a first model after {FIRST_MODEL} labels of two classes" if len(rows) < FIRST_MODEL else ""
         groups = self.table["group"].iloc[rows].tolist()
@@ -141,6 +144,8 @@ def start_labelling(
         from kit.bundle.read import load
 
         predictor = load(find_bundle(like))
+        if predictor.task != CLASSIFICATION:
+            raise DataError(f"{like} is a {predictor.task} model", fix="give one of --task classification")
         classes = [*predictor.vocab, *classes]
         suggested = [one.label or "" for one in predictor.predict(table["path"].tolist())]
     features = reduced(features_of_table(table, recipe))

@@ -1,13 +1,13 @@
 // The page of kit clean and kit label: it shows one card and sends decisions; all that lasts is on the server.
 const $ = id => document.getElementById(id)
 const COLOURS = ['#0f766e', '#d97706', '#7c3aed', '#dc2626', '#2563eb', '#65a30d', '#db2777', '#0891b2', '#a16207', '#64748b']
-let state, order = [], place = 0, card = null, busy = false, since = 0
+let state, cards = new Map(), order = [], place = 0, card = null, busy = false, since = 0
 
 async function ask(path, body) {
   let answer
   try {
     answer = await fetch(`clean/${path}`, body === undefined ? {} : {
-      method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify(body)})
+      method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify({version: state?.version, ...body})})
   } catch {
     throw new Error('The server does not answer. Start the same command again: no decision is lost.')
   }
@@ -26,7 +26,7 @@ async function guarded(work) {
   busy = true
   try { await work() } catch (error) {
     say(error.message, true)
-    if (error.status === 409 && card) await show(card.row)
+    if (error.status === 409) await load('state', undefined, card?.row).catch(() => {})
   } finally { busy = false }
 }
 
@@ -39,8 +39,12 @@ function fill(select, entries) {
   if (entries.some(([value]) => value === chosen)) select.value = chosen
 }
 
-async function load(path = 'state', body) {
+const image = (row, side) => `clean/image/${row}?side=${side}&v=${state.version}`
+const classesOf = label => state.task === 'multilabel' ? label.split(';').filter(Boolean) : [label]
+
+async function load(path = 'state', body, row) {
   state = await ask(path, body)
+  cards = new Map(state.cards.map(one => [one.row, one]))
   document.title = `${state.folder} – kit ${state.mode}`
   $('title').textContent = state.mode === 'label' ? `Label ${state.folder}` : `Clean ${state.folder}`
   const counts = {}
@@ -52,7 +56,7 @@ async function load(path = 'state', body) {
   $('broken-part').hidden = !state.broken.length
   $('broken').replaceChildren(...state.broken.slice(0, 100).map(one => element('li', `${one.path}: ${one.reason}`)))
   progress(state)
-  arrange()
+  return arrange(row)
 }
 
 function progress({decided, says}) {
@@ -67,11 +71,15 @@ function progress({decided, says}) {
 
 // The cards that the filters let through, in the server's order: the most likely findings first.
 function arrange(row) {
-  const kind = $('kind').value, name = $('class').value
-  order = state.cards.filter(one => (!kind || one.kinds.includes(kind)) && (!name || one.label.split(';').includes(name))
-    && (!$('open').checked || !one.done || one.row === row)).map(one => one.row)
-  place = Math.max(0, order.indexOf(row))
+  narrow(row)
   return order.length ? show(order[place]) : nothing()
+}
+
+function narrow(row, otherwise = 0) {
+  const kind = $('kind').value, name = $('class').value
+  order = state.cards.filter(one => (!kind || one.kinds.includes(kind)) && (!name || classesOf(one.label).includes(name))
+    && (!$('open').checked || !one.done || one.row === row)).map(one => one.row)
+  place = order.includes(row) ? order.indexOf(row) : otherwise
 }
 
 function nothing() {
@@ -89,7 +97,7 @@ async function show(row) {
   card = await ask(`card/${row}`)
   $('card').hidden = false
   $('empty').hidden = true
-  $('photo').src = `clean/image/${row}?side=1024`
+  $('photo').src = image(row, 1024)
   $('photo').alt = card.name
   $('caption').textContent = `${card.name}, ${card.size.join(' x ')} pixels${card.split ? `, ${card.split}` : ''}`
   const line = $('label-line')
@@ -101,7 +109,7 @@ async function show(row) {
     item.append(element('strong', one.text), one.reason)
     return item
   })
-  const kinds = state.cards.find(one => one.row === row)?.kinds ?? []
+  const kinds = cards.get(row)?.kinds ?? []
   if (kinds.includes('audit')) {
     const item = element('li')
     item.append(element('strong', state.kinds.audit), 'is its label right?')
@@ -111,7 +119,7 @@ async function show(row) {
   choices()
   similar(card.findings.flatMap(one => one.similar), 'The images most like it')
   const after = order[place + 1]
-  if (after !== undefined) new Image().src = `clean/image/${after}?side=1024`
+  if (after !== undefined) new Image().src = image(after, 1024)
 }
 
 const suggestion = () => card?.findings.find(one => one.suggestion)?.suggestion
@@ -125,17 +133,18 @@ function ordered() {
 }
 
 function choices() {
-  const own = card.label.split(';')
+  const own = classesOf(card.label), focused = $('classes').contains(document.activeElement) && document.activeElement.value
+  $('known').replaceChildren(...state.classes.map(value => element('option', '', {value})))
   $('classes').replaceChildren(...ordered().map((name, number) => {
-    const button = element('button', '', {type: 'button'})
+    const button = element('button', '', {type: 'button', value: name})
     if (number < 9) button.append(element('kbd', number + 1), ' ')
     button.append(name)
-    const several = state.task === 'multilabel'
-    button.setAttribute('aria-pressed', String(several ? own.includes(name) : card.label === name))
-    if (several ? (suggestion() ?? card.label).split(';').includes(name) && !own.includes(name) : name === suggestion()) button.classList.add('suggested')
+    button.setAttribute('aria-pressed', String(own.includes(name)))
+    if (classesOf(suggestion() ?? '').includes(name) && !own.includes(name)) button.classList.add('suggested')
     button.addEventListener('click', () => choose(name))
     return button
   }))
+  if (focused) [...$('classes').children].find(one => one.value === focused)?.focus()
 }
 
 function similar(images, title) {
@@ -144,7 +153,7 @@ function similar(images, title) {
   $('similar-title').textContent = title
   $('similar').replaceChildren(...unique.map(one => {
     const item = element('li'), button = element('button', '', {type: 'button'})
-    button.append(element('img', '', {src: `clean/image/${one.row}?side=192`, alt: '', loading: 'lazy'}), one.label || one.name)
+    button.append(element('img', '', {src: image(one.row, 192), alt: '', loading: 'lazy'}), one.label || one.name)
     button.ariaLabel = `Open ${one.name}, ${one.label || 'no label'}`
     button.addEventListener('click', () => guarded(() => show(one.row)))
     item.append(button)
@@ -155,7 +164,7 @@ function similar(images, title) {
 // With several classes an image, a key switches one class; else it sets the label.
 function choose(name) {
   if (state.task !== 'multilabel') return decide('label', name)
-  const own = new Set(card.label.split(';').filter(Boolean))
+  const own = new Set(classesOf(card.label))
   own.has(name) ? own.delete(name) : own.add(name)
   return decide('label', [...own].sort().join(';'), true)
 }
@@ -163,10 +172,14 @@ function choose(name) {
 const decide = (action, label = '', stay = false) => guarded(async () => {
   if (!card) return
   const {row} = card
+  if (action === 'keep' && card.action === 'label') {
+    say(`${card.name}: stays ${card.label || 'without a class'}`)
+    return step(1)
+  }
   const reason = card.findings.map(one => `${one.text}: ${one.reason}`).join('; ')
   const kept = action === 'label' && label === card.old_label && !stay
   const answer = await ask('decide', {row, action: kept ? 'keep' : action, label: kept ? '' : label, reason, seen: card.seen})
-  const entry = state.cards.find(one => one.row === row)
+  const entry = cards.get(row)
   if (entry) Object.assign(entry, {done: answer.done, label: answer.label})
   say(`${card.name}: ${kept || action === 'keep' ? `stays ${answer.label}` : action === 'drop' ? 'dropped' : `is now ${answer.label || 'without a class'}`}`)
   if (!state.classes.includes(label) && action === 'label' && state.task === 'classification') state.classes = [...state.classes, label].sort()
@@ -179,21 +192,19 @@ const decide = (action, label = '', stay = false) => guarded(async () => {
 async function undo() {
   const {row, ...rest} = await ask('undo', {})
   if (row === null) return say('There is nothing to undo.')
-  const entry = state.cards.find(one => one.row === row)
+  const entry = cards.get(row)
   await show(row)
   if (entry) Object.assign(entry, {done: card.action !== null, label: card.label})
   progress(rest)
-  place = Math.max(0, order.indexOf(row))
+  narrow(row, place)
   say(`${card.name}: the last decision is undone`)
 }
 
+// An image that is not in the order was opened from the map or from similar ones: go back to the card before it.
 function step(by) {
-  if ($('open').checked) {
-    const here = order.indexOf(card?.row)
-    order = order.filter(row => !state.cards.find(one => one.row === row)?.done || row === card?.row)
-    if (here >= 0) place = order.indexOf(card.row)
-  }
-  const next = place + by
+  const before = order[place]
+  if ($('open').checked) order = order.filter(row => !cards.get(row).done || row === card?.row || row === before)
+  const next = order.includes(card?.row) ? order.indexOf(card.row) + by : order.indexOf(before)
   if (next >= 0 && next < order.length) { place = next; return show(order[place]) }
   if (by > 0) return arrange()
 }
@@ -275,14 +286,14 @@ $('map').addEventListener('mousemove', event => {
   const box = $('map').getBoundingClientRect()
   tip.style.left = `${Math.min(event.clientX - box.left + 12, box.width - 140)}px`
   tip.style.top = `${event.clientY - box.top + 12}px`
-  const address = `clean/image/${row}?side=192`
+  const address = image(row, 192)
   if (!tip.firstChild.src.endsWith(address)) tip.firstChild.src = address
   tip.lastChild.textContent = dots.labels[row]
 })
 $('map').addEventListener('mouseleave', () => { $('hover').hidden = true })
 $('map').addEventListener('click', event => {
   const row = under(event)
-  if (row !== null) guarded(() => show(row))
+  if (row !== null) guarded(async () => { await show(row); $('card').scrollIntoView({block: 'nearest'}) })
 })
 
 // ---- keys and buttons
@@ -293,6 +304,7 @@ const KEYS = {
 document.addEventListener('keydown', event => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches('input:not([type=checkbox]), select, textarea')) return
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key
+  if (event.repeat && !key.startsWith('Arrow')) return
   const name = /^[1-9]$/.test(key) && card ? ordered()[key - 1] : undefined
   if (name !== undefined) choose(name)
   else if (KEYS[key] && (card || key === 'u')) KEYS[key]()
@@ -315,4 +327,5 @@ $('effect-button').addEventListener('click', () => guarded(async () => {
   say((await ask('effect')).lines.join('\n'))
 }))
 for (const id of ['kind', 'class', 'open']) $(id).addEventListener('change', () => guarded(() => arrange(card?.row)))
-guarded(load)
+$('photo').addEventListener('error', () => say(`${card.name} cannot be shown: was it moved or changed?`, true))
+guarded(() => load())

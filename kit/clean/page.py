@@ -69,7 +69,10 @@ async def _refused(_: Request, error: KitError) -> JSONResponse:
 
 
 class Routes:
-    """What the page asks for. Rows of the session's table stand for images; no path comes from the browser."""
+    """What the page asks for. Rows of the session's table stand for images; no path comes from the browser.
+
+    Decisions say the session's version: a page of an earlier start, whose rows may be other images, is refused.
+    """
 
     def __init__(self, session: Session):
         self.session, self.router = session, APIRouter()
@@ -99,6 +102,7 @@ class Routes:
             for row, own in kinds.items()
         ]
         return {
+            "version": session.version,
             "folder": session.folder.name,
             "mode": session.mode,
             "task": session.task,
@@ -153,7 +157,8 @@ class Routes:
             raise KitError(f"there is no image {row}", fix="reload the page")
 
     def image(self, row: int, side: int = 640) -> Response:
-        """The image as a JPEG, at most `side` pixels a side, without metadata."""
+        """The image as a JPEG, at most `side` pixels a side, without metadata. Browsers may keep it: the page adds the
+        session's version to the address."""
         self._check(row)
         side = min(max(side, SMALLEST), LARGEST)
         with without_warnings():
@@ -180,6 +185,7 @@ class Routes:
 
     def decide(
         self,
+        version: str = Body(),
         row: int = Body(),
         action: str = Body(),
         label: str = Body(""),
@@ -187,20 +193,23 @@ class Routes:
         seen: int = Body(),
     ) -> dict[str, Any]:
         """Store a decision; 409 where another window decided about the image in the meantime."""
+        self._check_version(version)
         self._check(row)
         name = self.session.table["name"][row]
         count = self.session.decide(Decision(name, action, label, reason[:1000]), seen)
         self._save_soon()
         return {"seen": count, "label": self.session.label_of(row), "done": self._decided(row), **self._progress()}
 
-    def undo(self) -> dict[str, Any]:
+    def _check_version(self, version: str) -> None:
+        if version != self.session.version:
+            raise Conflict("the server was started again with other images", fix="decide again")
+
+    def undo(self, version: str = Body(embed=True)) -> dict[str, Any]:
         """Take the last decision back; returns the row of its image, or none."""
-        name = self.session.journal.last()
-        if name is None:
-            return {"row": None, **self._progress()}
-        self.session.decide(Decision(name, "undo"))
+        self._check_version(version)
+        row = self.session.undo()
         self._save_soon()
-        return {"row": self.session.row(name), **self._progress()}
+        return {"row": row, **self._progress()}
 
     def again(self) -> dict[str, Any]:
         """Look for findings again, with the labels as they are now."""

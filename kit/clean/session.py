@@ -1,11 +1,14 @@
 """A folder that is being cleaned: its images, their features, what was found, and the decisions so far.
 
-session = Session.start("photos", Recipe(), Path("photos-labels.csv")); session.findings
+session = start("photos", Recipe(), journal); session.findings
 """
 
+import hashlib
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +29,21 @@ from kit.features.neighbours import nearest
 from kit.intervals import Estimate, wilson
 from kit.model.build import feature_body
 from kit.recipe import Recipe
-from kit.tasks.text import percent
+from kit.tasks.text import SEPARATOR, percent, readable
 from kit.tasks.training import training_of
 
 MANY_IMAGES, AXES = 10_000, 256
-LIKE_IT, AUDITED = 24, 50
+LIKE_IT, AUDITED, LEAST_AUDITED = 24, 50, 10
 
 
 @dataclass
 class Session:
     """The images of a folder with all that is known of them.
 
-    table: of `data.survey`, with the column `name`, the path relative to the folder. features: float32 (n, f), of more
-    than 10,000 images their first 256 principal components. audit: rows of validation images drawn at random, to
-    estimate the share of wrong labels.
+    table: of `data.survey`, with the column `name` of `with_names`. features: float32 (n, f), of more than 10,000
+    images their first 256 principal components. audit: rows of validation images drawn at random, to estimate the share
+    of wrong labels. version: differs where rows stand for other images. Raises `DataError` for decisions in the journal
+    that are no labels of the task.
     """
 
     folder: Path
@@ -54,6 +58,9 @@ class Session:
 
     def __post_init__(self):
         self._rows = {name: row for row, name in enumerate(self.table["name"])}
+        names = "\n".join([str(self.folder), *self.table["name"], *self.table["sha256"]])
+        self.version = hashlib.sha256(names.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+        self._check_decisions()
         self._again = threading.Lock()
         self.audit = _drawn(self.table)
         self.look()
@@ -87,7 +94,7 @@ class Session:
     def broken(self) -> list[dict[str, str]]:
         """Files that cannot be opened: path and reason."""
         found = [one for one in self.table.attrs["left_out"] if "label" in one]
-        return [{"path": one["path"], "reason": one["reason"]} for one in found]
+        return [{"path": readable(one["path"]), "reason": readable(one["reason"])} for one in found]
 
     def label_of(self, row: int) -> str:
         """The label of one image after the decisions."""
@@ -95,9 +102,8 @@ class Session:
 
     def decided_rows(self) -> list[int]:
         """The rows of images that have a decision."""
-        return [
-            self._rows[name] for name in self.journal.decisions if name in self._rows and self.journal.current(name)
-        ]
+        names = list(self.journal.decisions)  # another thread may add one
+        return [self._rows[name] for name in names if name in self._rows and self.journal.current(name)]
 
     def says(self) -> str:
         """What the decisions say so far, in words: the share of wrong labels."""
@@ -137,10 +143,40 @@ class Session:
         """Store a decision; returns the number of decisions about the image. Raises `DataError`, `Conflict`."""
         self.row(decision.path)
         if decision.action == "label":
-            decision = replace(decision, label=training_of(self.task).of_text(decision.label))
-            if not decision.label and training_of(self.task).fewest_classes > 1:
-                raise DataError("the label is empty", fix="name a class")
-        return self.journal.add(decision, seen)
+            decision = replace(decision, label=self._label(decision.label))
+        return self.journal.add(replace(decision, reason=readable(decision.reason)), seen)
+
+    def undo(self) -> int | None:
+        """Take the last decision about one of the images back; returns its row, or None where there is none."""
+        name = self.journal.last(among=self._rows)
+        if name is None:
+            return None
+        self.journal.add(Decision(name, "undo"))
+        return self._rows[name]
+
+    def _label(self, text: str) -> str:
+        """The label that a decision gives, as the tables have it. Raises `DataError`."""
+        training, names, text = training_of(self.task), self.table.attrs.get("names", ()), readable(text.strip())
+        if len(names) > 1:
+            parts = text.split(SEPARATOR)
+            if len(parts) != len(names):
+                problem = f"{text!r} is not the {len(names)} numbers {', '.join(names)}"
+                raise DataError(problem, fix=f"separate them by {SEPARATOR!r}")
+            return SEPARATOR.join(map(training.of_text, parts))
+        label = training.of_text(text)
+        if not label and training.fewest_classes > 1:
+            raise DataError("the label is empty", fix="name a class")
+        return label
+
+    def _check_decisions(self) -> None:
+        for name in self._rows:
+            now = self.journal.current(name)
+            try:
+                if now and now.action == "label":
+                    self._label(now.label)
+            except DataError as error:
+                problem = f"{name} was decided as {now.label!r}, which is no label here: {error.problem}"
+                raise DataError(problem, fix="say the same --task as before, or another --out") from error
 
     def like(self, row: int) -> list[int]:
         """The rows of the images most similar to one, most similar first."""
@@ -149,24 +185,32 @@ class Session:
         return [int(other) for other in rows[0] if other != row][:count]
 
     def wrong_share(self) -> Estimate | None:
-        """The share of wrong labels among the randomly drawn validation images that were decided, with its interval."""
-        decided = [self.journal.current(name) for name in self.table["name"].iloc[self.audit]]
-        decided = [one for one in decided if one]
+        """The share of wrong labels among validation images drawn at random, with its interval.
+
+        Counts those before the first undecided one, and none where these are fewer than 10 and not all: images that a
+        finding names are decided first, and their labels are more often wrong.
+        """
+        found = [self.journal.current(name) for name in self.table["name"].iloc[self.audit]]
+        decided = list(takewhile(bool, found))
         wrong = sum(one.action == "label" for one in decided)
-        return wilson(wrong, len(decided)) if decided else None
+        enough = decided and len(decided) >= min(LEAST_AUDITED, len(found))
+        return wilson(wrong, len(decided)) if enough else None
 
     def save(self) -> None:
         """Write the CSV."""
-        rows = self.table[["name", "label", "split"]].rename(columns={"name": "path"})
+        rows = self.table[["name", "label", "split", "group"]].rename(columns={"name": "path"})
+        if self.mode == "label":
+            rows = rows[[label != "" for label in self.labels()]]
         self.journal.write_csv(rows, self.table.attrs.get("names", ()))
 
 
-def start(source: str | Path, recipe: Recipe, journal: Decisions, table: pd.DataFrame | None = None) -> Session:
+def start(source: str | Path, recipe: Recipe, journal: Decisions, rows: pd.DataFrame | None = None) -> Session:
     """Read the images of a folder, compute their features, and look at them.
 
-    table: of `data.survey`, where it was made before. Raises `KitError` where there are no images or labels.
+    rows: a table of its images with labels, instead of those that the recipe reads. Raises `KitError` where there are
+    no images or labels.
     """
-    table = data.survey(source, **data.table_args(recipe)) if table is None else table
+    table = data.survey(source if rows is None else rows, **data.table_args(recipe))
     folder = find_folder(source)
     table = with_names(table, folder)
     features = reduced(features_of_table(table, recipe))
@@ -177,11 +221,12 @@ def start(source: str | Path, recipe: Recipe, journal: Decisions, table: pd.Data
 
 
 def with_names(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """A table with the column `name`: the path relative to the folder, with slashes, as `--labels` reads it; the path
-    of an image elsewhere stays absolute."""
+    """A table with the column `name`: the path relative to the folder, with slashes and readable, as `--labels` reads
+    it; the path of an image elsewhere stays absolute. Names that would become the same stay as they are."""
     found = [Path(path) for path in table["path"]]
     names = [(path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix() for path in found]
-    return table.assign(name=names)
+    counts = Counter(map(readable, names))
+    return table.assign(name=[readable(name) if counts[readable(name)] == 1 else name for name in names])
 
 
 def features_of_table(table: pd.DataFrame, recipe: Recipe) -> np.ndarray:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from kit.cli.options import Folder, with_recipe
-from kit.console import say
 from kit.recipe import Recipe
 
 Out = Annotated[Path | None, typer.Option(help="the CSV for the decisions; default FOLDER-labels.csv")]
@@ -40,10 +39,11 @@ def clean(
 
     csv = out or cleaning.default_csv(folder)
     if apply or undo_apply:
-        moves = cleaning.moves_of(folder, csv, recipe) if apply else cleaning.moves_back(csv)
-        say("\n".join(moves.lines()))
-        if moves.moves and (yes or typer.confirm("move these files?")):
-            say(moves.run())
+
+        def sure() -> bool:
+            return yes or typer.confirm("move these files?")
+
+        cleaning.apply(folder, recipe, csv, sure) if apply else cleaning.undo_apply(csv, sure)
         return
     if as_json:
         print(json.dumps(cleaning.find_issues(folder, recipe), ensure_ascii=False))

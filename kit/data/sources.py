@@ -199,7 +199,7 @@ def _from_frame(
     labels, columns = targets.of_frame(frame, name)
     paths = zip(cells(frame[path_column]), frame.index, strict=True)
     names = [path or f"(no path in row {row})" for path, row in paths]
-    rows = _rows(_find_files(names, folders), labels)
+    rows = _rows(find_files(names, folders), labels)
     rows["split"], unused = _given_splits(frame, name)
     rows["group"] = cells(frame["group"]) if "group" in frame else ""
     missing = ~rows["path"].map(_is_file)
@@ -224,7 +224,7 @@ def _is_file(path: str | Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 (Path.is_file raises OSError then)
 
 
-def _find_files(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+def find_files(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """The absolute path of each file that a table names: in the first of `folders` that has it.
 
     A name may have another Unicode form than on disk, backslashes, or no suffix where one image alone fits. Where there

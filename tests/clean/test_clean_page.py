@@ -55,14 +55,14 @@ def test_there_is_no_other_image(client, row):
 
 def test_decisions_conflicts_and_undo(client, session):
     row = session.findings[0].row
-    told = {"row": row, "action": "label", "label": "dog", "reason": "", "seen": 0}
+    told = {"version": session.version, "row": row, "action": "label", "label": "dog", "reason": "", "seen": 0}
     answer = client.post("/clean/decide", json=told)
     assert answer.json() | {"says": ""} == {"seen": 1, "label": "dog", "done": True, "decided": 1, "says": ""}
     again = client.post("/clean/decide", json=told)
     assert again.status_code == 409
     assert "another window" in again.json()["error"]
-    assert client.post("/clean/undo", json={}).json()["row"] == row
-    assert client.post("/clean/undo", json={}).json()["row"] is None
+    assert client.post("/clean/undo", json={"version": session.version}).json()["row"] == row
+    assert client.post("/clean/undo", json={"version": session.version}).json()["row"] is None
     assert client.get(f"/clean/card/{row}").json()["action"] is None
 
 
@@ -78,7 +78,7 @@ def test_decisions_conflicts_and_undo(client, session):
 )
 def test_wrong_decisions_are_refused_and_change_nothing(client, session, told):
     before = dict(session.journal.decisions)
-    assert client.post("/clean/decide", json=told).status_code == 422
+    assert client.post("/clean/decide", json={"version": session.version} | told).status_code == 422
     assert session.journal.decisions == before
 
 

@@ -13,7 +13,9 @@ import pytest
 from kit.clean.decisions import Conflict, Decision, Journal
 from kit.errors import DataError, KitError, OutputError
 
-TABLE = pd.DataFrame({"path": ["a.jpg", "b.jpg", "c.jpg"], "label": ["cat", "cat", "dog"], "split": ["train"] * 3})
+TABLE = pd.DataFrame({"path": ["a.jpg", "b.jpg", "c.jpg"], "label": ["cat", "cat", "dog"]}).assign(
+    split="train", group=["", "", "g1"]
+)
 
 
 @pytest.fixture
@@ -54,12 +56,15 @@ def test_undo_returns_to_the_decision_before_and_a_second_start_goes_on(csv):
 
 def test_the_last_decision_is_the_one_that_is_undone(csv):
     with Journal(csv) as journal:
-        assert journal.last() is None
-        journal.add(Decision("a.jpg", "keep", when="2026-01-01T00:00:00"))
-        journal.add(Decision("b.jpg", "keep", when="2026-01-02T00:00:00"))
-        assert journal.last() == "b.jpg"
+        images = ("a.jpg", "b.jpg")
+        assert journal.last(images) is None
+        for name in ("a.jpg", "b.jpg", "moved away.jpg"):
+            journal.add(Decision(name, "keep", when="2026-01-01T00:00:00"))
+        assert journal.last(images) == "b.jpg"
         journal.add(Decision("b.jpg", "undo"))
-        assert journal.last() == "a.jpg"
+        assert journal.last(images) == "a.jpg"
+        journal.add(Decision("a.jpg", "undo"))
+        assert journal.last(images) is None
 
 
 def test_a_page_that_did_not_see_a_decision_is_refused(csv):
@@ -89,7 +94,7 @@ def test_a_line_that_a_crash_cut_off_is_removed_and_a_damaged_one_is_named(csv):
     with Journal(csv) as journal:
         assert journal.dropped("b.jpg")
     log.write_bytes(b"nonsense\n" + log.read_bytes())
-    with pytest.raises(DataError, match="line 1 is no decision"), Journal(csv):
+    with pytest.raises(DataError, match="line 1 is no JSON"), Journal(csv):
         pass
 
 
@@ -119,7 +124,7 @@ with Journal(Path({str(csv)!r})) as journal:
     with Journal(csv) as journal:
         assert all(journal.current(f"{number}.jpg") for number in range(confirmed + 1))
     lines = csv.with_suffix(".jsonl").read_text().splitlines()
-    assert [json.loads(line)["path"] for line in lines] == [f"{number}.jpg" for number in range(len(lines))]
+    assert [json.loads(line)["path"] for line in lines[1:]] == [f"{number}.jpg" for number in range(len(lines) - 1)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of file sizes")
@@ -132,7 +137,7 @@ from kit.errors import OutputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 with Journal(Path({str(csv)!r})) as journal:
     journal.add(Decision("a.jpg", "keep"))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (150, 150))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (170, 170))
     try:
         journal.add(Decision("b.jpg", "label", "x" * 200))
     except OutputError as error:
@@ -144,3 +149,59 @@ with Journal(Path({str(csv)!r})) as journal:
     with Journal(csv) as journal:
         assert journal.current("a.jpg")
         assert journal.current("b.jpg") is None
+
+
+def test_a_csv_of_the_user_is_not_replaced(csv):
+    csv.write_text("path,label,note\na.jpg,cat,mine\n")
+    with pytest.raises(OutputError, match="was not written by kit clean"), Journal(csv):
+        pass
+    assert "mine" in csv.read_text()
+    assert [path.name for path in csv.parent.iterdir()] == [csv.name]
+
+
+def test_decisions_about_another_folder_are_refused(csv):
+    with Journal(csv, "/a/photos") as journal:
+        journal.add(Decision("1.jpg", "drop"))
+    with pytest.raises(DataError, match="about /a/photos, not about /b/photos"), Journal(csv, "/b/photos"):
+        pass
+    with Journal(csv) as journal:
+        assert journal.folder == "/a/photos"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"path": "a.jpg", "action": "delete"}',
+        '{"path": "a.jpg", "action": "label", "label": 5}',
+        '{"path": "a.jpg", "action": "keep", "colour": "red"}',
+        '{"path": "a.jpg"}',
+        "[]",
+        "7",
+    ],
+)
+def test_a_line_written_by_hand_is_checked(csv, line):
+    csv.with_suffix(".jsonl").write_text(f"\n{line}\n")
+    with pytest.raises(DataError, match="line 2 is no decision"), Journal(csv):
+        pass
+
+
+def test_a_last_line_without_end_counts_where_it_is_complete(csv):
+    csv.with_suffix(".jsonl").write_text('{"path": "a.jpg", "action": "keep"}\r\n{"path": "b.jpg", "action": "drop"}')
+    with Journal(csv) as journal:
+        journal.add(Decision("a.jpg", "drop"))
+    with Journal(csv) as journal:
+        assert journal.dropped("a.jpg")
+        assert journal.dropped("b.jpg")
+
+
+def test_groups_numbers_and_images_without_class_are_in_the_csv(csv):
+    table = TABLE.assign(label=["1;2.5", "3;4", "5;6"])
+    with Journal(csv) as journal:
+        journal.add(Decision("a.jpg", "label", "1;2"))
+        journal.write_csv(table, names=["label", "weight"])
+        found = rows(csv)
+        assert [found[name]["weight"] for name in table["path"]] == [2, 4, 6]
+        assert found["c.jpg"]["group"] == "g1"
+        journal.write_csv(TABLE.assign(label=["", "cat;dog", "dog"]))
+        assert rows(csv)["b.jpg"]["label"] == "cat;dog"
+        assert len(rows(csv)) == 3
