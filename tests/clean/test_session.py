@@ -221,9 +221,12 @@ def test_names_that_are_not_utf_8_or_have_line_ends_are_kept(shapes, of_package,
     odd = [b"caf\xe9.png", b"a\nb.png", b'a, "b" <b>.png']
     for number, name in enumerate(odd):
         (folder / "circle" / f"0{number}.png").rename(os.fsdecode(os.fsencode(folder / "circle") + b"/" + name))
+    shutil.copy(os.fsencode(folder / "circle") + b"/" + odd[0], folder / "square" / "copy.png")
+    (folder / "circle" / os.fsdecode(b"cut\xe9.png")).write_bytes(b"x" * 100)
     with Journal(tmp_path / "out.csv", folder) as journal:
         session = start(folder, of_package, journal)
         client = TestClient(page_of(session))
+        assert client.get("/clean/state").json()["broken"]
         for row, name in enumerate(session.table["name"]):
             assert client.get(f"/clean/card/{row}").json()["name"] == name
             assert client.get(f"/clean/image/{row}").status_code == 200
