@@ -30,6 +30,12 @@ class Signals:
             raise error
         self.stop = error
 
+    def release(self) -> None:
+        """Raise what was kept; from now on signals are raised at once."""
+        self.deferred = False
+        if self.stop:
+            raise self.stop
+
     @contextmanager
     def handled(self) -> Iterator["Signals"]:
         """Handle the signals inside the block, in the main thread, where nothing else handles or ignores them."""

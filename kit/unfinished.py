@@ -109,7 +109,10 @@ def same_data(job: Job, folder: Path, table: "pd.DataFrame", allow_changes: bool
 
     if sha256_of(as_csv(table)) == job.table_sha256:
         return table, True
-    before = pd.read_csv(folder / CHECKPOINT / TABLE, dtype=str, keep_default_na=False).set_index("path")
+    try:
+        before = pd.read_csv(folder / CHECKPOINT / TABLE, dtype=str, keep_default_na=False).set_index("path")
+    except (OSError, ValueError, KeyError) as error:
+        raise OutputError(f"{folder / CHECKPOINT / TABLE} is damaged ({error})", fix="start a new run") from error
     now = table.set_index(pd.Index(as_text(table["path"])))
     kept = now.loc[[path for path in before.index if path in now.index]]
     old = before.loc[kept.index]

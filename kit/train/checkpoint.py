@@ -55,7 +55,7 @@ class Checkpoint(Callback):
     # read
 
     def load(self, same_data: bool = True) -> None:
-        """Read the last checkpoint, or where it is damaged the one before; none is there before the first was due.
+        """Read the last checkpoint, or where it is damaged the one before; without any, training starts over.
 
         With other images than before (`same_data` false) the epoch begins again.
         """
@@ -64,7 +64,7 @@ class Checkpoint(Callback):
             try:
                 self.loaded = read_checkpoint(path)
             except (SafetensorError, OSError, ValueError, KeyError) as error:
-                say(f"note: {path} is damaged ({first_line(error)}); the one before is used")
+                say(f"note: {path} is damaged ({first_line(error)}); an earlier one is used, or training starts over")
                 continue
             if not same_data:
                 self.loaded["batch"], self.loaded["random"]["batch"] = 0, self.loaded["random"]["epoch"]
@@ -83,6 +83,7 @@ class Checkpoint(Callback):
             vars(learn).pop(changed, None)
         if self.state is not None:
             _set(history, self.state["callbacks"]["history"])
+            history.say_all()
             learn._do_fit = partial(self._do_fit, learn)
 
     def _do_fit(self, learn: Learner) -> None:
@@ -144,11 +145,8 @@ class Checkpoint(Callback):
             self.save(self.epoch, self.iter + 1, random_state(self.dls))
         elif self.signals.stop:
             self.save(self.epoch, self.trained_batches, self.train_random)
-        self._end_if_stopped()
-
-    def _end_if_stopped(self) -> None:
         if self.signals.stop:
-            raise self.signals.stop
+            self.signals.release()
 
     def after_train(self) -> None:
         """Keep the random states for a checkpoint while validation goes on."""
@@ -157,8 +155,7 @@ class Checkpoint(Callback):
     def after_epoch(self) -> None:
         self.epoch_random = random_state(self.dls)
         self.save(self.epoch + 1, 0, self.epoch_random)
-        self.signals.deferred = False
-        self._end_if_stopped()
+        self.signals.release()
 
     @property
     def _due(self) -> bool:
@@ -170,11 +167,11 @@ class Checkpoint(Callback):
         numbers = [int(path.stem) for path in checkpoints(self.folder)]
         path = self.folder / f"{max(numbers, default=0) + 1:06}{SUFFIX}"
         try:
-            state = pack(self._state(epoch, batch, batch_random), tensors)
+            state = json.dumps(pack(self._state(epoch, batch, batch_random), tensors))
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as partial_path:
-                metadata = {"state": json.dumps(state), "progress": json.dumps(self._progress(epoch, batch))}
-                save_file(tensors, partial_path, metadata=metadata | {"crc32": str(checksum(tensors))})
+                metadata = {"state": state, "progress": json.dumps(self._progress(epoch, batch))}
+                save_file(tensors, partial_path, metadata=metadata | {"crc32": str(checksum(state, tensors))})
             self.written = True
             for old in checkpoints(self.folder)[:-KEPT]:
                 old.unlink()
@@ -309,19 +306,19 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return torch.empty_strided(tensor.shape, value["strides"], dtype=tensor.dtype).copy_(tensor)
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> int:
-    """The CRC-32 of the bytes of all tensors."""
-    found = 0
+def checksum(state: str, tensors: Mapping[str, Tensor]) -> int:
+    """The CRC-32 of the state and of the bytes of all tensors."""
+    found = zlib.crc32(state.encode())
     for tensor in tensors.values():
         found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), found)
     return found
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint; `ValueError` where a bit of its tensors is not what was written."""
+    """The state in a checkpoint; `ValueError` where a bit of it is not what was written."""
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name).clone() for name in sorted(file.keys(), key=int)}
-    if checksum(tensors) != int(metadata["crc32"]):
+    if checksum(metadata["state"], tensors) != int(metadata["crc32"]):
         raise ValueError("its checksum is wrong")
     return unpack(json.loads(metadata["state"]), tensors)

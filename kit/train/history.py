@@ -74,10 +74,15 @@ class History(Callback):
         self._say_row()
 
     def _say_row(self) -> None:
-        if not self.quiet:
-            if len(self.rows) == 1:
-                say(_line({name: name for name in self.rows[0]}))
+        if len(self.rows) == 1:
+            self.say_all()
+        elif not self.quiet:
             say(_line(self.rows[-1]))
+
+    def say_all(self) -> None:
+        """Print all epochs until now, with the names of the columns."""
+        if self.rows and not self.quiet:
+            say("\n".join(map(_line, [{name: name for name in self.rows[0]}, *self.rows])))
 
     @property
     def best_epoch(self) -> int | None:

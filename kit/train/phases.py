@@ -65,12 +65,17 @@ def fine_tune(
         attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs, checkpoint)
         try:
             train_in_memory(learn, recipe.accumulate, attempt, checkpoint.halvings if checkpoint else 0)
+            if checkpoint:
+                checkpoint.signals.release()  # an epoch that early stopping ended did not
         except NotFinite as stop:
             history.stopped = stop.error.problem
             raise stop.error from None
         except (KeyboardInterrupt, Terminated) as stop:
             history.stopped = "stopped by SIGTERM" if isinstance(stop, Terminated) else "stopped by Ctrl-C"
             raise
+        finally:
+            if checkpoint:
+                checkpoint.signals.deferred = False
     return history
 
 

@@ -15,6 +15,7 @@ import torch
 from fastai.vision.all import Callback
 
 import kit
+from kit import data, model, train
 from kit.errors import DataError, OutputError, RecipeError
 from kit.train.checkpoint import checkpoints, read_checkpoint
 
@@ -151,7 +152,7 @@ def test_38_a_damaged_checkpoint_is_passed_over_for_the_one_before(shapes, recip
     content[-100] ^= 1
     last.write_bytes(content)
     assert bits(state(resumed(tmp_path / "run"))) == bits(state(whole))
-    assert f"{last} is damaged (its checksum is wrong); the one before is used" in capsys.readouterr().err
+    assert f"{last} is damaged (its checksum is wrong); an earlier one is used" in capsys.readouterr().err
 
 
 def test_38_what_only_python_can_give_has_to_be_given_again(shapes, recipe, tmp_path):
@@ -267,6 +268,29 @@ def test_41_a_signal_ends_training_after_the_batch_with_a_checkpoint(
     assert bits(state(resumed(tmp_path / "run"))) == bits(state(whole))
     assert json.loads((tmp_path / "run" / "result.json").read_text())["stopped"] is None
     assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+class LastMoment(Callback):
+    """Sends a signal when early stopping is about to end the last phase."""
+
+    order = 62
+
+    def after_epoch(self):
+        if self.history.phase == "whole" and len(self.history.rows) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_41_a_signal_as_early_stopping_ends_training_is_not_lost(shapes, light, tmp_path, monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", dict(kit.signals.USUAL).get)
+    never = "fastai.callback.tracker.TrackerCallback.after_epoch"
+    monkeypatch.setattr(never, lambda self: setattr(self, "new_best", False))
+    signals = kit.signals.Signals()
+    recipe = replace(light, epochs=4, patience=2)
+    train.seed_everything(0)
+    learn = model.learner(data.blocks(recipe).dataloaders(data.table(shapes)), recipe)
+    with signals.handled(), pytest.raises(KeyboardInterrupt):
+        train.fine_tune(learn, recipe, cbs=[LastMoment()], checkpoint=train.Checkpoint(tmp_path, 1e6, signals))
+    assert not signals.deferred
 
 
 # 36 ------------------------------------------------------------------------------------------------------------------
