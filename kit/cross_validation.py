@@ -15,19 +15,23 @@ from typing import Any
 
 import pandas as pd
 
-from kit import data, evaluate, model, train
+from kit import data, model, train
 from kit.console import say
 from kit.data.audit import check
-from kit.errors import DataError, RecipeError, some_of
+from kit.errors import DataError, KitError, RecipeError, first_line, some_of
 from kit.evaluate.pictures import as_html
 from kit.evaluate.result import Result
+from kit.files import reserved
 from kit.intervals import Estimate
+from kit.missing import CONNECT, changes, evaluated, without_vanished
 from kit.pipeline import ONE_AT_A_TIME, checked_table, divide
 from kit.recipe import Recipe
-from kit.runs import Run, chosen_json, command, run_folder, write_results
+from kit.runs import Run, chosen_json, command, lost, run_folder, write_results
+from kit.tasks import of
 from kit.tasks.training import training_of
 
 FEWEST, MOST = 2, 100
+ROOM = 10_000_000  # bytes of pictures, report and tables
 
 
 @dataclass(frozen=True)
@@ -90,31 +94,51 @@ def cross_validate(
     Images given for testing stay out of it. The other arguments are those of `fine_tune`. Raises `DataError`.
     """
     started = time.perf_counter()
-    changes, learner_options = divide(options)
-    recipe = replace(recipe or Recipe(), **changes)
+    fields, learner_options = divide(options)
+    recipe = replace(recipe or Recipe(), **fields)
     check_folds(folds)
     with run_folder(source, recipe, out) as folder, ONE_AT_A_TIME:
         table = checked_table(source, recipe)
         tables = fold_tables(table, folds, recipe)
         block = data.blocks(recipe, item_tfms=item_tfms, batch_tfms=batch_tfms)
         chosen = replace(recipe, arch=model.choose_architecture(recipe.arch, recipe.weights).full_name)
-        runs = []
-        for number, part in enumerate(tables, 1):
+
+        def learned(part: pd.DataFrame) -> Run:
             train.seed_everything(recipe.seed)
-            learn, history = (
-                model.learner(block.dataloaders(part), chosen, **learner_options),
-                train.History(quiet=True),
-            )
-            train.fine_tune(learn, chosen, cbs=cbs, history=history, log_folder=folder / f"fold-{number}")
-            result = evaluate.evaluate(learn)
-            say(f"fold {number} of {folds}: {result.words} {result.headline}")
+            learn = model.learner(block.dataloaders(part), chosen, **learner_options)
+            history, log_folder = train.History(quiet=True), folder / f"fold-{len(runs) + 1}"
+            train.fine_tune(learn, chosen, cbs=cbs, history=history, log_folder=log_folder)
+            if (result := evaluated(learn, learn.dls.valid.items)) is None:
+                raise DataError(f"no image of fold {len(runs) + 1} can be read any more", fix=CONNECT)
             # One learner is enough to tell what was chosen; five would fill the memory.
-            runs.append(Run(source, folder, part, learn if number == 1 else None, history, result, None, folder, 0.0))
-            del learn
-            gc.collect()
+            return Run(source, folder, part, None if runs else learn, history, result, None, folder, 0.0)
+
+        runs, stop, caveats = [], None, []
+        with reserved(folder, ROOM):
+            for part in tables:
+                try:
+                    runs.append(without_vanished(part, recipe, learned))
+                except (KitError, KeyboardInterrupt) as error:
+                    if not runs:
+                        raise
+                    stop = error
+                    caveats = [f"note: only {len(runs)} of {folds} folds were trained: {first_line(stop)}"]
+                    break
+                result = runs[-1].evaluation
+                say(f"fold {len(runs)} of {folds}: {result.words} {result.headline}")
+                gc.collect()
         seconds, rates = time.perf_counter() - started, [run.headline for run in runs]
-        found = CrossValidation(folder, recipe, *pooled(runs, table), rates, seconds, runs[0].caveats())
-        write(found, runs, table)
+        pooled_table, result = pooled(runs, table)
+        missing = changes(table)
+        caveats += lost(missing, result.n, int(table["split"].isin(["train", "valid"]).sum())) + runs[0].caveats()
+        doubts = of(recipe.task).doubts(result.answer_rules())
+        caveats += [f"note: {doubts}"] if doubts else []
+        result = replace(result, missing=frozenset(missing))
+        found = CrossValidation(folder, recipe, pooled_table, result, rates, seconds, caveats)
+        write(found, runs, table, {"missing": missing, "stopped": str(stop) if stop else None}, folds)
+        if stop:
+            say("\n".join(found.lines()))
+            raise stop
         return found
 
 
@@ -158,8 +182,12 @@ def pooled(runs: list[Run], table: pd.DataFrame) -> tuple[pd.DataFrame, Result]:
     return table, replace(runs[0].evaluation, predictions=predictions, features={})
 
 
-def write(found: CrossValidation, runs: list[Run], table: pd.DataFrame) -> None:
-    """The run folder: as that of a single training, but without a bundle. table: as it was before the folds."""
+def write(found: CrossValidation, runs: list[Run], table: pd.DataFrame, further: dict[str, Any], folds: int) -> None:
+    """The run folder: as that of a single training, but without a bundle. table: as it was before the folds; further:
+    for result.json; folds: how many were asked for."""
+    rules = found.evaluation.answer_rules()
+    shown = found.evaluation.answered(rules)
+    predictions = shown.predictions.assign(fold=found.evaluation.predictions["fold"].to_numpy())
     history = pd.concat([run.history.table().assign(fold=number) for number, run in enumerate(runs, 1)])
     write_results(
         found.folder,
@@ -171,9 +199,12 @@ def write(found: CrossValidation, runs: list[Run], table: pd.DataFrame) -> None:
             "seconds": round(found.seconds, 2),
             "folds": [run.evaluation.figures() for run in runs],
             "metrics": found.evaluation.to_json(),
+            **rules,
+            **further,
         },
-        {"table": found.table, "history": history, "predictions": found.evaluation.predictions},
-        command=command(runs[0].source, runs[0].recipe, len(runs)),
+        {"table": found.table, "history": history, "predictions": predictions},
+        shown=shown,
+        command=command(runs[0].source, runs[0].recipe, folds),
         findings=[one for one in check(table, found.recipe.fixed_batch).findings if not one.of_validation],
         notes=[*found.evaluation.remarks(), found.spread, *found.caveats],
     )

@@ -12,7 +12,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,12 +22,11 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-BLOCK_BYTES = 2**24
 PARTIAL = ".partial"
 CHECKPOINT = "checkpoint"  # in a run folder, until the run is done
 CLAIMED: set[Path] = set()  # folders that this process is writing
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-MAKE_ROOM = "make room, or choose another path"
+MAKE_ROOM = "make room (or raise the limit: ulimit -f, quota), or choose another path"
 
 
 @contextmanager
@@ -80,16 +78,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
-
-    The file is hashed in large memory-mapped blocks, so that the thread holds Python's lock only briefly.
-    """
-    digest, size = hashlib.sha256(), path.stat().st_size
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
-        for start in range(0, size, BLOCK_BYTES):
-            with mmap(file.fileno(), min(BLOCK_BYTES, size - start), access=ACCESS_READ, offset=start) as block:
-                digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def packaged(name: str) -> Path:

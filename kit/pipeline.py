@@ -4,6 +4,7 @@ run = kit.fine_tune("pets/images", label=kit.is_cat, arch="resnet34", epochs=1)
 """
 
 import inspect
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kit import bundle, data, evaluate, model, train
+from kit import bundle, data, model, train
 from kit.console import say
-from kit.errors import DataError, RecipeError, Terminated, TrainingError, did_you_mean
+from kit.data.scan import CHANGED, SCAN_AGAIN
+from kit.errors import DataError, OutputError, RecipeError, Terminated, TrainingError, did_you_mean
+from kit.evaluate.result import Result
 from kit.files import held
+from kit.missing import evaluate_views, evaluated, named, saved, unmeasured, without_vanished
 from kit.recipe import Recipe
 from kit.runs import Run, run_folder, write_run
 from kit.signals import Signals
@@ -117,7 +121,7 @@ def _run(
     """Train into a folder, from the start or from its last checkpoint, evaluate, and write the run."""
     started = time.perf_counter()
     same, checkpoint = True, None
-    with ONE_AT_A_TIME, Signals().handled() as signals, ExitStack() as stack:
+    with ONE_AT_A_TIME, Signals().handled() as signals, ExitStack() as stack, ExitStack() as room:
         train.check_log(recipe.log)
         # before torch and fastai are loaded, which takes seconds
         table = checked_table(source, replace(recipe, unlabelled="skip") if allow_changed_data else recipe)
@@ -126,23 +130,40 @@ def _run(
         if recipe.checkpoint_every:
             checkpoint = train.Checkpoint(folder, recipe.checkpoint_every, signals)
             stack.enter_context(checkpoint.tidied(resumed))
-            checkpoint.load(same)
             job.write(folder, table)
-        train.seed_everything(recipe.seed)
-        dls = data.blocks(recipe, item_tfms=python.item_tfms, batch_tfms=python.batch_tfms).dataloaders(table)
-        learn = model.learner(dls, recipe, **python.learner)
-        bundle.check_preparation(learn)
-        with bundle.room_for(learn, folder, job.onnx):
-            history, stop = trained(learn, recipe, python.cbs, folder, checkpoint)
-            result = evaluate.evaluate(learn)
-            views = evaluate.evaluate_views(learn, result, recipe.tta)
-            held_out = table[table["split"] == "test"]
-            test = evaluate.evaluate(learn, held_out) if len(held_out) else None
+        block = data.blocks(recipe, item_tfms=python.item_tfms, batch_tfms=python.batch_tfms)
+
+        def learned(rows: pd.DataFrame) -> "tuple[Learner, History, Stop | None]":
+            if checkpoint:
+                checkpoint.load(same and rows is table)
+            train.seed_everything(recipe.seed)
+            learn = model.learner(block.dataloaders(rows), recipe, **python.learner)
+            bundle.check_preparation(learn)
+            room.close()
+            room.enter_context(bundle.room_for(learn, folder, job.onnx))
+            return learn, *trained(learn, recipe, python.cbs, folder, checkpoint)
+
+        learn, history, stop = without_vanished(table, recipe, learned)
+        result = evaluated(learn, learn.dls.valid.items)
+        if result is None:
+            raise unmeasured(folder, learn, history)
+        held_out = table[table["split"] == "test"]
+        test = evaluated(learn, held_out) if len(held_out) else None
+        views = evaluate_views(learn, result, recipe.tta)
+        room.close()
         if resumed:
             clear_results(folder)
-        saved = bundle.save(learn, result, folder / "bundle", examples=job.examples, onnx=job.onnx)
+
+        def save(result: Result, folder: Path = folder) -> Path:
+            return bundle.save(learn, result, folder / "bundle", examples=job.examples, onnx=job.onnx)
+
+        try:
+            bundle_folder, result, missing = saved(save, result, table)
+        except OutputError as error:
+            elsewhere = save(result, Path(tempfile.mkdtemp(prefix="kit-")))
+            raise OutputError(error.problem, fix=f"{error.fix}; the bundle is in {elsewhere}") from error
         seconds = time.perf_counter() - started + (checkpoint.seconds if checkpoint else 0.0)
-        run = Run(source, folder, table, learn, history, result, test, saved, seconds, views)
+        run = Run(source, folder, table, learn, history, result, test, bundle_folder, seconds, views, missing)
         write_run(run)
         return ended(run, stop, checkpoint)
 
@@ -166,6 +187,9 @@ def ended(run: Run, stop: Stop | None, checkpoint: "Checkpoint | None") -> Run:
     """The finished run, without checkpoints; or raise the exception that ended it, after printing how to continue."""
     if checkpoint and not isinstance(stop, KeyboardInterrupt | Terminated):
         checkpoint.remove()
+    if stop is None and CHANGED in run.missing.values():
+        problem = f"images were replaced during the run: {named(run.missing)}"
+        stop = TrainingError(problem, fix=SCAN_AGAIN)
     if stop is None:
         return run
     on = f"--resume {run.folder}" if checkpoint and checkpoint.any else f"{run.source} --weights {run.folder}"

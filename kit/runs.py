@@ -8,9 +8,9 @@
 import re
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,10 @@ from kit.evaluate.pictures import as_html, draw_predictions
 from kit.evaluate.result import Result
 from kit.files import claimed, write_json, write_text
 from kit.intervals import Estimate
+from kit.manifest import CONFIG, read_form
+from kit.missing import named
 from kit.recipe import Recipe
+from kit.tasks import of
 from kit.views.report import Report, write_report
 
 if TYPE_CHECKING:
@@ -34,7 +37,8 @@ class Run:
     """A finished run: its source and folder, the table of images, the fastai Learner, its Evaluation, and the bundle.
 
     `test` is the Evaluation on the held-out test images, where there are any; `seconds` from the call to the bundle;
-    `views` the validation images again, with test-time augmentation, where the recipe asked for it.
+    `views` the validation images again, with test-time augmentation, where the recipe asked for it; `missing` how
+    images changed or vanished during the run, by path.
     """
 
     source: Any
@@ -47,6 +51,7 @@ class Run:
     bundle: Path
     seconds: float
     views: Result | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
@@ -92,7 +97,7 @@ class Run:
             )
         if layers := self.history.chosen.get("layers"):
             lines.append(f"trained: {'all layers' if layers['kept'] == 'whole' else 'the head'} ({layers['because']})")
-        lines += self.caveats()
+        lines += lost(self.missing, self.evaluation.n, int((self.table["split"] == "valid").sum())) + self.caveats()
         if self.history.stopped:
             lines.append(f"note: training ended early, after {len(self.history.steps)} steps: {self.history.stopped}")
         return lines
@@ -102,9 +107,21 @@ class Run:
         lines = []
         if self.recipe.patience and self.history.steps:
             lines.append("note: early stopping chose the weights by these images, which flatters them a little")
+        if (self.bundle / CONFIG).is_file() and (doubts := of(self.evaluation.task).doubts(read_form(self.bundle))):
+            lines.append(f"note: {doubts}")
         if self.learner.spec.weights.note:
             lines.append(f"note: {self.learner.spec.weights.note}")
         return lines
+
+
+def lost(missing: Mapping[str, str], measured: int, planned: int) -> list[str]:
+    """A line about images that changed or vanished during a run, where there are any; measured, planned: how many were
+    predicted of those that are for validation."""
+    if not missing:
+        return []
+    images = "1 image" if len(missing) == 1 else f"{len(missing)} images"
+    found = f"{images} vanished or changed during the run: {named(missing)}"
+    return [f"note: {found}; {measured} of {planned} validation images were measured"]
 
 
 def free_names(source: Any, recipe: Recipe) -> Iterator[Path]:
@@ -141,6 +158,7 @@ def result_json(run: Run) -> dict[str, Any]:
         "test": run.test.figures() | {"metrics": run.test.to_json()} if run.test else None,
         "tta": run.views.figures() | {"views": run.recipe.tta} if run.views else None,
         "stopped": run.history.stopped,
+        "missing": dict(run.missing),
         "layers": run.history.chosen.get("layers"),
         "weights": {"asked": weights.asked, "kind": weights.kind, "origin": weights.origin, "note": weights.note},
         "bundle": str(run.bundle),
@@ -180,8 +198,10 @@ def chosen_json(run: Run) -> dict[str, Any]:
 
 
 def write_run(run: Run) -> None:
-    """Write all of a run folder except the bundle, which is there already."""
-    sides = [("valid", run.evaluation)] + ([("test", run.test)] if run.test else [])
+    """Write all of a run folder except the bundle, which is there already and whose answers predictions.csv holds."""
+    config = read_form(run.bundle)
+    shown = run.evaluation.answered(config)
+    sides = [("valid", shown)] + ([("test", run.test.answered(config))] if run.test else [])
     predictions = pd.concat([part.predictions.assign(split=side) for side, part in sides], ignore_index=True)
     write_results(
         run.folder,
@@ -191,6 +211,7 @@ def write_run(run: Run) -> None:
         result_json(run),
         {"table": run.table, "history": run.history.table(), "predictions": predictions},
         history=run.history,
+        shown=shown,
         command=command(run.source, replace(run.recipe, arch=run.learner.spec.architecture.full_name)),
         findings=check(run.table, run.recipe.fixed_batch).findings,
         notes=[*run.evaluation.remarks(), *run.remarks()],
@@ -204,13 +225,14 @@ def write_results(
     chosen: dict[str, Any],
     figures: dict[str, Any],
     tables: dict[str, pd.DataFrame],
+    shown: Result,
     history: "History | None" = None,
     **report: Any,
 ) -> None:
     """Write recipe.json, result.json, tables as CSV files, pictures and report.html into a folder.
 
-    chosen: see `chosen_json`; figures: for result.json; history: of one training, for its curves; report: further
-    fields of `kit.views.Report`.
+    chosen: see `chosen_json`; figures: for result.json; shown: the result with the probabilities that pictures show;
+    history: of one training, for its curves; report: further fields of `kit.views.Report`.
     """
     from kit.train.history import draw_curves
 
@@ -224,9 +246,10 @@ def write_results(
     if history:
         draw_curves(history, curves)
     overview = result.draw_overview(pictures)
-    draw_predictions(result, result.top_losses(8), pictures / "top_losses.png", "Highest losses")
-    draw_predictions(result, result.selection(), pictures / "predictions.png", "Predictions on validation images")
-    write_report(Report(result, recipe, chosen, overview, curves=curves, **report), folder / "report.html")
+    here = shown.here
+    draw_predictions(here, here.top_losses(8), pictures / "top_losses.png", "Highest losses")
+    draw_predictions(here, here.selection(), pictures / "predictions.png", "Predictions on validation images")
+    write_report(Report(result, recipe, chosen, overview, curves=curves, shown=here, **report), folder / "report.html")
 
 
 def command(source: Any, recipe: Recipe, folds: int | None = None) -> str:

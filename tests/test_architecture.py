@@ -16,7 +16,8 @@ DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "data/README.md"
 FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "manifest", "console", "offline"}
 FOUNDATION |= {"tasks", "scores", "machine", "fonts", "signals"}
 ROOMS = ["data", "features", "model", "train", "evaluate", "views", "bundle", "serve"]
-WHOLE_LINE = {"runs", "pipeline", "unfinished", "cross_validation", "scale", "clean", "doctor", "cli", "__init__"}
+WHOLE_LINE = {"missing", "runs", "pipeline", "unfinished", "cross_validation", "scale", "clean", "doctor", "cli"}
+WHOLE_LINE |= {"__init__"}
 LIGHT = ["kit", "kit.recipe", "kit.data.images", "kit.manifest", "kit.bundle.predictor"]
 HEAVY = {"torch", "fastai", "pandas", "torchvision", "timm", "gradio", "matplotlib", "sklearn"}
 

@@ -7,8 +7,11 @@ import pytest
 from conftest import write_shapes
 
 import kit
+from kit import bundle
 from kit.errors import DataError, OutputError, RecipeError
+from kit.evaluate.calibration import Calibration
 from kit.runs import free_names
+from kit.tasks import of
 
 
 def test_a_run_folder_is_complete(run):
@@ -57,6 +60,26 @@ def test_the_tables_tell_what_was_trained_on_what_and_how_it_went(run):
     assert list(pd.read_csv(run.folder / "table.csv")) == ["path", "label", "split", "group", "sha256"]
     assert len(pd.read_csv(run.folder / "history.csv")) == 1
     assert len(pd.read_csv(run.folder / "predictions.csv")) == 6
+
+
+def test_the_table_of_predictions_has_the_answers_of_the_bundle_and_its_doubts_are_told(
+    shapes, tiny, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("kit.evaluate.classification.calibrate", lambda *_: Calibration(3.0, 0.2, 0.1, 24))
+    run = kit.fine_tune(shapes, tiny, out=tmp_path / "run", onnx=False)
+    rows = pd.read_csv(run.folder / "predictions.csv")
+    answers = bundle.load(run.folder).predict(rows["path"])
+    columns = of("classification").columns(run.evaluation.vocab)
+    assert set(columns) - {"unlike", "error"} <= set(rows)
+    for row, answer in zip(rows.itertuples(), answers, strict=True):
+        assert row.prediction == answer.label
+        assert row.probability == pytest.approx(answer.probability, abs=1e-5)
+        assert row.p_circle == pytest.approx(answer.probabilities["circle"], abs=1e-5)
+        assert row.probability < answer.plain[answer.label]
+    told = "Probabilities are not reliable: there were only 24 images to calibrate them on."
+    assert f"note: {told}" in run.lines()
+    for file in ("report.html", "bundle/README.md"):
+        assert told in (run.folder / file).read_text()
 
 
 def test_a_test_folder_is_reported_once_at_the_end(tiny, tmp_path):

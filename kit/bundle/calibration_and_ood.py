@@ -36,6 +36,7 @@ def fit_ood_detector(learn: Any, result: Result) -> tuple[OODDetector | None, di
     items = learn.dls.train_ds.items
     if not isinstance(items, pd.DataFrame) or not {"path", "label"} <= set(items):
         return None, {"reason": "the DataLoaders hold no table of paths and labels"}
+    items, result = items[~items["path"].isin(result.missing)], result.here
     train = items.iloc[evenly(len(items), MAX_TRAIN)]
     valid = result.predictions["path"].iloc[evenly(result.n, MOST_KEPT)].tolist()
     if reason := too_few(len(train), len(valid)):

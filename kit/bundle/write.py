@@ -6,7 +6,7 @@ folder = save(learn, evaluate(learn), "pets-bundle")
 import hashlib
 import platform
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from safetensors.numpy import save as save_arrays
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 import kit
@@ -118,18 +118,20 @@ def write_bundle(
     config = _config(spec, result, data) | answers | {"unknown": ood[1]}
     config = _write_files(network, result, folder, config, data, ood[0], examples)
     write_config(folder, config)
-    write_config(folder, config | {"proof": _prove(folder, result)})
+    write_config(folder, config | {"proof": _prove(folder, result.here)})
     if onnx:
-        _add_onnx(folder, result)
+        _add_onnx(folder, result.here)
 
 
-def room_for(learn: Any, folder: Path, onnx: bool = True) -> AbstractContextManager[None]:
+def room_for(learn: Any, folder: Path, onnx: bool = True) -> ExitStack:
     """Keep room on the disk of `folder` for the bundle and report of a learner, until they are written after the block.
 
     A disk that is too full so is an `OutputError` before training, and none that fills up later takes what was learned.
     """
-    weights = sum(tensor.nbytes for tensor in learn.model.state_dict().values())
-    return reserved(folder, weights * (2 if onnx else 1) + OTHER_BYTES)
+    weights, files = sum(tensor.nbytes for tensor in learn.model.state_dict().values()), ExitStack()
+    for count in (weights, *([weights] if onnx else []), OTHER_BYTES):
+        files.enter_context(reserved(folder, count))
+    return files
 
 
 def _write_files(
@@ -142,19 +144,24 @@ def _write_files(
     examples: bool,
 ) -> dict[str, Any]:
     """Write all files of a bundle but config.json, and return its content, completed with their hashes."""
-    # Copies, because some networks use one tensor under several names, which safetensors refuses.
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    with atomic_path(folder / WEIGHTS) as partial:
-        save_file(tensors, partial, metadata={"vocab_sha256": config["vocab_sha256"]})
+    write_weights(network, folder / WEIGHTS, {"vocab_sha256": config["vocab_sha256"]})
     if detector is not None:
         (folder / UNKNOWN).write_bytes(save_arrays(detector.arrays()))
     if examples:
-        _write_photos(result.examples(MAX_PHOTOS), folder / EXAMPLES)
+        _write_photos(result.here.examples(MAX_PHOTOS), folder / EXAMPLES)
         config = config | {"mistakes": _write_mistakes(result, config, folder)}
     write_text(folder / CARD, render_template("card.md", view=view_of(config), photos=examples))
     write_text(folder / TRAINED_ON, "".join(f"{digest}\n" for digest in data.hashes))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return config | {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
+
+
+def write_weights(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Write all tensors of a network as safetensors."""
+    # Copies, because some networks use one tensor under several names, which safetensors refuses.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    with atomic_path(path) as partial:
+        partial.write_bytes(save_tensors(tensors, metadata))  # safetensors' own writing raises no OSError
 
 
 def check_preparation(learn: Any) -> None:
@@ -206,7 +213,7 @@ def package_versions() -> dict[str, str]:
 
 def _write_mistakes(result: Result, config: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     """Write a few wrong predictions as photos; returns label and prediction of each, for config.json."""
-    rows = result.mistakes(MAX_PHOTOS)
+    rows = result.here.mistakes(MAX_PHOTOS)
     names = _write_photos(rows, folder / MISTAKES)
     pairs = zip(names, rows["label"], rows["prediction"], strict=True)
     mistakes = [{"file": name, "label": label, "prediction": prediction} for name, label, prediction in pairs]
@@ -235,6 +242,8 @@ def _write_photos(rows: pd.DataFrame, folder: Path) -> list[str]:
 
 def _prove(folder: Path, result: Result) -> dict[str, Any]:
     """Load the bundle, predict held-out images with it, and return the largest difference from `result`."""
+    if not result.n:
+        return {"images": 0, "largest_difference": None}
     rows = evenly(result.n, PROOF_IMAGES)
     predictor = load(folder, engine="torch")
     found = outputs(predictor, result.predictions["path"].iloc[rows].tolist())

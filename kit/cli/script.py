@@ -34,7 +34,7 @@ def guarded(program: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        what = error.filename or "a temporary file (TMPDIR)"
+        what = error.filename or "a file of the output, of KIT_CACHE or of TMPDIR"
         complain(f"{what} cannot be written: {error.strerror}\n  Fix: {MAKE_ROOM}")
         sys.exit(1)
     except KeyboardInterrupt:

@@ -6,8 +6,8 @@ Batches are made in this process, without workers. Loaders with the user's own t
 in memory nor on disk, are not cached.
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from itertools import islice
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kit.data.decode import DecodedImages, ForPrediction, ForTraining, Preparation, decode_images
 from kit.data.transforms import TRAIN, VALID, Augment, OpenImage, Square
+from kit.errors import ImageError
 
 
 class CachedDL(TfmdDL):
@@ -30,6 +31,7 @@ class CachedDL(TfmdDL):
 
     images: DecodedImages | None = None
     labels: Tensor | None = None
+    skips = False
     split, size = TRAIN, 0
 
     @property
@@ -43,6 +45,15 @@ class CachedDL(TfmdDL):
         if self.images is not None and loader.dataset is self.dataset and only_ours(loader):
             loader.images, loader.split, loader.size = self.images, self.split, self.size
         return loader
+
+    def do_item(self, s):
+        """As in fastai; with `skips`, as during training, None for an image that can no longer be opened."""
+        try:
+            return super().do_item(s)
+        except ImageError:
+            if self.skips:
+                return None
+            raise
 
     def __iter__(self):
         """Batches; from decoded images without worker processes."""
@@ -108,6 +119,19 @@ def _attach(loader: TfmdDL, split: int, cache: str) -> str:
         loader.images = decode_images(items["path"].tolist(), prepare, hashes, cache)
         loader.split, loader.size = split, prepare.size
     return "none" if loader.images is None else "memory" if loader.images.where == "memory" else "disk"
+
+
+@contextmanager
+def missing_skipped(dls: DataLoaders) -> Iterator[None]:
+    """During the block, leave out images that can no longer be opened, for training to go on without them."""
+    loaders = [loader for loader in dls.loaders if isinstance(loader, CachedDL)]
+    for loader in loaders:
+        loader.skips = True
+    try:
+        yield
+    finally:
+        for loader in loaders:
+            loader.skips = False
 
 
 def preparation(loader: TfmdDL, split: int) -> Preparation:

@@ -4,17 +4,21 @@ dls = blocks(Recipe(size=128)).dataloaders(table)       # real fastai objects: d
 """
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from fastai.vision.all import (
     DataBlock,
     DataLoaders,
+    Datasets,
     IntToFloatTensor,
+    L,
     Pipeline,
     Transform,
     TransformBlock,
@@ -23,6 +27,7 @@ from fastai.vision.all import (
 )
 from PIL.Image import Image
 
+from kit.console import say
 from kit.data.cached_dl import CachedDL
 from kit.data.images import OWN_CHART
 from kit.data.transforms import Augment, OpenImage, Square
@@ -33,6 +38,8 @@ from kit.recipe import Recipe
 from kit.tasks.training import training_of
 
 MAX_WORKERS = 8
+SHARED_MEMORY = Path("/dev/shm")
+BATCHES_AHEAD = 3  # of each process
 
 
 class BalancedDL(WeightedDL, CachedDL):
@@ -109,6 +116,17 @@ def worker_count(wanted: int | None) -> int:
     return min(core_count(), MAX_WORKERS) if os.name == "posix" and not _is_macos() else 0
 
 
+def fit_workers(dls: DataLoaders, size: int) -> None:
+    """Use fewer processes to load images of `size` pixels where shared memory, which holds their batches, is small."""
+    if not SHARED_MEMORY.is_dir():
+        return
+    room = shutil.disk_usage(SHARED_MEMORY).free // (BATCHES_AHEAD * dls.train.bs * 3 * size**2)
+    if (wanted := dls.train.fake_l.num_workers) > room:
+        say(f"note: {room} processes load images instead of {wanted}, because {SHARED_MEMORY} has little room")
+        for loader in dls.loaders:
+            loader.fake_l.num_workers = room
+
+
 def _is_macos() -> bool:
     return os.uname().sysname == "Darwin"
 
@@ -127,6 +145,12 @@ def device(name: str) -> torch.device:
             f"device {name!r} is not here; this machine has: {', '.join(here)}", fix="choose one, or auto"
         )
     return torch.device(name)
+
+
+def part(dataset: Datasets, rows: np.ndarray, side: int) -> Datasets:
+    """The rows of a dataset for which `rows` (n,) is true, as training (side 0) or validation (side 1) images."""
+    items = dataset.items[rows].reset_index(drop=True)
+    return Datasets(tls=L(one._new(items, split_idx=side) for one in dataset.tls), n_inp=dataset.n_inp)
 
 
 def trace_sample(dls: DataLoaders, count: int = 4) -> str:

@@ -13,6 +13,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,8 @@ from PIL import Image
 
 from kit.console import progress, say
 from kit.data.images import FILTER, open_image, square
+from kit.data.scan import CHANGED, SCAN_AGAIN, changes
+from kit.errors import ImageError, OutputError
 from kit.files import atomic_path, cache_folder
 from kit.machine import core_count
 
@@ -97,18 +100,19 @@ def decode_images(
     if where != "memory" and (found := open_cache_file(file)):
         return found
     if where == "memory":
-        return _in_memory(paths, prepare)
+        return _in_memory(paths, prepare, hashes)
     needed = _estimate(paths, prepare)
     if where == "auto" and needed <= MAX_MEMORY:
-        return _in_memory(paths, prepare)
+        return _in_memory(paths, prepare, hashes)
     if not make_room(needed):
         limits = f"{needed / 1e9:.1f} GB, or more than {MAX_DISK / 1e9:.0f} GB in all"
         say(f"note: the disk has no room for {len(paths)} decoded images ({limits}): they are decoded in each epoch")
         return None
     try:
-        return _on_disk(paths, prepare, file)
-    except OSError as error:
-        say(f"note: the disk would not take the decoded images ({error.strerror}): they are decoded in each epoch")
+        return _on_disk(paths, prepare, hashes, file)
+    except (OSError, OutputError) as error:
+        reason = error.problem if isinstance(error, OutputError) else error.strerror
+        say(f"note: the disk would not take the decoded images ({reason}): they are decoded in each epoch")
         return None
 
 
@@ -117,8 +121,9 @@ def make_room(needed: float) -> bool:
     folder = cache_folder() / FOLDER
     there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
     files = cache_files()
-    while files and needed + sum(size for _, size in files) > MAX_DISK:
-        files.pop()[0].unlink(missing_ok=True)
+    with suppress(OSError):  # a read-only cache
+        while files and needed + sum(size for _, size in files) > MAX_DISK:
+            files.pop()[0].unlink(missing_ok=True)
     return needed <= min(MAX_DISK, shutil.disk_usage(there).free - SPARE_DISK)
 
 
@@ -144,8 +149,16 @@ def map_ahead(prepare: Callable[[Any], np.ndarray], items: Iterable) -> Iterator
             pool.shutdown(cancel_futures=True)
 
 
-def _in_memory(paths: Sequence[str], prepare: Preparation) -> DecodedImages:
+def _check_unchanged(paths: Sequence[str], hashes: Sequence[str] | None) -> None:
+    """Raise `ImageError` for an image that was replaced, after all were decoded: its pixels may be those of another."""
+    for path, change in changes(paths, hashes or []).items() if hashes else ():
+        if change == CHANGED:
+            raise ImageError(f"{path} {change}", fix=SCAN_AGAIN)
+
+
+def _in_memory(paths: Sequence[str], prepare: Preparation, hashes: Sequence[str] | None) -> DecodedImages:
     images: list[np.ndarray | None] = list(map_ahead(prepare, paths))
+    _check_unchanged(paths, hashes)
     sizes = np.array([one.shape[:2] for one in images], dtype=np.int64)
     pixels, end = np.empty(int(sizes.prod(1).sum()) * 3, np.uint8), 0
     for number, image in enumerate(images):
@@ -154,7 +167,9 @@ def _in_memory(paths: Sequence[str], prepare: Preparation) -> DecodedImages:
     return DecodedImages(pixels, sizes, "memory")
 
 
-def _on_disk(paths: Sequence[str], prepare: Preparation, file: Path) -> DecodedImages:
+def _on_disk(
+    paths: Sequence[str], prepare: Preparation, hashes: Sequence[str] | None, file: Path
+) -> DecodedImages | None:
     """Write image by image, so that only a few are in memory, then all heights and widths, then their count."""
     file.parent.mkdir(parents=True, exist_ok=True)
     sizes = []
@@ -164,6 +179,7 @@ def _on_disk(paths: Sequence[str], prepare: Preparation, file: Path) -> DecodedI
             sizes.append(image.shape[:2])
         stream.write(np.array(sizes, np.int64).tobytes())
         stream.write(np.int64(len(sizes)).tobytes())
+        _check_unchanged(paths, hashes)
     return open_cache_file(file)
 
 
@@ -179,7 +195,8 @@ def open_cache_file(file: Path) -> DecodedImages | None:
     sizes = np.frombuffer(everything[end:-END].tobytes(), np.int64).reshape(count, 2)
     if int(sizes.prod(1).sum()) * 3 != end:
         return None
-    os.utime(file)
+    with suppress(OSError):  # a read-only cache
+        os.utime(file)
     return DecodedImages(everything[:end], sizes, str(file))
 
 

@@ -21,7 +21,7 @@ from kit.console import progress
 from kit.data.duplicates import SIDE, greys, groups, hashes, shrink
 from kit.data.images import check_bytes, open_image, without_warnings
 from kit.errors import DataError, ImageError
-from kit.files import allocate
+from kit.files import allocate, sha256
 from kit.machine import core_count
 
 # JPEGs are decoded at twice this size or more: at 64 pixels, copies of 2 of 370 photos were not found.
@@ -30,6 +30,8 @@ SHARPNESS_SIZE = 128
 BLOCK = 64
 MANY = 4_000  # from here on processes are worth the half second that they need to start
 JPEG = b"\xff\xd8"
+CHANGED = "changed since it was scanned (another SHA-256)"
+SCAN_AGAIN = "run it again, so that all images are scanned again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,22 @@ def _look(path: Path) -> tuple[FileFacts, np.ndarray | None]:
         return FileFacts(problem=error.problem.removeprefix(f"{path.name}: ")), None
     digest = hashlib.sha256(content).hexdigest()
     return FileFacts(digest, *full_size(image, content), sharpness(image)), shrink(image)
+
+
+def changes(paths: Sequence[str], hashes: Sequence[str]) -> dict[str, str]:
+    """How files changed since they were scanned, by path, for messages; hashes: their SHA-256 at that time."""
+    with ThreadPoolExecutor(core_count()) as pool:
+        found = pool.map(_change, paths, hashes)
+        return {path: change for path, change in zip(paths, found, strict=True) if change}
+
+
+def _change(path: str, expected: str) -> str | None:
+    """How a file changed since it was scanned; None where it is the same."""
+    try:
+        found = sha256(Path(path))
+    except OSError as error:
+        return f"can no longer be read ({error.strerror})"
+    return None if found == expected else CHANGED
 
 
 def full_size(image: Image.Image, content: bytes) -> tuple[int, int]:

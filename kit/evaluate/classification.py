@@ -4,7 +4,7 @@ result = Evaluation.from_probabilities(paths, labels, probabilities, ["cat", "do
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kit.errors import DataError, some_of
-from kit.evaluate.calibration import calibrate, calibration_error
+from kit.evaluate.calibration import calibrate, calibrated, calibration_error
 from kit.evaluate.pictures import draw_confusion
 from kit.evaluate.result import PROBABILITY, Result, plain_json
 from kit.intervals import Estimate, wilson
@@ -30,7 +30,7 @@ class Evaluation(Result):
     """Predictions of one class for each image.
 
     predictions: one row for each image with path, label, prediction, correct, probability (of the prediction), loss
-    (cross entropy, nats), and p_CLASS for each class. vocab: the classes.
+    (cross entropy, nats), and p_CLASS for each class; a learner's probabilities are not calibrated. vocab: the classes.
     """
 
     task, name, words = CLASSIFICATION, "error_rate", "error rate"
@@ -176,6 +176,10 @@ class Evaluation(Result):
         """The temperature that calibrates the probabilities, and the calibration error without and with it."""
         calibration = calibrate(self.probabilities, self._class_numbers())
         return {"temperature": calibration.temperature, "calibration": asdict(calibration)}
+
+    def answered(self, rules: Mapping[str, Any]) -> "Evaluation":
+        """The result with calibrated probabilities."""
+        return replace(self.again(calibrated(self.probabilities, rules["temperature"])), missing=self.missing)
 
     def reliability(self) -> dict[str, Any]:
         """The reliability diagram of the probabilities (Guo et al., 2017): a dot for each tenth of them, and the

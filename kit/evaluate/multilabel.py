@@ -4,7 +4,7 @@ result = MultiLabelEvaluation.from_probabilities(paths, truth, probabilities, ["
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,12 @@ class MultiLabelEvaluation(Result):
         """The threshold of each class that gives the highest F1, and F1 without and with them."""
         fitted = asdict(fit_thresholds(self.probabilities, self.truth))
         return {"thresholds": fitted.pop("values"), "thresholds_fit": fitted}
+
+    def answered(self, rules: Mapping[str, Any]) -> "MultiLabelEvaluation":
+        """The result with the thresholds of a bundle."""
+        paths, thresholds = self.predictions["path"], rules["thresholds"]
+        found = self.from_probabilities(paths, self.truth, self.probabilities, self.vocab, thresholds)
+        return replace(found, missing=self.missing)
 
     def draw_overview(self, folder: Path) -> Path:
         """F1 and average precision of each class."""

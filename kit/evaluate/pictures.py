@@ -5,6 +5,7 @@ draw_confusion(evaluation, Path("confusion.png"))
 
 import base64
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from kit.data.images import open_image, square
+from kit.errors import ImageError
 from kit.evaluate.result import Result
 from kit.fonts import save_figure
 
@@ -119,7 +121,8 @@ def draw_predictions(result: Result, rows: pd.DataFrame, path: Path, title: str 
         left, bottom = 2.6 * (place % columns), 3.0 * (lines - 1 - place // columns)
         axes = figure.add_axes(((left + 0.1) / width, (bottom + 0.06) / height, 2.4 / width, 2.4 / height))
         axes.set_axis_off()
-        axes.imshow(square(open_image(row.path, at_least=THUMBNAIL), THUMBNAIL, "crop"))
+        with suppress(ImageError):  # it vanished just now
+            axes.imshow(square(open_image(row.path, at_least=THUMBNAIL), THUMBNAIL, "crop"))
         text, good = result.caption(row)
         # A title of the axes would be placed by measuring their ticks, which takes most of the time.
         text = "\n".join(wrap(text, 30)[:3])

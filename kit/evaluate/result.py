@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +29,9 @@ class Result(ABC):
     features: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, kw_only=True)
     """By path, the features (f,) of some of the images, where they were kept."""
 
+    missing: frozenset[str] = field(default=frozenset(), repr=False, kw_only=True)
+    """Paths of images that changed or vanished since they were predicted, so that they cannot be shown."""
+
     task: ClassVar[str]
     name: ClassVar[str]
     """The name of the main figure in JSON: error_rate, f1, r2."""
@@ -52,6 +55,11 @@ class Result(ABC):
     def n(self) -> int:
         """How many images were predicted."""
         return len(self.predictions)
+
+    @property
+    def here(self) -> "Result":
+        """The result of those images that can still be opened."""
+        return replace(self, predictions=self.predictions[~self.predictions["path"].isin(self.missing)])
 
     @property
     @abstractmethod
@@ -99,6 +107,10 @@ class Result(ABC):
     def answer_rules(self) -> dict[str, Any]:
         """What a bundle's config.json needs to turn outputs into answers, fitted on these predictions."""
         return {}
+
+    def answered(self, rules: Mapping[str, Any]) -> "Result":
+        """The result as a bundle answers whose config.json has these `answer_rules`."""
+        return self
 
     def reliability(self) -> dict[str, Any] | None:
         """The dots of the reliability diagram and the calibration error, of one class an image."""

@@ -6,10 +6,8 @@ The body runs in evaluation mode and by default in fp32, so that a head on the f
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,10 +18,10 @@ from torch import nn
 from kit.console import progress
 from kit.data.decode import map_ahead
 from kit.data.images import prepare_image
+from kit.data.scan import CHANGED, SCAN_AGAIN, changes
 from kit.errors import ImageError
 from kit.features.store import Store
-from kit.files import sha256
-from kit.machine import core_count, fp32_convolutions, keep_freed_memory
+from kit.machine import fp32_convolutions, keep_freed_memory
 
 VERSION = 2
 BATCH = 32
@@ -49,8 +47,9 @@ def compute_features(
     """Features (n, f), float32, of the images at `paths`, prepared by `rules` (`image` of a bundle's config).
 
     body: images (n, 3, size, size) to features (n, f). hashes: the SHA-256 of each file when it was scanned.
-    create: store new features in the cache, and check all files first: `ImageError` names one that is missing or has
-    another SHA-256 now. Without `create`, for a fine-tuned body, only files that are opened are checked.
+    create: store new features in the cache, and check all files first: `ImageError` names one that has another SHA-256
+    now, or is missing though its features are not known. Without `create`, for a fine-tuned body, only files that are
+    opened are checked.
     precision: "bf16" is faster on some processors; such features are never stored. pixels: decoded images by index,
     uint8 (size, size, 3), used instead of the files.
     """
@@ -59,7 +58,7 @@ def compute_features(
     known = store.read() if store else {}
     new = [number for number, name in enumerate(hashes) if name not in known]
     opened = range(len(paths)) if create else new if pixels is None else ()
-    _check_unchanged([(paths[number], hashes[number]) for number in opened])
+    _check_unchanged([paths[number] for number in opened], [hashes[number] for number in opened], known)
     prepare = pixels.__getitem__ if pixels is not None else lambda number: prepare_image(paths[number], rules)
     fresh = _computed(body, new, prepare, rules, device, precision)
     computed = {hashes[number]: row for number, row in zip(new, fresh, strict=True)}
@@ -69,22 +68,12 @@ def compute_features(
     return np.stack([known[name] for name in hashes])
 
 
-def _check_unchanged(files: Sequence[tuple[str, str]]) -> None:
-    """Raise `ImageError` for the first of the files (path, SHA-256) that is missing or has another SHA-256."""
-    with ThreadPoolExecutor(core_count()) as pool:
-        for (path, _), change in zip(files, pool.map(_change, files), strict=True):
-            if change:
-                raise ImageError(f"{path} {change}", fix="run it again, so that all images are scanned again")
-
-
-def _change(file: tuple[str, str]) -> str | None:
-    """How a file changed since it was scanned, for a message; None where it is the same."""
-    path, expected = file
-    try:
-        found = sha256(Path(path))
-    except OSError as error:
-        return f"can no longer be read ({error.strerror})"
-    return None if found == expected else "changed since it was scanned (another SHA-256)"
+def _check_unchanged(paths: Sequence[str], hashes: Sequence[str], known: Container[str]) -> None:
+    """Raise `ImageError` for the first file that has another SHA-256, or is gone and has no known features."""
+    of = dict(zip(paths, hashes, strict=True))
+    for path, change in changes(paths, hashes).items():
+        if change == CHANGED or of[path] not in known:
+            raise ImageError(f"{path} {change}", fix=SCAN_AGAIN)
 
 
 def _computed(

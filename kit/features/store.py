@@ -45,7 +45,7 @@ class Store:
         known = dict(_IN_MEMORY.get(self.folder, {}))
         for path in sorted(self.folder.glob(f"*{SUFFIX}")) if self.folder.is_dir() else ():
             known |= _read_file(path)
-        if known and self.folder.is_dir():
+        with suppress(OSError):  # a read-only cache, or features in memory alone
             os.utime(self.folder)
         return known
 
@@ -99,10 +99,11 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
         if hashes.shape != (len(features), HASH_BYTES) or not np.isfinite(features).all():
             raise ValueError("not what was written")
         return {row.tobytes().hex(): values for row, values in zip(hashes, features, strict=True)}
-    except FileNotFoundError:  # removed by another process to free space
+    except OSError:  # for example removed by another process to free space
         return {}
     except (SafetensorError, KeyError, ValueError):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
         return {}
 
 

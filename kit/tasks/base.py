@@ -171,6 +171,10 @@ class Task(ABC):
     def reliability(self, config: Config) -> str:
         """How far probabilities or numbers can be relied on, in one sentence or two."""
 
+    def doubts(self, config: Config) -> str:
+        """Why probabilities cannot be relied on, where that is so."""
+        return ""
+
     def title(self, vocab: Sequence[str]) -> str:
         """The classes or numbers where they are few, or how many there are."""
         return self.joiner.join(vocab) if len(vocab) <= MOST_IN_TITLE else f"{len(vocab)} {self.nouns}"

@@ -36,6 +36,7 @@ from kit.train.precision import MIN_BF16_SIZE
 SMALLEST = 0.5  # of the full size, at the first step
 FULL_FROM = 0.75  # of all steps; from then on images have full size
 STEP = 16  # pixels
+LEAST_BATCHES = 0.8
 
 
 class TrainingLoss(Callback):
@@ -190,7 +191,7 @@ def best_weights_kept(model: nn.Module, callbacks: Iterable[Callback]) -> Iterat
         raise
 
 
-class NotFinite(BaseException):
+class Stop(BaseException):
     """Ends training at once. Not an `Exception`, because fastai would change its text. error: for the user."""
 
     def __init__(self, error: TrainingError):
@@ -253,7 +254,33 @@ class StopAtNonFinite(Callback):
         )
         if step == 1:
             fix = f"no step was taken yet, so look at the images and the loss first, --precision fp32; then {fix}"
-        raise NotFinite(TrainingError(problem, fix=fix))
+        raise Stop(TrainingError(problem, fix=fix))
+
+
+class StopWithoutImages(Callback):
+    """Stops where an epoch had less than four fifths of its batches, because images can no longer be opened."""
+
+    def before_train(self) -> None:
+        """No batch yet; one that goes on from a checkpoint has had some."""
+        self.learn.iter = -1
+
+    before_validate = before_train
+
+    def after_cancel_train(self) -> None:
+        """Another callback ended the epoch early."""
+        self.learn.iter = self.n_iter
+
+    def after_train(self) -> None:
+        """Raise where too many are missing."""
+        # Each loading process drops its last batch where that is not full.
+        dropped = max(1, self.dl.fake_l.num_workers) if self.dl.drop_last else 0
+        if self.iter + 1 < LEAST_BATCHES * self.n_iter - dropped:
+            problem = (
+                f"images can no longer be opened: they filled {self.iter + 1} of {self.n_iter} batches of an epoch"
+            )
+            raise Stop(TrainingError(problem, fix="make them readable again, for example connect their drive"))
+
+    after_validate = after_train
 
 
 class Accumulation(GradientAccumulation):

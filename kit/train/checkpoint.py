@@ -121,6 +121,7 @@ class Checkpoint(Callback):
         batches = enumerate(learn.dl)
         for _ in islice(batches, state["batch"]):
             pass
+        learn.iter = state["batch"] - 1
         set_random_state(learn.dls, state["random"]["batch"])
         if state["batch"]:
             learn.pct_train = state["pct_train"]

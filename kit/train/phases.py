@@ -4,6 +4,9 @@ history = fine_tune(learn, Recipe(layers="whole", epochs=3))   # learn.fine_tune
 """
 
 import random
+import re
+import sys
+import traceback
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +17,13 @@ import torch
 from fastai.vision.all import Callback, Learner
 
 from kit.console import say
-from kit.errors import Terminated
+from kit.errors import Terminated, TrainingError, first_line
+from kit.files import NO_ROOM
 from kit.machine import deterministic_algorithms, keep_freed_memory
 from kit.model.build import spec_of
 from kit.model.heads import LINEAR
 from kit.recipe import Recipe, check_same_data
-from kit.train.callbacks import NotFinite
+from kit.train.callbacks import Stop
 from kit.train.checkpoint import Checkpoint
 from kit.train.history import History, quiet
 from kit.train.logs import logging_to
@@ -67,9 +71,16 @@ def fine_tune(
             train_in_memory(learn, recipe.accumulate, attempt, checkpoint.halvings if checkpoint else 0)
             if checkpoint:
                 checkpoint.signals.release()  # an epoch that early stopping ended did not
-        except NotFinite as stop:
+        except Stop as stop:
             history.stopped = stop.error.problem
             raise stop.error from None
+        except (RuntimeError, OSError) as error:
+            killed = re.search("DataLoader worker.*(killed|exited)", str(error))
+            if not killed and getattr(error, "errno", None) not in NO_ROOM:
+                raise
+            clear_silently(error)
+            history.stopped = f"images cannot be loaded: {first_line(error)}"
+            raise TrainingError(history.stopped, fix="--workers 0, or more room in /dev/shm and memory") from error
         except (KeyboardInterrupt, Terminated) as stop:
             history.stopped = "stopped by SIGTERM" if isinstance(stop, Terminated) else "stopped by Ctrl-C"
             raise
@@ -77,6 +88,15 @@ def fine_tune(
             if checkpoint:
                 checkpoint.signals.deferred = False
     return history
+
+
+def clear_silently(error: BaseException) -> None:
+    """Free what the frames of an error hold; a loader that was half made would print a traceback at that moment."""
+    usual, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        traceback.clear_frames(error.__traceback__)
+    finally:
+        sys.unraisablehook = usual
 
 
 def _attempt(

@@ -20,17 +20,24 @@ from typing import Any
 import numpy as np
 import torch
 from fastai.optimizer import OptimWrapper
-from fastai.vision.all import Callback, DataLoader, DataLoaders, Datasets, L, Learner
+from fastai.vision.all import Callback, DataLoader, DataLoaders, Learner
 from torch import nn
 
 from kit.console import say
-from kit.data.cached_dl import cache_images
+from kit.data.cached_dl import cache_images, missing_skipped
+from kit.data.datablock import fit_workers, part
 from kit.data.splits import inner_folds
 from kit.model.build import features_of, spec_of
 from kit.model.heads import Range, classifier, featurizer
 from kit.recipe import Recipe
 from kit.tasks.training import TaskTraining, training_of
-from kit.train.callbacks import NotFinite, StopAtNonFinite, best_weights_kept, training_callbacks
+from kit.train.callbacks import (
+    Stop,
+    StopAtNonFinite,
+    StopWithoutImages,
+    best_weights_kept,
+    training_callbacks,
+)
 from kit.train.history import History, quiet
 from kit.train.linear import LinearHead, fit_head
 from kit.train.precision import precision_for, training_in
@@ -191,7 +198,7 @@ def _decide(
     part = fit_head(features[~held], targets[~held], no_folds, recipe.task, _balanced(recipe), (head.strength,))
     try:
         outputs = _tried(inner, recipe, part, accumulate)
-    except NotFinite as stop:
+    except Stop as stop:
         return "head", f"with all layers {stop.error.problem}", None
     solver = training.solver(targets, False)
     ours, theirs = (solver.losses(one, held) for one in (head.held_out[held], outputs))
@@ -215,17 +222,11 @@ def _tried(inner: Learner, recipe: Recipe, head: LinearHead, accumulate: int) ->
 def inner_learner(learn: Learner, held: np.ndarray) -> Learner:
     """A copy of `learn` whose validation images are the training images where `held` (n,) is true."""
     dls = learn.dls
-    train, valid = (_part(dls.train_ds, rows, side) for side, rows in enumerate((~held, held)))
+    train, valid = (part(dls.train_ds, rows, side) for side, rows in enumerate((~held, held)))
     inner = DataLoaders(dls.train.new(train), dls.valid.new(valid), device=dls.device)
     copy = copy_of(learn, inner)
     copy.spec = spec_of(learn)
     return copy
-
-
-def _part(dataset: Datasets, rows: np.ndarray, side: int) -> Datasets:
-    """The rows of a dataset for which `rows` is true, as training (side 0) or validation (side 1) images."""
-    items = dataset.items[rows].reset_index(drop=True)
-    return Datasets(tls=L(one._new(items, split_idx=side) for one in dataset.tls), n_inp=dataset.n_inp)
 
 
 class FrozenStatistics(Callback):
@@ -263,11 +264,14 @@ def training_on_images(
     After an interruption the learner has its best weights and can be used further.
     """
     history.chosen["cache"] = cache_images(learn.dls, recipe.cache)
+    if history.chosen["cache"] == "none":
+        fit_workers(learn.dls, max(recipe.size, recipe.presize or 0))
     own = training_callbacks(learn, recipe, accumulate)
     if "rate" not in history.chosen:  # else they were chosen before the checkpoint
         rate, lr_mult = rates_for(learn, recipe)
         history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
     rate, lr_mult = history.chosen["rate"], history.chosen["lr_mult"]
     training = training_in(learn, precision_for(learn, recipe), recipe.compile)
-    with left_usable(learn), best_weights_kept(learn.model, own), training as needed:
-        yield [*needed, *own, StopAtNonFinite(history, rate), history, *cbs], rate, lr_mult
+    stops = [StopAtNonFinite(history, rate), StopWithoutImages()]
+    with left_usable(learn), best_weights_kept(learn.model, own), missing_skipped(learn.dls), training as needed:
+        yield [*needed, *own, *stops, history, *cbs], rate, lr_mult

@@ -29,7 +29,8 @@ class Report:
     """The contents of a report.
 
     chosen: as in recipe.json. overview, curves: PNG files; no curves for several trainings. command: repeats the run.
-    findings: of the checks before training. notes: further lines about the result.
+    shown: the result with the photos and probabilities to show, by default `result`. findings: of the checks before
+    training. notes: further lines about the result.
     """
 
     result: Result
@@ -40,6 +41,7 @@ class Report:
     curves: Path | None = None
     findings: Sequence[Finding] = ()
     notes: Sequence[str] = field(default_factory=list)
+    shown: Result | None = None
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -58,8 +60,8 @@ def render(report: Report) -> str:
         subtitle=_subtitle(report.recipe, report.chosen),
         overview=as_url(report.overview.read_bytes(), "png"),
         curves=report.curves and as_url(report.curves.read_bytes(), "png"),
-        behind=_behind(report.result, view),
-        worst=photos_of(report.result.top_losses(MOST_WORST).to_dict("records"), view, PHOTO),
+        behind=_behind(report.shown or report.result, view),
+        worst=photos_of((report.shown or report.result).top_losses(MOST_WORST).to_dict("records"), view, PHOTO),
         calibration=report.result.reliability(),
         map=_map(report.result),
         recipe={name: (values[name], getattr(report.recipe, name) != usual[name]) for name in values},

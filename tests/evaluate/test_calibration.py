@@ -24,12 +24,13 @@ def test_the_temperature_that_the_predictions_were_drawn_with_is_found(sureness)
     assert fit_temperature(*drawn(20_000, sureness)) == pytest.approx(sureness, rel=0.05)
 
 
-def test_the_fitted_temperature_has_the_least_cross_entropy():
+def test_the_fitted_temperature_has_the_least_cross_entropy_and_the_most_probable_logarithm():
     probabilities, truth = drawn(200, 3)
     best = fit_temperature(probabilities, truth)
 
     def loss(temperature):
-        return -np.log(calibrated(probabilities, temperature)[np.arange(200), truth]).mean()
+        cross_entropy = -np.log(calibrated(probabilities, temperature)[np.arange(200), truth]).sum()
+        return cross_entropy + np.log(temperature) ** 2 / 2
 
     assert all(loss(best) < loss(best * factor) for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2))
 
@@ -52,11 +53,17 @@ def test_a_probability_of_zero_stays_a_number_and_the_top_class_stays_on_top():
     assert np.isfinite(fit_temperature(right, np.full(40, 2)))
 
 
-def test_few_images_and_faultless_ones_leave_the_temperature_alone():
+def test_few_images_leave_the_temperature_alone():
     probabilities, truth = drawn(200, 3)
     assert fit_temperature(probabilities[:19], truth[:19]) == 1.0
-    assert fit_temperature(probabilities, probabilities.argmax(1)) == 1.0
     assert fit_temperature(probabilities, truth) != 1.0
+
+
+def test_images_without_a_mistake_do_not_make_every_probability_a_certainty():
+    probabilities = np.tile([[0.95, 0.05], [0.1, 0.9]], (10, 1))
+    temperature = fit_temperature(probabilities, probabilities.argmax(1))
+    assert 0.3 < temperature < 1
+    assert calibrated(probabilities, temperature).max() < 0.999
 
 
 def test_predictions_that_know_nothing_get_the_highest_temperature_of_the_range():

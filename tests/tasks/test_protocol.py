@@ -76,6 +76,28 @@ def test_a_bundle_without_figures_can_be_described(task):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
+        ({"temperature": 1.5, "calibration": {"n": 100}}, ""),
+        ({"temperature": 1.0, "calibration": None}, ""),
+        (
+            {"temperature": 1.5, "calibration": {"n": 12}},
+            "not reliable: there were only 12 images",
+        ),
+        (
+            {"temperature": 9.9, "calibration": {"n": 200}},
+            r"share of right predictions \(temperature 9.90",
+        ),
+        ({"temperature": 0.1, "calibration": {"n": 200}}, "rely on the class rather than on its probability"),
+    ],
+)
+def test_probabilities_that_cannot_be_relied_on_are_said_to_be_so(config, said):
+    doubts = of("classification").doubts(CONFIG | config)
+    assert re.search(said, doubts) if said else doubts == ""
+    assert doubts in of("classification").reliability(CONFIG | config)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
         ({}, "not a measured frequency"),
         ({"calibration": {"error_after": "x"}, "temperature": 2.0}, "not a measured frequency"),
         (

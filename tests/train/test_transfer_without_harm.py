@@ -13,7 +13,7 @@ import kit
 from kit import bundle, data, evaluate, model, train
 from kit.errors import RecipeError, TrainingError
 from kit.train import transfer as module
-from kit.train.callbacks import NotFinite
+from kit.train.callbacks import Stop
 from kit.train.transfer import Trial, inner_learner, targets_of
 
 
@@ -139,7 +139,7 @@ def test_where_the_head_makes_no_mistake_nothing_could_be_better(shapes, quick, 
 
 def test_a_trial_that_diverges_keeps_the_head(shapes, quick, monkeypatch):
     def diverges(*_):
-        raise NotFinite(TrainingError("the loss became nan", fix="a lower rate"))
+        raise Stop(TrainingError("the loss became nan", fix="a lower rate"))
 
     monkeypatch.setattr(module, "_tried", diverges)
     monkeypatch.setattr(module, "MIN_MISTAKES", 0)
