@@ -4,6 +4,8 @@ import gc
 import os
 import random
 import shutil
+import socket
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +45,14 @@ def write_shapes(folder: Path, count: int = 8, shapes: tuple[str, ...] = SHAPES,
         for number in range(first, first + count):
             draw_shape(shape, number).save(folder / shape / f"{number:02}.png")
     return folder
+
+
+def with_paths_of_this_machine(folder: Path, *further: str) -> list[str]:
+    """The files of a folder that hold a path or name of this machine, or one of `further`, with what they hold."""
+    names = [f"{Path.home()}/", f"{tempfile.gettempdir()}/", f"{Path(__file__).parents[1]}/", "site-packages", *further]
+    names += [socket.gethostname()] * (len(socket.gethostname()) > 5)  # shorter ones are in any large file
+    files = ((path, path.read_bytes()) for path in folder.rglob("*") if path.is_file())
+    return [f"{path}: {name}" for path, content in files for name in names if name.encode() in content]
 
 
 @pytest.hookimpl(optionalhook=True)

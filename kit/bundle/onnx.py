@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import Message
 from onnx.compose import add_prefix, merge_models
 from torch import Tensor, nn
 
@@ -110,8 +111,19 @@ def write_onnx(network: nn.Module, config: Mapping[str, Any], path: Path) -> Non
         head = _converted(model.head, activations, MAPS, OUTPUTS if model.head.pool else OUTPUTS[:2])
     head = add_prefix(head, "head/", rename_inputs=False, rename_outputs=False)
     whole = merge_models(body, head, io_map=[(MAPS, MAPS)])
+    remove_metadata(whole)
     onnx.helper.set_model_props(whole, {"vocab_sha256": config["vocab_sha256"]})
     path.write_bytes(whole.SerializeToString())
+
+
+def remove_metadata(message: Message) -> None:
+    """Remove comments and metadata from all parts of a model: the exporter writes stack traces with paths there."""
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in [value] if isinstance(value, Message) else value:
+                remove_metadata(part)
 
 
 def _linear_head(head: InferenceHead, shape: Sequence[int], task: str, body: onnx.ModelProto) -> onnx.ModelProto:

@@ -48,6 +48,7 @@ from kit.manifest import (
     write_config,
 )
 from kit.model.build import ModelSpec, spec_of
+from kit.model.weight_paths import find_path
 from kit.train.state import random_state_kept
 from kit.views.render import render_template
 from kit.views.view import view_of
@@ -180,7 +181,9 @@ def check_preparation(learn: Any) -> None:
 
 
 def _config(spec: ModelSpec, result: Result, data: TrainingData) -> dict[str, Any]:
-    architecture, weights = spec.architecture, spec.weights
+    architecture, weights, recipe = spec.architecture, spec.weights, spec.recipe.to_json()
+    # Whoever gets the bundle needs no folders of this machine: `start` has the name and hash of the weights.
+    recipe |= {name: Path(recipe[name]).name for name in ("weights", "labels") if _is_file(recipe[name])}
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -194,10 +197,15 @@ def _config(spec: ModelSpec, result: Result, data: TrainingData) -> dict[str, An
         "metrics": result.figures() | result.to_json(),
         "data": data.to_json(),
         "start": {"kind": weights.kind, "origin": weights.origin, "sha256": weights.sha256},
-        "recipe": spec.recipe.to_json(),
+        "recipe": recipe,
         "versions": package_versions(),
         "files": {},
     }
+
+
+def _is_file(value: str | Path | None) -> bool:
+    """Whether a field of a recipe names a file or folder here, or in KIT_WEIGHTS."""
+    return value is not None and (Path(value).is_absolute() or find_path(str(value)).exists())
 
 
 def package_versions() -> dict[str, str]:

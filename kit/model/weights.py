@@ -75,7 +75,9 @@ def load_weights(network: nn.Module, body: nn.Module, architecture: Architecture
         source = _from_hub(network, body, architecture, weights)
     elif (path := find_path(weights)).is_dir():
         folder = find_bundle(path)
-        source = _from_bundle(body, architecture, read_config(folder), folder / WEIGHTS, f"bundle: {path}")
+        source = _from_bundle(
+            body, architecture, read_config(folder), folder / WEIGHTS, f"bundle: {path.resolve().name}"
+        )
     elif path.is_file():
         source = _from_file(network, architecture, path)
     else:
@@ -183,7 +185,7 @@ def _from_file(
     own = getattr(network, "pretrained_cfg", {})
     mean = _three_numbers(metadata, "mean", path) or tuple(own.get("mean") or IMAGENET_MEAN)
     std = _three_numbers(metadata, "std", path) or tuple(own.get("std") or IMAGENET_STD)
-    return WeightsSource(str(path), "file", str(path), mean, std, digest)
+    return WeightsSource(str(path), "file", f"file: {path.name}", mean, std, digest)
 
 
 def _three_numbers(metadata: dict[str, str], name: str, path: Path) -> tuple[float, ...] | None:

@@ -7,6 +7,7 @@ modules of kit that open images and turn outputs into answers are copied too, so
 smoke.py starts the Space and compares its answers with those of the bundle, which smoke.json holds.
 """
 
+import os
 import platform
 import re
 import shutil
@@ -106,8 +107,11 @@ def pattern() -> Image.Image:
 
 def prove(folder: Path) -> None:
     """Start the Space and compare its answers. Raises `KitError` where they are not those of the bundle."""
-    command = [sys.executable, "smoke.py"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SMOKE_SECONDS, check=False)
+    # Compiled files would hold the path of this folder.
+    command, settings = [sys.executable, "smoke.py"], os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=settings, capture_output=True, text=True, timeout=SMOKE_SECONDS, check=False
+    )
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines() or ["no output"]
         raise KitError(f"the Space does not answer as the bundle does: {said[-1]}", fix="report this, with the bundle")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import with_paths_of_this_machine
 from fastai.tabular.all import TabularDataLoaders, tabular_learner
 from fastai.vision.all import (
     BCEWithLogitsLossFlat,
@@ -103,6 +104,10 @@ def converted(exported, shapes, tmp_path_factory):
     done = CliRunner().invoke(application(), command)
     assert done.exit_code == 0, done.output
     return folder, done.output
+
+
+def test_53_a_converted_bundle_holds_no_path_of_this_machine(converted, exported):
+    assert with_paths_of_this_machine(converted[0], str(exported.parent)) == []
 
 
 def test_3_trusted_the_command_makes_a_bundle_that_predicts_what_fastai_predicts(exported, converted, rows):

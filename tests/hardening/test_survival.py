@@ -1,4 +1,4 @@
-"""HARDENING rows 37, 46, 47: what happens around a run while it trains costs nothing that was learned."""
+"""HARDENING rows 37, 46, 47, 53: what happens around a run while it trains costs nothing that was learned."""
 
 import errno
 import json
@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from conftest import with_paths_of_this_machine
 from fastai.vision.all import Callback
 
 import kit
@@ -303,3 +304,44 @@ def test_47_runs_of_one_second_have_folders_of_their_own(shapes, tiny, tmp_path,
         started = [pool.submit(kit.fine_tune, shapes, tiny, onnx=False) for _ in "ab"]
     name = f"{shapes.name}-test_resnet-20261121-153000"
     assert sorted(one.result().folder.name for one in started) == [name, f"{name}-2"]
+
+
+# 53 ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of_bundle", [False, True])
+def test_53_a_bundle_names_weights_and_table_by_file_and_hash_and_holds_no_path(shapes, light, tmp_path, of_bundle):
+    telltale = tmp_path / "telltale" / "weights"
+    telltale.mkdir(parents=True)
+    weights = Path(shutil.copy(light.weights, telltale / "mine.safetensors"))
+    rows = [{"path": str(path), "label": path.parent.name} for path in sorted(shapes.rglob("*.png"))]
+    pd.DataFrame(rows).to_csv(telltale / "labels.csv", index=False)
+    recipe = replace(light, layers="head", weights=str(weights), labels=str(telltale / "labels.csv"))
+    if of_bundle:
+        kit.fine_tune(shapes, recipe, out=telltale / "first", onnx=False)
+        recipe = replace(recipe, weights=str(telltale / "first"))
+    run = kit.fine_tune(shapes, recipe, out=tmp_path / "run")
+    assert with_paths_of_this_machine(run.bundle, "telltale") == []
+    config = json.loads((run.bundle / "config.json").read_text())
+    assert config["start"]["origin"] == ("bundle: first" if of_bundle else "file: mine.safetensors")
+    assert len(config["start"]["sha256"]) == 64
+    assert config["recipe"]["weights"] == ("first" if of_bundle else "mine.safetensors")
+    assert config["recipe"]["labels"] == "labels.csv"
+    assert json.loads((run.folder / "recipe.json").read_text())["recipe"]["weights"] == recipe.weights
+
+
+def test_53_a_network_that_only_the_newer_exporter_converts_holds_no_stack_trace(run, tmp_path, monkeypatch):
+    from kit.bundle import onnx
+
+    plain = torch.onnx.export
+
+    def newer(*arguments, dynamo, **options):
+        if not dynamo:
+            raise RuntimeError("control flow")
+        return plain(*arguments, dynamo=dynamo, **options)
+
+    monkeypatch.setenv("KIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.onnx, "export", newer)
+    folder = Path(shutil.copytree(run.bundle, tmp_path / "bundle"))
+    onnx.export(folder, run.evaluation.predictions["path"].tolist())
+    assert with_paths_of_this_machine(folder) == []

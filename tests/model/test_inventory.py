@@ -89,7 +89,7 @@ def test_files_named_by_their_hash_are_compared_with_it(hub, state, tmp_path):
     )  # fmt: skip
     assert start_from(own.use).sha256.startswith(digest)
     assert (damaged.check, damaged.use) == (DAMAGED, None)
-    assert start_from(cached.use).origin == str(cached.path)
+    assert start_from(cached.use).origin == f"file: {cached.path.name}"
 
 
 def test_the_hubs_cache_is_listed_by_id_and_a_damaged_blob_is_told(hub, state):

@@ -268,7 +268,7 @@ def test_a_name_that_is_no_path_is_looked_for_in_the_folder_of_ones_own(trained,
     monkeypatch.setenv("KIT_WEIGHTS", str(tmp_path))
     network, start = load("resnet18", "mine.safetensors")
     assert torch.equal(network.conv1.weight, trained.conv1.weight)
-    assert start.origin == str(tmp_path / "mine.safetensors")
+    assert start.origin == "file: mine.safetensors"
 
 
 def test_a_folder_of_ones_own_that_is_none_is_named(monkeypatch, tmp_path):

@@ -18,6 +18,7 @@ import gradio as gr
 import numpy as np
 import pytest
 import yaml
+from conftest import with_paths_of_this_machine
 from PIL import Image
 
 from kit import bundle
@@ -52,6 +53,10 @@ def run_app(folder, monkeypatch) -> dict:
     for name in OWN:
         monkeypatch.delitem(sys.modules, name, raising=False)
     return runpy.run_path(str(folder / "app.py"))
+
+
+def test_53_a_space_holds_no_path_of_the_machine_that_wrote_it(folder):
+    assert with_paths_of_this_machine(folder) == []
 
 
 def test_the_app_is_one_readable_file_that_needs_neither_kit_nor_torch(folder):
