@@ -49,10 +49,12 @@ async function load(path = 'state', body, row) {
   $('title').textContent = state.mode === 'label' ? `Label ${state.folder}` : `Clean ${state.folder}`
   const counts = {}
   for (const one of state.cards) for (const kind of one.kinds) counts[kind] = (counts[kind] ?? 0) + 1
-  fill($('kind'), [['', `all findings (${state.cards.length})`],
+  const labelling = state.mode === 'label'
+  for (const id of ['class-filter', 'effect-button', 'keep']) $(id).hidden = labelling
+  fill($('kind'), [['', `${labelling ? 'all images' : 'all findings'} (${state.cards.length})`],
     ...Object.entries(state.kinds).filter(([kind]) => counts[kind]).map(([kind, text]) => [kind, `${text} (${counts[kind]})`])])
   fill($('class'), [['', 'all'], ...state.classes.map(name => [name, name])])
-  $('class-filter').hidden = !state.classes.length || state.mode === 'label'
+  if (!state.classes.length) $('class-filter').hidden = true
   $('broken-part').hidden = !state.broken.length
   $('broken').replaceChildren(...state.broken.slice(0, 100).map(one => element('li', `${one.path}: ${one.reason}`)))
   progress(state)
@@ -297,9 +299,10 @@ $('map').addEventListener('click', event => {
 })
 
 // ---- keys and buttons
+const move = by => guarded(() => { say(''); return step(by) })
 const KEYS = {
   k: () => decide('keep'), d: () => decide('drop'), u: () => guarded(undo), f: () => guarded(more),
-  ArrowRight: () => guarded(() => step(1)), ArrowLeft: () => guarded(() => step(-1)),
+  ArrowRight: () => move(1), ArrowLeft: () => move(-1),
 }
 document.addEventListener('keydown', event => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches('input:not([type=checkbox]), select, textarea')) return
@@ -307,7 +310,7 @@ document.addEventListener('keydown', event => {
   if (event.repeat && !key.startsWith('Arrow')) return
   const name = /^[1-9]$/.test(key) && card ? ordered()[key - 1] : undefined
   if (name !== undefined) choose(name)
-  else if (KEYS[key] && (card || key === 'u')) KEYS[key]()
+  else if (KEYS[key] && (card || key === 'u') && !(key === 'k' && $('keep').hidden)) KEYS[key]()
   else return
   event.preventDefault()
 })

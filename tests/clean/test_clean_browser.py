@@ -116,6 +116,46 @@ def test_two_pages_do_not_overwrite_each_other_and_the_map_opens_cards(page, chr
         process.wait()
 
 
+def test_the_page_says_what_went_wrong_and_goes_back_to_the_card(page, drawings, tmp_path):
+    process, url = started(drawings, tmp_path)
+    try:
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.goto(url)
+        page.wait_for_selector("#photo[src]")
+        first = page.text_content("#caption")
+        answer = {"error": "the disk is full", "fix": "make room"}
+        page.route("**/clean/decide", lambda route: route.fulfill(status=422, json=answer))
+        page.keyboard.press("d")
+        page.wait_for_selector("#message.trouble")
+        assert page.text_content("#caption") == first
+        assert page.evaluate("document.getElementById('message').getBoundingClientRect().bottom <= innerHeight")
+        assert_accessible(page)
+        page.unroute("**/clean/decide")
+
+        page.click("#similar button")  # another image; then the same card again
+        page.wait_for_function("first => document.getElementById('caption').textContent !== first", arg=first)
+        press(page, "d")
+        assert page.text_content("#caption") == first
+        page.fill("#new-label", "<img src=x onerror=document.title=1>")
+        page.press("#new-label", "Enter")
+        page.wait_for_function("first => document.getElementById('caption').textContent !== first", arg=first)
+        assert page.text_content("#classes").count("<img src=x") == 1
+        assert page.locator("#classes img, #label-line img, #message img").count() == 0
+        for _ in range(2):
+            page.keyboard.press("u")
+            page.wait_for_function("document.getElementById('message').textContent.includes('is undone')")
+            page.evaluate("say('')")
+        page.evaluate("state.version = 'of an earlier start'")
+        page.keyboard.press("d")
+        page.wait_for_function("document.getElementById('message').textContent.includes('was started again')")
+        assert page.text_content("#count").startswith("0 of ")
+        page.keyboard.press("d")
+        page.wait_for_function("document.getElementById('count').textContent.startsWith('1 of ')")
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_new_images_are_labelled_by_keyboard(page, shapes, tmp_path):
     process, url = started(shapes, tmp_path, command=("label",), options=("--classes", "circle,square"))
     try:
@@ -129,6 +169,8 @@ def test_new_images_are_labelled_by_keyboard(page, shapes, tmp_path):
         page.wait_for_function("before => document.getElementById('caption').textContent !== before", arg=before)
         assert "triangle" in page.text_content("#classes")
         assert page.text_content("#count") == "2 of 24 labelled"
+        assert not page.is_visible("#keep")
+        assert not page.is_visible("#effect-button")
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
