@@ -275,9 +275,7 @@ class StopWithoutImages(Callback):
         # Each loading process drops its last batch where that is not full.
         dropped = max(1, self.dl.fake_l.num_workers) if self.dl.drop_last else 0
         if self.iter + 1 < LEAST_BATCHES * self.n_iter - dropped:
-            problem = (
-                f"images can no longer be opened: they filled {self.iter + 1} of {self.n_iter} batches of an epoch"
-            )
+            problem = f"images can no longer be opened: they filled {self.iter + 1} of {self.n_iter} batches"
             raise Stop(TrainingError(problem, fix="make them readable again, for example connect their drive"))
 
     after_validate = after_train

@@ -138,9 +138,7 @@ def test_46_a_drive_that_is_gone_while_files_are_read_leaves_weights_and_history
 def test_46_training_stops_where_a_fifth_of_the_images_is_gone_and_saves_what_was_learned(own, light, tmp_path):
     victims = paths(own, "train")[:11]
     at = At(lambda: [victim.unlink() for victim in victims])
-    with pytest.raises(
-        TrainingError, match=r"images can no longer be opened: they filled [01] of 4 batches of an epoch"
-    ) as caught:
+    with pytest.raises(TrainingError, match=r"images can no longer be opened: they filled \d of 4 batches") as caught:
         kit.fine_tune(own, replace(light, **RECIPES["files"], epochs=9), out=tmp_path / "run", onnx=False, cbs=[at])
     assert f"the weights from before it are in {tmp_path / 'run'}" in caught.value.fix
     assert len(result_of(tmp_path / "run")["missing"]) == 11
