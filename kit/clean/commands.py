@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import pandas as pd
@@ -42,8 +43,8 @@ def clean(
         fix = "leave out --labels, which the decisions correct already; or say another --out"
         raise DataError(f"{csv} is the file of labels and would be replaced", fix=fix)
     images = images_of(source, recipe)
-    with Journal(csv, images.folder) as journal:
-        _serve(_session(images, journal), port, browser)
+    with Journal(csv, images.folder) as journal, _listen(port) as listener:
+        _serve(_session(images, journal), listener, browser)
 
 
 def label(
@@ -58,8 +59,8 @@ def label(
 ) -> None:
     """Serve the page to label the images of a folder, those first that tell the most; see `start_labelling`."""
     folder = _folder(folder)
-    with Journal(csv or default_csv(folder), folder) as journal:
-        _serve(start_labelling(folder, recipe, journal, classes, like), port, browser)
+    with Journal(csv or default_csv(folder), folder) as journal, _listen(port) as listener:
+        _serve(start_labelling(folder, recipe, journal, classes, like), listener, browser)
 
 
 def find_issues(source: str | Path, recipe: Recipe | None = None) -> list[dict[str, Any]]:
@@ -104,7 +105,13 @@ def _run(moves: Moves, sure: Callable[[], bool]) -> None:
         say(moves.run())
 
 
-def _serve(session: Session, port: int, browser: bool) -> None:
+def _listen(port: int) -> socket:
+    from kit.clean.page import listen
+
+    return listen(port)
+
+
+def _serve(session: Session, listener: socket, browser: bool) -> None:
     from kit.clean.page import serve
 
     session.save()
@@ -115,7 +122,7 @@ def _serve(session: Session, port: int, browser: bool) -> None:
         if browser:
             webbrowser.open(address)
 
-    serve(session, port, announce)
+    serve(session, listener, announce)
     decided = len(session.decided_rows())
     say(f"{decided} decisions are in {session.journal.csv}")
     if decided:

@@ -135,13 +135,17 @@ class Journal(Decisions):
             if self.csv.exists():
                 problem = f"{self.csv} was not written by kit clean: there is no {self.path.name} beside it"
                 raise OutputError(problem, fix="say another --out, or move that file away")
-            append_line(self.path, {"folder": self.folder})
+            return
         for number, value in read_lines(self.path):
             try:
                 self._read_line(value)
             except (ValueError, TypeError) as error:
                 problem = f"{self.path}: line {number} is no decision ({error})"
                 raise DataError(problem, fix="remove that line, or say another --out") from error
+
+    def _begin(self) -> None:
+        if not self.path.exists():
+            append_line(self.path, {"folder": self.folder})
 
     def _read_line(self, value: Any) -> None:
         if isinstance(value, dict) and set(value) == {"folder"}:
@@ -169,6 +173,7 @@ class Journal(Decisions):
                 raise Conflict(f"{decision.path} was decided in another window", fix="look at it again")
             decision = replace(decision, when=decision.when or datetime.now(UTC).isoformat(timespec="milliseconds"))
             try:
+                self._begin()
                 append_line(self.path, asdict(decision))
             except OutputError as error:
                 raise OutputError(error.problem, fix="make room; the decision was not made") from error
@@ -180,6 +185,7 @@ class Journal(Decisions):
 
         names: of the numbers in a label, each of which gets a column of its own.
         """
+        self._begin()
         rows = []
         for path, label, split, group in table[["path", "label", "split", "group"]].itertuples(index=False):
             now = self.current(path)

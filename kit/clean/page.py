@@ -1,12 +1,13 @@
 """The page of `kit clean` and `kit label`: one card an image, decisions by keyboard, on this machine only.
 
-serve(session, port=7860)
+with listen(7861) as listener: serve(session, listener, print)
 
 A page of its own and not Gradio's: a key must be answered in a few milliseconds, and Gradio sends each event through
 its queue. It is served on the loopback interface behind the same middleware as `kit serve`.
 """
 
 import io
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -39,17 +40,21 @@ AUDIT, DECIDED = "audit", "decided"
 ALL_KINDS = KINDS | {AUDIT: "drawn at random, to estimate the share of wrong labels", DECIDED: "decided before"}
 
 
-def serve(session: Session, port: int, announce: Callable[[str], None]) -> None:
-    """Serve the page until Ctrl-C or SIGTERM. announce: called with its address. Raises `KitError` if it cannot."""
+def listen(port: int) -> socket.socket:
+    """A socket on the loopback interface, to take the port before the images are read. Raises `KitError`."""
+    return bind(HOST, port)
+
+
+def serve(session: Session, listener: socket.socket, announce: Callable[[str], None]) -> None:
+    """Serve the page until Ctrl-C or SIGTERM. listener: of `listen`. announce: called with its address."""
     log_to_stderr()
-    with bind(HOST, port) as listener:
-        address = f"http://{HOST}:{listener.getsockname()[1]}"
-        app = application(session)
-        state = State()
-        guarded = SecurityMiddleware(
-            app, hosts=Hosts(set(LOOPBACK)), login=None, max_upload=MAX_BODY, patience=PATIENCE, state=state
-        )
-        Server(guarded, state, lambda: announce(address)).run(sockets=[listener])
+    address = f"http://{HOST}:{listener.getsockname()[1]}"
+    app = application(session)
+    state = State()
+    guarded = SecurityMiddleware(
+        app, hosts=Hosts(set(LOOPBACK)), login=None, max_upload=MAX_BODY, patience=PATIENCE, state=state
+    )
+    Server(guarded, state, lambda: announce(address)).run(sockets=[listener])
     session.save()
 
 

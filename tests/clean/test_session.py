@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -253,6 +254,13 @@ def test_the_file_of_labels_is_not_replaced(drawings, of_package, tmp_path):
     with pytest.raises(DataError, match="is the file of labels and would be replaced"):
         clean(drawings, replace(of_package, labels=str(csv)), csv)
     assert csv.read_text() == "path,label\ncat/1.jpg,cat\n"
+
+
+def test_a_port_in_use_is_said_before_the_images_are_read(drawings, of_package, tmp_path, monkeypatch):
+    monkeypatch.setattr("kit.clean.commands._session", None)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(KitError, match="the port is in use"):
+        clean(drawings, of_package, tmp_path / "out.csv", port=taken.getsockname()[1])
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_command_prints_the_findings_as_json(drawings, tmp_path, monkeypatch):
