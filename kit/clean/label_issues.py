@@ -7,6 +7,7 @@ their neighbours along. Source: C. Northcutt, L. Jiang, I. Chuang, Confident Lea
 Labels, JAIR 70 (2021).
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,9 @@ def _of_classes(labels: Sequence[str], targets: np.ndarray, vocab: list[str], ou
         shares[there] = calibrated(shares[there], fit_temperature(shares[there], targets[there]))
     quality, suspect = np.full(len(labels), np.nan), np.zeros(len(labels), bool)
     quality[there] = get_label_quality_scores(targets[there], shares[there])
-    suspect[there] = find_label_issues(targets[there], shares[there], n_jobs=1) if len(vocab) > 1 else False
+    with warnings.catch_warnings():  # about classes of few images
+        warnings.simplefilter("ignore", UserWarning)
+        suspect[there] = find_label_issues(targets[there], shares[there], n_jobs=1) if len(vocab) > 1 else False
     best = shares.argmax(1)
     # cleanlab compares with the mean confidence of a class, which hardly any image reaches where all are sure.
     suspect |= shares.max(1) >= SURE

@@ -33,6 +33,12 @@ def test_right_labels_are_not_suspect():
     assert not found.suspect.any()
 
 
+def test_a_class_of_one_image_is_nothing_to_warn_about(recwarn):
+    features, which = clouds()
+    label_opinions(["owl", *[NAMES[number] for number in which[1:]]], features, [""] * len(which), "classification")
+    assert not recwarn.list
+
+
 def test_missing_and_wrong_classes_of_several():
     features, which = clouds()
     labels = ["ant" if number == 0 else "bee;cow" if number == 1 else "" for number in which]
