@@ -26,7 +26,7 @@ from torch import Tensor
 
 from kit.console import say
 from kit.errors import OutputError, first_line
-from kit.files import CHECKPOINT, atomic_path, remove_partial
+from kit.files import CHECKPOINT, atomic_path
 from kit.signals import Signals
 from kit.train.history import History
 from kit.train.state import random_state, set_random_state
@@ -59,7 +59,8 @@ class Checkpoint(Callback):
 
         With other images than before (`same_data` false) the epoch begins again.
         """
-        remove_partial(self.folder)
+        for unfinished in self.folder.glob(".*"):  # ours and those of safetensors, left by a process that was killed
+            unfinished.unlink()
         for path in reversed(checkpoints(self.folder)):
             try:
                 self.loaded = read_checkpoint(path)

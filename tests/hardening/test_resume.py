@@ -337,6 +337,14 @@ def test_36_killed_at_random_points_it_always_goes_on_and_leaves_no_litter(shape
         finished += 1
 
 
+def test_36_what_a_killed_process_had_not_finished_is_removed_when_the_run_goes_on(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    for name in (".000003.safetensors.12-34.partial", ".tmpCKKwFF"):
+        (tmp_path / "checkpoint" / name).touch()
+    train.Checkpoint(tmp_path, 5, kit.signals.Signals()).load()
+    assert list((tmp_path / "checkpoint").iterdir()) == []
+
+
 def steps(run) -> int:
     """The steps of the last checkpoint of a run; all of its checkpoints can be read."""
     kept = [len(read_checkpoint(path)["callbacks"]["history"]["steps"]) for path in checkpoints(run / "checkpoint")]
