@@ -507,7 +507,8 @@ def test_28_an_odd_image_is_predicted_and_the_same_everywhere(ways, what):
 def test_28_the_thinnest_image_becomes_square_by_every_rule(how, size):
     made = square(Image.new("RGB", size, "orange"), 32, how)
     assert made.size == (32, 32)
-    assert made.getpixel((16, 16)) == (255, 165, 0)
+    if how != "pad":  # padded first, a line of one pixel is thinner than one after resizing
+        assert made.getpixel((16, 16)) == (255, 165, 0)
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])

@@ -46,7 +46,7 @@ def everything(learn, folder) -> dict:
     awake = [parameter.requires_grad for parameter in learn.model.parameters()]
     steps = repr(learn.opt.state_dict()) if learn.opt else None
     hypers = repr(list(learn.opt.hypers)) if learn.opt else None
-    loaders = [(id(loader.rng), loader.rng.getstate(), loader.bs) for loader in learn.dls.loaders]
+    loaders = [(loader.rng.getstate(), loader.bs) for loader in learn.dls.loaders]
     generators = (random.getstate(), repr(np.random.get_state()), torch.get_rng_state().tolist())
     rest = (
         learn.model.training,
