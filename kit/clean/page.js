@@ -24,10 +24,14 @@ const say = (text, trouble = false) => {
 async function guarded(work) {
   if (busy) return
   busy = true
+  document.body.ariaBusy = 'true'
   try { await work() } catch (error) {
     say(error.message, true)
     if (error.status === 409) await load('state', undefined, card?.row).catch(() => {})
-  } finally { busy = false }
+  } finally {
+    busy = false
+    document.body.ariaBusy = 'false'
+  }
 }
 
 const element = (name, text = '', attributes = {}) =>

@@ -34,10 +34,16 @@ def page(chromium):
     assert errors == []
 
 
+def strike(page, key: str) -> None:
+    """Press a key when the page is no longer busy with the one before: it ignores keys until then."""
+    page.wait_for_function("document.body.ariaBusy !== 'true'")
+    page.keyboard.press(key)
+
+
 def press(page, key: str) -> str:
     """Press a key, wait for the next card, and return the name of the image it was about."""
     before = page.text_content("#caption")
-    page.keyboard.press(key)
+    strike(page, key)
     page.wait_for_function("before => document.getElementById('caption').textContent !== before", arg=before)
     return before.partition(",")[0]
 
@@ -69,7 +75,7 @@ def test_decisions_by_keyboard_survive_kill_9_and_go_on(page, drawings, tmp_path
     press(page, "d")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    page.keyboard.press("k")
+    strike(page, "k")
     page.wait_for_function("document.getElementById('message').textContent.includes('no decision is lost')")
 
     process, url = started(drawings, tmp_path)
@@ -96,7 +102,7 @@ def test_two_pages_do_not_overwrite_each_other_and_the_map_opens_cards(page, chr
             one.goto(url)
             one.wait_for_selector("#photo[src]")
         name = press(page, "d")
-        other.keyboard.press("k")
+        strike(other, "k")
         other.wait_for_function("document.getElementById('message').textContent.includes('another window')")
         assert other.text_content("#caption").startswith(name)
         other.wait_for_function("document.getElementById('label-line').textContent.includes('dropped')")
@@ -107,7 +113,7 @@ def test_two_pages_do_not_overwrite_each_other_and_the_map_opens_cards(page, chr
         page.wait_for_function("document.querySelectorAll('#legend li').length > 2")
         assert "cat" in page.text_content("#legend")
         assert_accessible(page)
-        page.keyboard.press("f")
+        strike(page, "f")
         page.wait_for_function("document.getElementById('similar-title').textContent === 'More like this'")
         page.click("#effect-button")
         page.wait_for_function("document.getElementById('message').textContent.includes('by their new labels')")
@@ -125,7 +131,7 @@ def test_the_page_says_what_went_wrong_and_goes_back_to_the_card(page, drawings,
         first = page.text_content("#caption")
         answer = {"error": "the disk is full", "fix": "make room"}
         page.route("**/clean/decide", lambda route: route.fulfill(status=422, json=answer))
-        page.keyboard.press("d")
+        strike(page, "d")
         page.wait_for_selector("#message.trouble")
         assert page.text_content("#caption") == first
         assert page.evaluate("document.getElementById('message').getBoundingClientRect().bottom <= innerHeight")
@@ -142,14 +148,14 @@ def test_the_page_says_what_went_wrong_and_goes_back_to_the_card(page, drawings,
         assert page.text_content("#classes").count("<img src=x") == 1
         assert page.locator("#classes img, #label-line img, #message img").count() == 0
         for _ in range(2):
-            page.keyboard.press("u")
+            strike(page, "u")
             page.wait_for_function("document.getElementById('message').textContent.includes('is undone')")
             page.evaluate("say('')")
         page.evaluate("state.version = 'of an earlier start'")
-        page.keyboard.press("d")
+        strike(page, "d")
         page.wait_for_function("document.getElementById('message').textContent.includes('was started again')")
         assert page.text_content("#count").startswith("0 of ")
-        page.keyboard.press("d")
+        strike(page, "d")
         page.wait_for_function("document.getElementById('count').textContent.startsWith('1 of ')")
     finally:
         process.kill()
