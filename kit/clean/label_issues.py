@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, softmax
 
 from kit.data.splits import inner_folds
 from kit.evaluate.calibration import calibrated, fit_temperature
@@ -70,8 +71,7 @@ def _of_classes(labels: Sequence[str], targets: np.ndarray, vocab: list[str], ou
 
     there = np.isfinite(outputs[:, 0])
     shares = np.full(outputs.shape, 1 / len(vocab))
-    shifted = np.exp(outputs[there] - outputs[there].max(1, keepdims=True))
-    shares[there] = shifted / shifted.sum(1, keepdims=True)
+    shares[there] = softmax(outputs[there], axis=1)
     if there.any():  # regularised heads are less sure than they are right
         shares[there] = calibrated(shares[there], fit_temperature(shares[there], targets[there]))
     quality, suspect = np.full(len(labels), np.nan), np.zeros(len(labels), bool)
@@ -92,7 +92,7 @@ def _of_classes(labels: Sequence[str], targets: np.ndarray, vocab: list[str], ou
 
 def _of_several(labels: Sequence[str], targets: np.ndarray, vocab: list[str], outputs: np.ndarray) -> Opinions:
     """Each class of an image is a label of its own: missing, or there by mistake."""
-    shares = 1 / (1 + np.exp(-np.where(np.isfinite(outputs), outputs, 0.0)))
+    shares = expit(np.where(np.isfinite(outputs), outputs, 0.0))
     by_class = [
         _of_classes([""] * len(labels), targets[:, place], ["no", "yes"], _two(outputs[:, place]))
         for place in range(len(vocab))
@@ -114,7 +114,7 @@ def _of_several(labels: Sequence[str], targets: np.ndarray, vocab: list[str], ou
 
 def _two(logits: np.ndarray) -> np.ndarray:
     """Logits (n,) of a yes as logits (n, 2) of no and yes."""
-    return np.stack([np.zeros_like(logits), logits], axis=1) + 0 * logits[:, None]
+    return np.stack([0 * logits, logits], axis=1)  # NaN in both where it is
 
 
 def _of_numbers(labels: Sequence[str], targets: np.ndarray, vocab: list[str], outputs: np.ndarray) -> Opinions:

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from kit import data
 from kit.clean.decisions import Decisions
@@ -77,9 +78,7 @@ class LabelSession(Session):
             return None, vocab
         targets = training_of(self.task).targets(known, vocab)
         head = fit_head(self.features[have], targets, np.full(len(known), -1), self.task)
-        logits = self.features @ head.weight.T + head.bias
-        shares = np.exp(logits - logits.max(1, keepdims=True))
-        return shares / shares.sum(1, keepdims=True), vocab
+        return softmax(self.features @ head.weight.T + head.bias, axis=1), vocab
 
     def _finding(self, row: int, shares: np.ndarray | None, vocab: list[str]) -> Finding:
         if shares is None:
@@ -122,8 +121,8 @@ def _order(features: np.ndarray, have: np.ndarray, open_rows: np.ndarray, shares
         best = int(value.argmax())
         chosen.append(best)
         far = np.minimum(far, 1 - nearest(own, 1, among=own[[best]])[1][:, 0])
-    rest = [place for place in np.argsort(-doubt, kind="stable").tolist() if place not in set(chosen)]
-    return open_rows[[*chosen, *rest]].tolist()
+    by_doubt = np.argsort(-doubt, kind="stable")
+    return open_rows[[*chosen, *by_doubt[~np.isin(by_doubt, chosen)]]].tolist()
 
 
 def start_labelling(

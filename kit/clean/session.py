@@ -21,8 +21,7 @@ from kit.clean.decisions import Decision, Decisions
 from kit.clean.findings import Finding, find
 from kit.clean.label_issues import label_opinions
 from kit.console import say
-from kit.data.scan import scan_images
-from kit.data.sources import find_folder
+from kit.data.sources import find_folder, labelled_images, scanned
 from kit.errors import DataError
 from kit.features.compute import compute_features
 from kit.features.neighbours import nearest
@@ -210,12 +209,16 @@ def start(source: str | Path, recipe: Recipe, journal: Decisions, rows: pd.DataF
     rows: a table of its images with labels, instead of those that the recipe reads. Raises `KitError` where there are
     no images or labels.
     """
-    table = data.survey(source if rows is None else rows, **data.table_args(recipe))
+    how = data.table_args(recipe)
+    listed = labelled_images(
+        source if rows is None else rows,
+        **{name: how[name] for name in ("label", "labels", "follow_links", "unlabelled", "targets")},
+    )
+    table, scan = scanned(listed, recipe.split, recipe.valid, recipe.seed, how["targets"])
     folder = find_folder(source)
     table = with_names(table, folder)
     features = reduced(features_of_table(table, recipe))
     say("look for copies ...")
-    scan = scan_images(table["path"].tolist())
     copies = find_copies(features, scan.hashes, scan.pictures)
     return Session(folder, recipe, table, features, copies, journal)
 

@@ -345,6 +345,14 @@ def survey(
     if unlabelled not in UNLABELLED:
         raise DataError(f"unlabelled={unlabelled!r} is not known", fix=f"one of: {', '.join(UNLABELLED)}")
     rows = labelled_images(source, label, labels, follow_links, unlabelled, targets)
+    return scanned(rows, split, valid, seed, targets)[0]
+
+
+def scanned(
+    rows: pd.DataFrame, split: str, valid: float, seed: int, targets: Targets = CLASSES
+) -> tuple[pd.DataFrame, Scan]:
+    """The table of `survey` for rows of `labelled_images`, and the scan of their files. The good files of the scan are
+    the rows of the table, in the same order."""
     facts = rows.attrs
     given = "valid" in set(rows["split"])
     scan = scan_images(rows["path"].tolist())
@@ -355,7 +363,7 @@ def survey(
     rows["split"] = assign_splits(rows.assign(label=strata), split, valid, seed)
     rows = _with_quality(rows[COLUMNS], scan)
     rows.attrs = facts | {"left_out": facts["left_out"] + broken, "split": "given" if given else split}
-    return rows
+    return rows, scan
 
 
 def _with_quality(rows: pd.DataFrame, scan: Scan) -> pd.DataFrame:
