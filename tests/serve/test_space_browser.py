@@ -97,7 +97,7 @@ def test_there_it_gives_the_recorded_answer_in_chromium_and_draws_what_spoke_for
     name, place = telling(run, folder)
     expected = json.loads((folder / "smoke.json").read_text())[name]
     page.locator("input[type=file]").first.set_input_files(folder / name)
-    page.get_by_role("heading", name=f"{expected['label']} ").wait_for()
+    page.get_by_role("heading", level=2, name=expected["label"]).wait_for()
     unlike = page.get_by_text("does not look like the training images")
     unlike.wait_for(state="visible" if expected["unlike"] else "hidden")
     page.get_by_text("Bright parts of the picture contribute to").wait_for()
