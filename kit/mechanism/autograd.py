@@ -55,7 +55,7 @@ class Variable:
             if not variable.sources:
                 accumulate_grad(variable.data, grad)
             for source, rule in variable.sources:
-                part = unbroadcast(rule(grad), source.shape)
+                part = unbroadcast(rule(grad), source.shape).to(source.data.dtype)
                 grads[id(source)] = grads[id(source)] + part if id(source) in grads else part
 
     def _topological_order(self) -> list["Variable"]:
@@ -81,7 +81,14 @@ class Variable:
         return _binary(self, other, torch.true_divide, lambda g, x, y: g / y, lambda g, x, y: -g * x / (y * y))
 
     def __matmul__(self, other: "Variable | Tensor") -> "Variable":
-        """(n, k) @ (k, m) -> (n, m); the gradients are g y^T and x^T g."""
+        """(n, k) @ (k, m) -> (n, m); the gradients are g y^T and x^T g. A vector is one row on the left, one column on
+        the right, and this axis is missing in the result."""
+        if len(other.shape) == 1:
+            product = self @ other.reshape(-1, 1)
+            return product.reshape(product.shape[:-1])
+        if len(self.shape) == 1:
+            product = self.reshape(1, -1) @ other
+            return product.reshape(product.shape[:-2] + product.shape[-1:])
         return _binary(self, other, torch.matmul, lambda g, x, y: g @ y.mT, lambda g, x, y: x.mT @ g)
 
     def __sub__(self, other: "Variable | Tensor | float") -> "Variable":
@@ -100,7 +107,7 @@ class Variable:
         return self._constant(other) @ self
 
     def _constant(self, other: Tensor | float) -> "Variable":
-        return Variable(torch.as_tensor(other, dtype=self.data.dtype), requires_grad=False)
+        return Variable(_constant(other, self.data.dtype), requires_grad=False)
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -114,8 +121,11 @@ class Variable:
         return Variable(self.data.log(), [(self, lambda g: g / self.data)])
 
     def __pow__(self, power: float) -> "Variable":
-        """x^power for a number `power`; derivative power * x^(power - 1)."""
-        return Variable(self.data**power, [(self, lambda g: g * power * self.data ** (power - 1))])
+        """x^power for a number `power`; derivative power * x^(power - 1), and 0 for x^0, also at x = 0."""
+        if not isinstance(power, int | float):
+            raise ValueError(f"x ** {type(power).__name__}: the power is a number; for x > 0 use (y * x.log()).exp()")
+        slope = (lambda x: power * x ** (power - 1)) if power else torch.zeros_like
+        return Variable(self.data**power, [(self, lambda g: g * slope(self.data))])
 
     def sqrt(self) -> "Variable":
         """Square root; derivative 1 / (2 sqrt(x))."""
@@ -161,6 +171,11 @@ class Variable:
         """Reshape; the gradient is reshaped back."""
         return Variable(self.data.reshape(*shape), [(self, lambda g: g.reshape(self.shape))])
 
+    def permute(self, *dims: int) -> "Variable":
+        """Reorder the axes: axis i of the result is axis `dims[i]`; the gradient is reordered back."""
+        back = torch.tensor([dim % self.data.ndim for dim in dims]).argsort().tolist()
+        return Variable(self.data.permute(dims), [(self, lambda g: g.permute(back))])
+
     @property
     def T(self) -> "Variable":
         """The transpose of a matrix; the gradient is transposed back."""
@@ -173,11 +188,16 @@ class Variable:
 def _binary(x: Variable, other: "Variable | Tensor | float", forward: Callable, *rules: Callable) -> Variable:
     """Apply an operation with two operands; rules: the gradients with respect to x and to other, if a Variable."""
     to_x, to_y = rules
-    y = other.data if isinstance(other, Variable) else torch.as_tensor(other, dtype=x.data.dtype)
+    y = other.data if isinstance(other, Variable) else _constant(other, x.data.dtype)
     sources = [(x, lambda g: to_x(g, x.data, y))]
     if isinstance(other, Variable):
         sources.append((other, lambda g: to_y(g, x.data, y)))
     return Variable(forward(x.data, y), sources)
+
+
+def _constant(value: Tensor | float, dtype: torch.dtype) -> Tensor:
+    """A tensor keeps its dtype, and the result has the larger one, as in PyTorch; a number gets `dtype`."""
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=dtype)
 
 
 def unbroadcast(grad: Tensor, shape: torch.Size) -> Tensor:

@@ -151,11 +151,13 @@ class Learner:
         for self.epoch in range(epochs):
             self.progress = self.epoch / epochs
             self.model.train()
-            losses = [self.one_batch(*batch) for batch in self.train]
+            total = count = 0
+            for x, y in self.train:
+                total, count = total + self.one_batch(x, y) * len(x), count + len(x)
             valid_loss, accuracy = validate(self.model, self.valid, self.loss_func)
-            train_loss = _mean(sum(losses), len(losses))
-            self.rows.append({"train_loss": train_loss, "valid_loss": valid_loss, "accuracy": accuracy})
+            self.rows.append({"train_loss": _mean(total, count), "valid_loss": valid_loss, "accuracy": accuracy})
             self.call("after_epoch")
+        self.optimizer.zero_grad()  # of an accumulated group that was not completed
 
     def one_batch(self, x: Tensor, y: Tensor) -> float:
         """Train on one batch with all callbacks; return the loss."""

@@ -23,6 +23,7 @@ ONE = {
     "x / 3": lambda x: x / 3,
     "3 / x": lambda x: 3 / x,
     "x ** 3": lambda x: x**3,
+    "x ** 0": lambda x: x**0 + x,
     "x * x": lambda x: x * x,
     "exp": lambda x: x.exp(),
     "log": lambda x: x.log(),
@@ -38,9 +39,13 @@ ONE = {
     "amax": lambda x: x.amax(1) * 2,
     "amax, axis kept": lambda x: x / x.amax(0, keepdim=True),
     "reshape": lambda x: x.reshape(2, -1) * x.reshape(2, 6),
+    "permute": lambda x: x.reshape(3, 2, 2).permute(2, 0, 1) * x.reshape(2, 3, 2),
+    "permute with negative axes": lambda x: x.reshape(3, 2, 2).permute(-1, 0, -2).reshape(4, 3) @ x,
     "T": lambda x: x.T @ x,
     "a constant on the left of @": lambda x: torch.ones(2, 3, dtype=torch.float64) @ (x * x),
     "a constant tensor over x": lambda x: torch.full((4,), 2.0, dtype=torch.float64) / x,
+    "a constant vector on the right of @": lambda x: x @ torch.arange(4.0, dtype=torch.float64),
+    "a constant vector on the left of @": lambda x: torch.arange(3.0, dtype=torch.float64) @ x,
     "cat": lambda x: (cat if isinstance(x, Variable) else torch.cat)([x, x * 2, x.sum(1, keepdim=True)], 1).exp(),
 }
 
@@ -55,6 +60,7 @@ TWO = {
 SHAPES = [((3, 4), (3, 4)), ((3, 4), (4,)), ((4,), (3, 4)), ((3, 1), (1, 4)), ((3, 4), ()), ((2, 1, 4), (3, 1))]
 
 FACTORS = [((3, 4), (4, 2)), ((2, 3, 4), (4, 5)), ((3, 4), (2, 4, 5)), ((2, 3, 4), (2, 4, 5))]
+FACTORS += [((3, 4), (4,)), ((4,), (4, 2)), ((4,), (4,)), ((2, 3, 4), (4,)), ((4,), (2, 4, 5))]
 
 
 def assert_same_gradients(formula, *tensors: Tensor) -> None:
@@ -83,6 +89,38 @@ def test_gradients_are_summed_over_broadcast_axes(name, shapes):
 @pytest.mark.parametrize("shapes", FACTORS, ids=str)
 def test_the_gradients_of_a_matrix_product_are_pytorchs(shapes):
     assert_same_gradients(lambda x, y: x @ y, rand(*shapes[0]), rand(*shapes[1], seed=1))
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_float32_and_float64_give_float64_and_each_gets_a_gradient_of_its_own_dtype(name):
+    x, y = rand(3, 4).float(), rand(4, seed=1)
+    ours = [Variable(x.clone()), Variable(y.clone())]
+    theirs = [x.clone().requires_grad_(True), y.clone().requires_grad_(True)]
+    mine, other = TWO[name](*ours), TWO[name](*theirs)
+    assert mine.data.dtype == other.dtype == torch.float64
+    mine.sum().backward()
+    other.sum().backward()
+    assert [v.grad.dtype for v in ours] == [torch.float32, torch.float64]
+    for variable, tensor in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(variable.grad, tensor.grad)
+
+
+def test_a_constant_tensor_keeps_its_precision():
+    third = torch.full((1,), 1 / 3, dtype=torch.float64)
+    for formula in (lambda x: x * third, lambda x: third / x):
+        assert formula(Variable(torch.ones(1))).data.item() == 1 / 3
+
+
+def test_the_gradient_of_x_to_the_0_is_0_at_0_too():
+    x = Variable(torch.tensor([0.0, 2.0]))
+    (x**0).sum().backward()
+    assert x.grad.tolist() == [0, 0]
+
+
+def test_a_power_that_is_no_number_is_refused_with_the_formula_to_use():
+    x = Variable(torch.ones(2))
+    with pytest.raises(ValueError, match=r"x \*\* Variable: the power is a number; for x > 0 use \(y \* x.log"):
+        x**x
 
 
 def test_two_apples_at_100_with_a_tenth_of_tax():

@@ -82,9 +82,11 @@ def test_batch_norm_makes_every_feature_mean_0_and_variance_1():
     assert (y.var((0, 2, 3), correction=0) - 1).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.7, "eps": 0.2}], ids=str)
 @pytest.mark.parametrize("shape", [(8, 3), (4, 3, 5, 2)], ids=str)
-def test_batch_norm_and_its_running_statistics_are_pytorchs(shape):
-    ours, theirs = BatchNorm(3).to(torch.float64), (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(3).double()
+def test_batch_norm_and_its_running_statistics_are_pytorchs(shape, settings):
+    ours = BatchNorm(3, **settings).to(torch.float64)
+    theirs = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(3, **settings).double()
     for seed in range(5):
         x = torch.randn(shape, generator=dice(seed), dtype=torch.float64) * (seed + 1) + seed
         torch.testing.assert_close(ours(x), theirs(x).detach(), rtol=1e-12, atol=1e-12)

@@ -118,6 +118,18 @@ def test_a_learner_without_callbacks_is_equal_to_fit():
         assert torch.equal(p, q)
 
 
+def test_a_learner_reports_what_fit_reports_also_where_the_last_batch_is_smaller():
+    """33 examples in batches of 16, 16 and 1: each batch counts by its examples."""
+    train, valid = digits()
+    train = Dataset(*train[list(range(33))])
+    nets = network(), network()
+    rows = fit(2, nets[0], *loaders(train, valid, 16), SoftmaxCrossEntropy(), SGD(nets[0].parameters(), lr=0.1))
+    learn = learner(nets[1], *loaders(train, valid, 16))
+    learn.fit(2)
+    names = ("train_loss", "valid_loss", "accuracy")
+    assert learn.rows == [{name: row[name] for name in names} for row in rows]
+
+
 class Spy(Callback):
     """Writes down what happened."""
 
@@ -151,6 +163,22 @@ def test_accumulated_batches_step_like_one_large_batch():
     nets = network(), network()
     small, large = (DataLoader(train, size) for size in (32, 128))
     learner(nets[0], small, DataLoader(valid, 512)).fit(2, [GradientAccumulation(128)])
+    learner(nets[1], large, DataLoader(valid, 512)).fit(2)
+    for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
+
+
+def test_an_incomplete_group_is_dropped_at_the_end_of_a_fit():
+    """96 examples in groups of 64: each fit takes one step, of its first two batches."""
+    train, valid = digits()
+    train = Dataset(*train[list(range(96))])
+    batches, accumulate = DataLoader(train, 32), GradientAccumulation(64)
+    nets = network(), network()
+    twice = learner(nets[0], batches, DataLoader(valid, 512))
+    for _ in range(2):
+        twice.fit(1, [accumulate])
+        assert all(not p.grad.any() for p in nets[0].parameters())
+    large = DataLoader(Dataset(*train[list(range(64))]), 64)
     learner(nets[1], large, DataLoader(valid, 512)).fit(2)
     for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)

@@ -34,7 +34,7 @@ from kit.mechanism import loop, transfer
 from kit.mechanism.batches import DataLoader, Dataset
 from kit.mechanism.convolution import Conv2d, GlobalAvgPool
 from kit.mechanism.layers import BatchNorm, Linear, ReLU, Sequential, SoftmaxCrossEntropy
-from kit.mechanism.optimizers import SGD, Adam
+from kit.mechanism.optimizers import SGD, Adam, AdamW
 from kit.mechanism.schedules import one_cycle
 from kit.mechanism.trace import Trace, digest, first_difference, snapshot
 from kit.train.precision import Precision, training_in
@@ -43,6 +43,7 @@ OPTIMIZERS = {
     "SGD with momentum": (partial(FastaiSGD, mom=0.9, wd=0.01), partial(SGD, momentum=0.9, decoupled=True)),
     "Adam": (FastaiAdam, partial(Adam, decoupled=True)),
 }
+ON_A_SMALL_NET = {**OPTIMIZERS, "AdamW": (FastaiAdam, AdamW)}
 
 
 # Both trainings ----------------------------------------------------------------------------------------------------
@@ -78,12 +79,14 @@ def same_seeds(dls):
     dls.train.rng, dls.valid.rng = random.Random(1), random.Random(2)
 
 
-def fastai_run(dls, model, splitter, opt_func, cbs=(), precision=None, keep=lambda step: step, **fine_tune):
+def fastai_run(
+    dls, model, splitter, opt_func, cbs=(), precision=None, keep=lambda step: step, fit="fine_tune", **fine_tune
+):
     same_seeds(dls)
     learn = Learner(dls, copy.deepcopy(model), CrossEntropyLossFlat(), opt_func=opt_func, splitter=splitter)
     witness = Witness(keep)
     with learn.no_bar(), learn.no_logging(), training_in(learn, precision or Precision("fp32", False, "")) as casts:
-        learn.fine_tune(*fine_tune.pop("arguments"), cbs=[*cbs, *casts, witness], **fine_tune)
+        getattr(learn, fit)(*fine_tune.pop("arguments"), cbs=[*cbs, *casts, witness], **fine_tune)
     return witness.steps
 
 
@@ -92,19 +95,21 @@ def plain_cross_entropy(prediction, y):
     return nn.functional.cross_entropy(prediction.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor))
 
 
-def run_by_hand(dls, model, parts_of, optimizer, callbacks=(), predict=None, keep=lambda step: step, **fine_tune):
+def call(model, x):
+    return model(x)
+
+
+def by_hand_learner(dls, model, parts, optimizer, predict=call):
+    groups = optimizer(transfer.param_groups(parts, weight_decay=0.01), lr=1e-3)
+    return loop.Learner(model, dls.train, dls.valid, plain_cross_entropy, groups, predict=predict)
+
+
+def run_by_hand(dls, model, parts_of, optimizer, callbacks=(), predict=call, keep=lambda step: step, **fine_tune):
     same_seeds(dls)
     model = copy.deepcopy(model)
     parts = parts_of(model)
     trace = Trace(keep)
-    learner = loop.Learner(
-        model,
-        dls.train,
-        dls.valid,
-        plain_cross_entropy,
-        optimizer(transfer.param_groups(parts, weight_decay=0.01), lr=1e-3),
-        predict=predict or (lambda model, x: model(x)),
-    )
+    learner = by_hand_learner(dls, model, parts, optimizer, predict)
     transfer.fine_tune(learner, parts, *fine_tune.pop("arguments"), callbacks=[*callbacks, trace], **fine_tune)
     return trace.steps
 
@@ -145,11 +150,17 @@ def small_split(model):
     return [list(part.parameters()) for part in model]
 
 
-def big_net(classes=10):
+def fastai_head(channels, classes):
+    head = create_head(channels, classes)
+    apply_init(head, nn.init.kaiming_normal_)
+    return head
+
+
+def big_net(classes=10, head=transfer.create_head):
     """torchvision's resnet18 with a new head."""
     torch.manual_seed(0)
     body = transfer.create_body(resnet18())
-    return nn.Sequential(body, transfer.create_head(512, classes))
+    return nn.Sequential(body, head(512, classes))
 
 
 def big_parts(model):
@@ -162,14 +173,18 @@ def big_parts(model):
 
 def test_the_head_made_by_hand_is_fastais_head():
     torch.manual_seed(3)
-    theirs = create_head(512, 10)
-    apply_init(theirs, nn.init.kaiming_normal_)
+    theirs = fastai_head(512, 10)
     torch.manual_seed(3)
     ours = transfer.create_head(512, 10)
     for mine, theirs_ in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(mine, theirs_)
-    x = torch.randn(2, 512, 3, 3)
-    assert torch.equal(ours.eval()(x), theirs.eval()(x))
+    x, outputs = torch.randn(4, 512, 3, 3), []
+    for head in (ours, theirs):
+        torch.manual_seed(4)  # the same units drop out
+        outputs.append((head(x), head.eval()(x)))
+    (trained, predicted), (trained_, predicted_) = outputs
+    assert torch.equal(trained, trained_) and torch.equal(predicted, predicted_)
+    assert not torch.equal(trained, predicted)
 
 
 def test_the_loaders_give_the_same_batches():
@@ -183,9 +198,9 @@ def test_the_loaders_give_the_same_batches():
             assert torch.equal(y1, y2)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ON_A_SMALL_NET)
 def test_a_small_net_is_equal_bit_for_bit(name):
-    dls, start, (theirs, ours) = digit_loaders(), small_net(), OPTIMIZERS[name]
+    dls, start, (theirs, ours) = digit_loaders(), small_net(), ON_A_SMALL_NET[name]
     fine_tune = {"arguments": (3, 1e-2), "freeze_epochs": 2}
     first = fastai_run(dls, start, small_split, theirs, **fine_tune)
     second = run_by_hand(dls, start, small_parts, ours, **fine_tune)
@@ -193,12 +208,40 @@ def test_a_small_net_is_equal_bit_for_bit(name):
     assert first_difference(first, second) is None
 
 
+def test_the_defaults_of_fine_tune_are_fastais():
+    dls, start = digit_loaders(), small_net()
+    first = fastai_run(dls, start, small_split, FastaiAdam, arguments=(1,))
+    second = run_by_hand(dls, start, small_parts, partial(Adam, decoupled=True), arguments=(1,))
+    assert len(first) == 2 * len(dls.train)
+    assert first_difference(first, second) is None
+
+
+def only_parameters(step):
+    return {name: value for name, value in step.items() if name.startswith("parameter")}
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_defaults_of_one_cycle_are_fastais_and_sgd_without_momentum_gets_none(momentum):
+    """fastai sets a momentum that plain SGD does not use, so only the weights are compared."""
+    dls, start = digit_loaders(), small_net()
+    opt_func = partial(FastaiSGD, mom=momentum, wd=0.01)
+    first = fastai_run(
+        dls, start, small_split, opt_func, keep=only_parameters, fit="fit_one_cycle", arguments=(2, 1e-2)
+    )
+    same_seeds(dls)
+    model, trace = copy.deepcopy(start), Trace(only_parameters)
+    parts, optimizer = small_parts(model), partial(SGD, momentum=momentum, decoupled=True)
+    transfer.fit_one_cycle(by_hand_learner(dls, model, parts, optimizer), 2, [1e-2, 1e-2], callbacks=[trace])
+    assert len(first) == 2 * len(dls.train)
+    assert first_difference(first, trace.steps) is None
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_resnet18_is_equal_bit_for_bit(name):
-    dls, start, (theirs, ours) = digit_loaders(32, 3, 32, 8), big_net(), OPTIMIZERS[name]
+    dls, (theirs, ours) = digit_loaders(32, 3, 32, 8), OPTIMIZERS[name]
     fine_tune = {"arguments": (1, 2e-3), "freeze_epochs": 1}
-    first = fastai_run(dls, start, _resnet_split, theirs, keep=digest, **fine_tune)
-    second = run_by_hand(dls, start, big_parts, ours, keep=digest, **fine_tune)
+    first = fastai_run(dls, big_net(head=fastai_head), _resnet_split, theirs, keep=digest, **fine_tune)
+    second = run_by_hand(dls, big_net(), big_parts, ours, keep=digest, **fine_tune)
     assert len(first) == 6
     assert first_difference(first, second) is None
 

@@ -40,6 +40,16 @@ def test_weights_decay_and_norms_and_biases_do_not():
     ]
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d])
+def test_batch_norms_of_any_dimension_are_spared_from_decay_and_freezing(norm):
+    parts = [nn.Sequential(nn.Linear(2, 2, bias=False), norm(2)), nn.Linear(2, 2)]
+    decayed, spared, *_ = param_groups(parts)
+    assert [tuple(p.shape) for p in decayed["params"]] == [(2, 2)]
+    assert [tuple(p.shape) for p in spared["params"]] == [(2,), (2,)]
+    freeze_to(1, parts, Adam(param_groups(parts), lr=0.1))
+    assert [p.requires_grad for p in parts[0].parameters()] == [False, True, True]
+
+
 def test_every_parameter_of_resnet18_is_in_one_group():
     network = resnet18()
     groups = param_groups([nn.Sequential(*list(network.children())[:6]), nn.Sequential(*list(network.children())[6:])])
