@@ -137,9 +137,13 @@ class Adam(Optimizer):
         squares = state.setdefault("squares", torch.zeros_like(p))
         mean.mul_(beta1).add_(grad, alpha=1 - beta1)
         squares.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        denominator = (squares / _bias_correction(beta2, step)).sqrt() + group["eps"]
-        p.addcdiv_(mean, denominator, value=-group["lr"] / _bias_correction(beta1, step))
+        denominator = (squares / self.bias_correction(beta2, step)).sqrt() + group["eps"]
+        p.addcdiv_(mean, denominator, value=-group["lr"] / self.bias_correction(beta1, step))
         state["step"] = step
+
+    def bias_correction(self, beta: float, step: int) -> float:
+        """1 - beta^step, in fastai's order of operations, which rounds differently."""
+        return (1 - beta) * (1 - beta**step) / (1 - beta)
 
 
 class AdamW(Adam):
@@ -147,11 +151,6 @@ class AdamW(Adam):
 
     def __init__(self, params: Iterable, lr: float, weight_decay: float = 0.01, **settings: Any):
         super().__init__(params, lr, weight_decay=weight_decay, decoupled=True, **settings)
-
-
-def _bias_correction(beta: float, step: int) -> float:
-    """1 - beta^step, in fastai's order of operations, which rounds differently."""
-    return (1 - beta) * (1 - beta**step) / (1 - beta)
 
 
 def _check_decay(name: str, value: float) -> float:

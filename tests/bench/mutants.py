@@ -1,0 +1,271 @@
+"""Mutants: small changes in the code that its tests should find.
+
+    python tests/bench/mutants.py                                    # 12 mutants of each module, about half an hour
+    python tests/bench/mutants.py --each 30 --module loop --module layers
+    python tests/bench/mutants.py --again                            # only those that no test found last time
+
+A mutant is a module with one change: `<` instead of `<=`, `+` instead of `-`, another number, a statement or an
+argument left out. It is caught if a quick test of its module fails. Results are appended to a file (`--results`), so
+that a run that was stopped goes on; a module that has changed starts afresh. `EQUIVALENT` holds the survivors that
+change nothing a test could see, each with its reason. Run it again after a change in what it covers: survivors need a
+test or a reason.
+
+No file is changed: torch and fastai are imported once, and each mutant is a forked process that imports the changed
+module in place of the original. mutmut and cosmic-ray start a new interpreter, or copy the project; the imports would
+take longer than the tests.
+"""
+
+import argparse
+import ast
+import copy
+import hashlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import multiprocessing
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from kit.mechanism import exercise  # noqa: E402
+
+TESTS = {
+    **{
+        path.relative_to(ROOT).as_posix(): [test.relative_to(ROOT).as_posix() for test in exercise.tests_of(path.stem)]
+        for path in sorted((ROOT / "kit/mechanism").glob("[!_]*.py"))
+    },
+    "kit/intervals.py": ["tests/test_intervals.py"],
+    "kit/data/splits.py": ["tests/data/test_splits.py", "tests/data/test_folders.py"],
+    "kit/evaluate/calibration.py": ["tests/evaluate/test_calibration.py", "tests/bundle/test_calibration_and_ood.py"],
+    "kit/model/heads.py": ["tests/model/test_heads.py", "tests/model/test_build.py"],
+    "kit/train/linear.py": ["tests/train/test_linear.py"],
+    **{
+        f"kit/features/{name}.py": ["tests/features/test_features.py"]
+        for name in ("compute", "embedding", "neighbours", "store")
+    },
+}
+"""Each module and its tests, in the order in which they are run."""
+IMPORTS = ("torch", "torchvision.models", "fastai.vision.all", "matplotlib.figure", "pandas", "scipy.stats",
+           "sklearn.datasets", "sklearn.linear_model")  # fmt: skip
+"""What the tests import besides kit; imported once."""
+UNTRIED = {
+    "strict",
+    "figsize",
+    "layout",
+    "alpha",
+    "s",
+    "ms",
+    "mew",
+    "lw",
+    "linewidth",
+    "linewidths",
+    "fontsize",
+    "dpi",
+    "markersize",
+}
+"""Arguments that are not changed: `strict` guards lengths that are equal, the others change how a picture looks."""
+EQUIVALENT: dict[tuple[str, str], str] = {}
+"""(module, mutant as it is printed, without the line number) -> why no test can find it."""
+
+ARITHMETIC = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Add, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+}  # fmt: skip
+COMPARISONS = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+NAMES = {"min": "max", "max": "min", "mean": "sum", "zeros": "ones", "ones": "zeros", "floor": "ceil", "ceil": "floor",
+         "amax": "amin", "amin": "amax", "argmax": "argmin", "zeros_like": "ones_like",
+         "ones_like": "zeros_like"}  # fmt: skip
+
+
+class Mutant(NamedTuple):
+    """One change: the place in the module, the new code there, and how it is printed."""
+
+    module: str
+    line: int
+    text: str
+    tree: ast.Module
+
+
+def changes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what may stand in place of a node."""
+    new = copy.deepcopy(node)
+    match new:
+        case ast.BinOp(op=op) if type(op) in ARITHMETIC:
+            new.op = ARITHMETIC[type(op)]()
+            yield new
+        case ast.Compare(ops=[op]) if type(op) in COMPARISONS:
+            new.ops = [COMPARISONS[type(op)]()]
+            yield new
+        case ast.BoolOp():
+            new.op = ast.Or() if isinstance(new.op, ast.And) else ast.And()
+            yield new
+        case ast.UnaryOp(op=ast.Not() | ast.USub()):
+            yield new.operand
+        case ast.Constant(value=bool()):
+            yield ast.Constant(not new.value)
+        case ast.Constant(value=int()):
+            yield ast.Constant(new.value + 1)
+        case ast.Constant(value=float()):
+            yield ast.Constant(new.value * (1.25 if abs(new.value) > 1e-3 else 10) or 1.0)
+        case ast.If() | ast.IfExp():
+            new.test = ast.UnaryOp(ast.Not(), new.test)
+            yield new
+        case ast.Attribute() if new.attr in NAMES:
+            new.attr = NAMES[new.attr]
+            yield new
+        case ast.Name() if new.id in NAMES:
+            new.id = NAMES[new.id]
+            yield new
+        case ast.Call(keywords=[_, *_]):
+            for place in range(len(new.keywords)):
+                fewer = copy.deepcopy(new)
+                del fewer.keywords[place]
+                yield fewer
+        case ast.AugAssign() | ast.Raise() | ast.Continue() | ast.Break() | ast.Expr(value=ast.Call()):
+            yield ast.Pass()
+        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
+            yield ast.Pass()
+
+
+def places(node: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
+    """Yield (parent, field, index) of every node that may be changed: no texts, types, `main`, or looks of pictures."""
+    for field, value in ast.iter_fields(node):
+        if field in ("annotation", "returns", "decorator_list") or (field == "exc" and isinstance(node, ast.Raise)):
+            continue
+        for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            named_main = isinstance(child, ast.FunctionDef) and child.name == "main"
+            started = isinstance(child, ast.If) and "__main__" in ast.unparse(child.test)
+            cosmetic = isinstance(child, ast.keyword) and child.arg in UNTRIED
+            if isinstance(child, ast.AST) and not (
+                isinstance(child, ast.JoinedStr) or named_main or started or cosmetic
+            ):
+                yield node, field, index
+                yield from places(child)
+
+
+def mutants(module: str, source: str) -> list[Mutant]:
+    """Return every mutant of a module in the order of its lines."""
+    found, tree = [], ast.parse(source)
+    for number, (parent, field, index) in enumerate(places(tree)):
+        node = getattr(parent, field) if index is None else getattr(parent, field)[index]
+        for new in changes(node):
+            changed = ast.parse(source)
+            parent_, *_ = list(places(changed))[number]
+            if index is None:
+                setattr(parent_, field, new)
+            else:
+                getattr(parent_, field)[index] = new
+            code = lambda part: " ".join(ast.unparse(ast.fix_missing_locations(part)).split())[:70]  # noqa: E731
+            line = getattr(node, "lineno", getattr(parent, "lineno", 0))
+            changed = ast.fix_missing_locations(changed)
+            text = f"{code(node)} -> {code(new)}  in: {source.splitlines()[line - 1].strip()[:80]}"
+            found.append(Mutant(module, line, text, changed))
+    return found
+
+
+class Changed(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
+    """Imports one module from a changed syntax tree."""
+
+    def __init__(self, mutant: Mutant):
+        super().__init__(mutant.module.removesuffix(".py").replace("/", "."), str(ROOT / mutant.module))
+        self.tree = mutant.tree
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname == self.name:
+            return importlib.util.spec_from_file_location(fullname, self.path, loader=self)
+        return None
+
+    def get_code(self, fullname):
+        return compile(self.tree, self.path, "exec")
+
+
+def run_tests(mutant: Mutant | None, tests: list[str]) -> None:
+    """In a forked process: run the tests with the changed module, and exit with pytest's code."""
+    import pytest
+
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(quiet, stream)
+    os.setpgid(0, 0)
+    for name in [name for name in sys.modules if name.split(".")[0] == "kit"]:
+        del sys.modules[name]
+    if mutant:
+        sys.meta_path.insert(0, Changed(mutant))
+    os._exit(pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]))
+
+
+def result(mutant: Mutant | None, tests: list[str], limit: float) -> str:
+    """Return "caught", "survived", or "timeout", which counts as caught."""
+    process = multiprocessing.get_context("fork").Process(target=run_tests, args=(mutant, tests))
+    process.start()
+    process.join(limit)
+    if process.is_alive():
+        os.killpg(process.pid, 9)
+        process.join()
+        return "timeout"
+    return "survived" if process.exitcode == 0 else "caught"
+
+
+def main() -> None:
+    """Try the mutants that have no result yet, and print the share that was caught and the survivors."""
+    parser = argparse.ArgumentParser(description="Make small changes in the code and count those that tests find.")
+    parser.add_argument("--each", type=int, default=12, help="mutants of each module, at random")
+    parser.add_argument("--module", action="append", help="only modules with this name; may be repeated")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=Path("mutants.jsonl"), help="the file to append to")
+    parser.add_argument("--again", action="store_true", help="try again what survived")
+    options = parser.parse_args()
+    chosen = [module for module in TESTS if not options.module or Path(module).stem in options.module]
+    results = options.results.absolute()
+    os.chdir(ROOT)
+    for package in IMPORTS:
+        importlib.import_module(package)
+    lines = results.read_text().splitlines() if results.exists() else []
+    known = {(row["sha"], row["line"], row["text"]): row["result"] for row in map(json.loads, lines)}
+    counts, survivors = {}, []
+    for module in chosen:
+        source, tests = (ROOT / module).read_text(), TESTS[module]
+        sha = hashlib.sha256(source.encode()).hexdigest()[:12]
+        every = mutants(module, source)
+        sample = sorted(random.Random(options.seed).sample(every, min(options.each, len(every))), key=lambda m: m.line)
+        limit, counts[module] = None, Counter()
+        for mutant in sample:
+            key = (sha, mutant.line, mutant.text)
+            reason = EQUIVALENT.get((module, mutant.text))
+            if not reason and (key not in known or (options.again and known[key] == "survived")):
+                if limit is None:
+                    begin = time.monotonic()
+                    if result(None, tests, 600) != "survived":
+                        raise SystemExit(f"{module}: its tests fail without a change: {' '.join(tests)}")
+                    limit = 20 + 5 * (time.monotonic() - begin)
+                known[key] = result(mutant, tests, limit)
+                row = {"module": module, "sha": sha, "line": mutant.line, "text": mutant.text, "result": known[key]}
+                with results.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+            outcome = "equivalent" if reason else known[key]
+            counts[module][outcome] += 1
+            if outcome == "survived":
+                survivors.append(f"{module}:{mutant.line}: {mutant.text}")
+        total, equivalent = sum(counts[module].values()), counts[module]["equivalent"]
+        caught = total - equivalent - counts[module]["survived"]
+        print(f"{module:36} {caught:>3} of {total - equivalent:>3} caught, {equivalent} equivalent", flush=True)
+    sums = sum(counts.values(), Counter())
+    caught, tried = sums["caught"] + sums["timeout"], sums.total() - sums["equivalent"]
+    share = f" ({caught / tried:.1%})" if tried else ""
+    print(f"\n{caught} of {tried} mutants caught{share}, {sums['equivalent']} equivalent\n", *survivors, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
