@@ -8,9 +8,8 @@ from kit.mechanism import exercise
 
 RUNGS = (
     "tensors", "perceptron", "activations", "losses", "gradient", "landscapes", "autograd", "layers", "convolution",
-    "initializers", "optimizers", "schedules", "batches", "loop", "trace", "overfitting", "networks", "approximation",
-    "search", "parallel", "precision", "transfer", "linear_probe",
-    "lab",
+    "initializers", "optimizers", "schedules", "batches", "loop", "trace", "overfitting", "networks", "segmentation",
+    "approximation", "search", "parallel", "precision", "transfer", "linear_probe", "lab",
 )  # fmt: skip
 
 

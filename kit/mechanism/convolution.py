@@ -51,12 +51,16 @@ def im2col(x: Array, kernel_size: int, stride: int = 1, padding: int = 0, fill: 
     return windows.permute(0, 1, 4, 5, 2, 3).reshape(n, channels * kernel_size**2, count)
 
 
-def col2im(columns: Tensor, shape: Sequence[int], kernel_size: int, stride: int = 1, padding: int = 0) -> Tensor:
+def col2im(columns: Array, shape: Sequence[int], kernel_size: int, stride: int = 1, padding: int = 0) -> Array:
     """Add every number back to the pixel that `im2col` copied it from; overlapping windows add up.
 
     columns: (n, channels * kernel_size^2, windows); shape: that of the images (n, channels, h, w) and of the result.
     For one position (i, j) in the window, the pixels of all windows are different, so they can be added at once.
+    For a `Variable` this is one operation of the graph, and its gradient is `im2col`.
     """
+    if isinstance(columns, Variable):
+        image = col2im(columns.data, shape, kernel_size, stride, padding)
+        return Variable(image, [(columns, lambda g: im2col(g, kernel_size, stride, padding))])
     n, channels, h, w = shape
     rows, across = (output_size(size, kernel_size, stride, padding) for size in (h, w))
     columns = columns.reshape(n, channels, kernel_size, kernel_size, rows, across)
@@ -107,6 +111,43 @@ class Conv2d(Layer):
         if self.bias is not None:
             accumulate_grad(self.bias, grad.sum((0, 2)))
         return col2im(self.weight.flatten(1).T @ grad, self.shape, *self.window)
+
+
+class ConvTranspose2d(Layer):
+    """Transposed convolution: (n, in_channels, h, w) -> (n, out_channels, rows, columns), larger where stride > 1.
+
+    rows = (h - 1) stride - 2 padding + kernel_size, and columns from w. Every pixel adds weight * x to a window of the
+    output, and overlapping windows add up. So forward is the backward pass of a `Conv2d` with this weight, and backward
+    is its forward pass. weight: (in_channels, out_channels, kernel_size, kernel_size), bias: (out_channels,).
+    Source: Long, Shelhamer and Darrell, Fully convolutional networks for semantic segmentation, 2015.
+    """
+
+    parameter_names = ("weight", "bias")
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0):
+        output_size(kernel_size, kernel_size, stride, padding)  # raises for invalid values
+        self.weight = he((in_channels, out_channels, kernel_size, kernel_size))
+        self.bias = torch.zeros(out_channels)
+        self.window = (kernel_size, stride, padding)
+
+    def forward(self, x: Array) -> Array:
+        in_channels, out_channels, kernel_size, _ = self.weight.shape
+        if len(x.shape) != 4 or x.shape[1] != in_channels:
+            expected = f"images of shape (n, {in_channels}, height, width)"
+            raise ValueError(f"ConvTranspose2d expects {expected}, got {tuple(x.shape)}")
+        _, stride, padding = self.window
+        self.shape, self.x = x.shape, x.reshape(*x.shape[:2], -1)
+        size = [(size - 1) * stride - 2 * padding + kernel_size for size in x.shape[2:]]
+        columns = as_leaf(self.weight, x).reshape(in_channels, -1).T @ self.x
+        y = col2im(columns, (x.shape[0], out_channels, *size), *self.window)
+        return y + as_leaf(self.bias, x).reshape(-1, 1, 1)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        """dL/dW = x columns^T and dL/db = sum of g, over images and pixels; dL/dx = W columns, columns = im2col(g)."""
+        columns = im2col(grad, *self.window)
+        accumulate_grad(self.weight, (self.x @ columns.mT).sum(0).reshape(self.weight.shape))
+        accumulate_grad(self.bias, grad.sum((0, 2, 3)))
+        return (self.weight.flatten(1) @ columns).reshape(self.shape)
 
 
 class Pool2d(Layer):

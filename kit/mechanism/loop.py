@@ -46,14 +46,14 @@ def train_epoch(
 
 @torch.no_grad()
 def validate(model: Any, batches: Batches, loss_func: Callable) -> tuple[float, float]:
-    """Return mean loss and accuracy over all batches, in evaluation mode and without training."""
+    """Return mean loss and accuracy over all batches, in evaluation mode and without training; y: (n,) or (n, h, w)."""
     model.eval()
-    total = correct = count = 0
+    total = correct = count = labels = 0
     for x, y in batches:
         prediction = model(x)
         total, count = total + float(loss_func(prediction, y)) * len(x), count + len(x)
-        correct += (prediction.argmax(1) == y).sum().item()
-    return _mean(total, count), correct / count
+        correct, labels = correct + (prediction.argmax(1) == y).sum().item(), labels + y.numel()
+    return _mean(total, count), correct / labels
 
 
 def fit(

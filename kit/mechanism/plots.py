@@ -129,7 +129,7 @@ def feature_spaces(features: Mapping[str, Tensor], labels: Tensor) -> Figure:
 
 def main() -> None:
     """Write the pictures of the ladder into the folder --out and print their paths."""
-    from kit.mechanism import initializers, linear_probe, networks, optimizers
+    from kit.mechanism import initializers, linear_probe, networks, optimizers, segmentation
     from kit.mechanism.activations import sigmoid
 
     parser = argparse.ArgumentParser(description="Draw the pictures of the ladder.")
@@ -142,6 +142,10 @@ def main() -> None:
     outputs = initializers.activations_by_layer(x, lambda shape: initializers.normal(shape, 1), sigmoid)
     lenet = networks.lenet(16)
     digits, _ = networks.train_on_digits(lenet, scale=2)
+    scenes, answers = segmentation.draw_scenes(6, seed=1), segmentation.FCN(len(segmentation.CLASSES))
+    segmentation.train(answers, segmentation.draw_scenes(400), scenes)
+    colours = torch.tensor([[0.1, 0.1, 0.1], [0.9, 0.4, 0.2], [0.3, 0.6, 0.9], [0.9, 0.9, 0.3]])
+    classes = torch.cat([scenes.y, segmentation.predict(answers, scenes.x)])
     labels, results = linear_probe.compare_fine_tuning()
     figures = {
         "losses": curves({name: valley.function(walk.T) for name, walk in walks.items()}, "step", "loss", log=True),
@@ -149,6 +153,7 @@ def main() -> None:
         "initializers": histograms({f"layer {place}": output for place, output in enumerate(outputs, 1)}),
         "filters": images(lenet.layers[0].weight[:, 0]),
         "feature_maps": images(networks.feature_maps(lenet, digits[:1], 2)[0]),
+        "segmentation": images(torch.cat([scenes.x, colours[classes].permute(0, 3, 1, 2)]), columns=6),
         "linear_probe": feature_spaces(
             {f"{name}\nerror {r.error:.1%}, drift {r.drift:.2f}": r.features for name, r in results.items()}, labels
         ),

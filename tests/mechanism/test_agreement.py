@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kit.mechanism.autograd import Variable
-from kit.mechanism.convolution import AvgPool2d, Conv2d, GlobalAvgPool, MaxPool2d
+from kit.mechanism.convolution import AvgPool2d, Conv2d, ConvTranspose2d, GlobalAvgPool, MaxPool2d
 from kit.mechanism.layers import (
     BatchNorm,
     Dropout,
@@ -46,6 +46,7 @@ from kit.mechanism.networks import (
     resnet,
     vgg,
 )
+from kit.mechanism.segmentation import FCN, PixelCrossEntropy
 
 STEP, CLOSE_TO_NUMERICAL, CLOSE = 1e-6, 1e-6, 1e-10
 Gradients = list[Tensor]
@@ -73,6 +74,7 @@ class Case(NamedTuple):
 
 
 LABELS = torch.tensor([1, 0, 3])
+PIXELS = torch.tensor([[[0, 1, 2], [3, 3, 3]], [[1, 1, 0], [2, 0, 1]]])
 SOFT = torch.tensor([[0.1, 0.2, 0.3, 0.4], [1, 0, 0, 0], [0.5, 0.5, 0, 0]], dtype=torch.float64)
 
 LAYERS = {
@@ -91,6 +93,9 @@ LAYERS = {
     "Conv2d 5x5, padding 2": Case(lambda: Conv2d(1, 2, 5, 1, 2), (2, 1, 4, 4)),
     "Conv2d 1x1, no bias": Case(lambda: Conv2d(3, 2, 1, bias=False), (2, 3, 4, 4)),
     "Conv2d 2x2, stride 3": Case(lambda: Conv2d(2, 2, 2, 3), (1, 2, 7, 6)),
+    "ConvTranspose2d 3x3": Case(lambda: ConvTranspose2d(2, 3, 3), (2, 2, 3, 4)),
+    "ConvTranspose2d 4x4, stride 2, padding 1": Case(lambda: ConvTranspose2d(3, 2, 4, 2, 1), (2, 3, 3, 2)),
+    "ConvTranspose2d 2x2, stride 3": Case(lambda: ConvTranspose2d(1, 2, 2, 3), (2, 1, 2, 3)),
     "MaxPool2d 2": Case(lambda: MaxPool2d(2), (2, 2, 4, 5)),
     "MaxPool2d 3, stride 2": Case(lambda: MaxPool2d(3, 2), (2, 2, 7, 6)),
     "MaxPool2d 3, stride 1, padding 1": Case(lambda: MaxPool2d(3, 1, 1), (2, 2, 4, 4)),
@@ -106,6 +111,7 @@ LAYERS = {
     "SoftmaxCrossEntropy, soft labels": Case(
         lambda: Loss(SoftmaxCrossEntropy(), SOFT, nn.functional.cross_entropy), (3, 4)
     ),
+    "PixelCrossEntropy": Case(lambda: Loss(PixelCrossEntropy(), PIXELS, nn.functional.cross_entropy), (2, 4, 2, 3)),
     "MeanSquaredError": Case(lambda: Loss(MeanSquaredError(), SOFT, nn.functional.mse_loss), (3, 4)),
 }
 
@@ -123,6 +129,8 @@ NETWORKS = {
     "GoogLeNet": Case(lambda: googlenet(1, 4, 2), (2, 1, 8, 8), 20),
     "ResNet": Case(lambda: resnet(1, 4, (3, 4, 5), 2), (3, 1, 8, 8), 20),
     "fully convolutional": Case(lambda: fully_convolutional(2, 4, 3), (2, 2, 7, 10), 20),
+    "FCN": Case(lambda: FCN(4, 3), (2, 3, 8, 12), 20),
+    "FCN, no skip": Case(lambda: FCN(4, 3, skip=False), (2, 3, 8, 8), 20),
 }
 
 
@@ -226,6 +234,19 @@ class JudgedConcat(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], 1)
 
 
+class JudgedFCN(nn.Module):
+    def __init__(self, layer: FCN):
+        super().__init__()
+        for name in ("half", "quarter", "double", "skip", "whole"):  # in the order of the parameters
+            part = getattr(layer, name)
+            setattr(self, f"{name}_", judge(part) if part else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.half_(x)
+        scores = self.double_(self.quarter_(features))
+        return self.whole_(scores if self.skip_ is None else scores + self.skip_(features))
+
+
 class Called(nn.Module):
     """A function as a module."""
 
@@ -251,6 +272,7 @@ def judge(layer: Layer) -> nn.Module:
         Conv2d: lambda: nn.Conv2d(
             layer.weight.shape[1], layer.weight.shape[0], *layer.window, bias=layer.bias is not None
         ),
+        ConvTranspose2d: lambda: nn.ConvTranspose2d(*layer.weight.shape[:2], *layer.window),
         BatchNorm: lambda: batch_norm(layer),
         ReLU: nn.ReLU,
         Sigmoid: nn.Sigmoid,
@@ -262,6 +284,7 @@ def judge(layer: Layer) -> nn.Module:
         Dropout: lambda: Called(lambda x: x * layer.mask),
         Residual: lambda: JudgedResidual(layer),
         Concat: lambda: JudgedConcat(layer),
+        FCN: lambda: JudgedFCN(layer),
         Loss: lambda: Called(lambda x: layer.judge(x, layer.target)),
     }
     module = bare[type(layer)]().double()

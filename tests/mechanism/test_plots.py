@@ -148,10 +148,11 @@ def test_drawing_does_not_import_pyplot():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.slow
 def test_the_command_draws_the_pictures_of_the_ladder(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["plots", "--out", str(tmp_path)])
     plots.main()
-    names = ["losses", "optimizers", "initializers", "filters", "feature_maps", "linear_probe"]
+    names = ["losses", "optimizers", "initializers", "filters", "feature_maps", "segmentation", "linear_probe"]
     assert capsys.readouterr().out.split() == [str(tmp_path / f"{name}.png") for name in names]
     for name in names:
         assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.05

@@ -1,0 +1,100 @@
+"""Segmentation: the transposed convolution, the scenes, the measure, and that the network learns. Gradients:
+test_agreement.py."""
+
+import pytest
+import torch
+from torch import nn
+
+from kit.mechanism.autograd import Variable
+from kit.mechanism.batches import Dataset
+from kit.mechanism.convolution import Conv2d, ConvTranspose2d, col2im, im2col
+from kit.mechanism.segmentation import FCN, bilinear, draw_scenes, intersection_over_union, predict, train
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(3, 1, 1), (4, 2, 1), (2, 2, 0), (3, 2, 0)])
+def test_a_transposed_convolution_is_pytorchs_and_the_backward_pass_of_a_convolution(kernel_size, stride, padding):
+    window = (kernel_size, stride, padding)
+    layer, x = ConvTranspose2d(3, 2, *window).to(torch.float64), rand(2, 3, 4, 5)
+    layer.bias = rand(2)
+    y = layer(x)
+    theirs = nn.functional.conv_transpose2d(x, layer.weight, layer.bias, stride=stride, padding=padding)
+    torch.testing.assert_close(y, theirs, rtol=1e-12, atol=1e-12)
+    conv = Conv2d(2, 3, *window, bias=False).to(torch.float64)
+    conv.weight = layer.weight
+    assert conv(y).shape == x.shape
+    torch.testing.assert_close(conv.backward(x), y - layer.bias[:, None, None], rtol=1e-12, atol=1e-12)
+
+
+def test_col2im_is_an_operation_of_the_graph_whose_gradient_is_im2col():
+    columns, weights = Variable(rand(2, 12, 6)), rand(2, 3, 3, 4)
+    (col2im(columns, (2, 3, 3, 4), 2) * weights).sum().backward()
+    assert torch.equal(columns.grad, im2col(weights, 2))
+
+
+def test_a_transposed_convolution_says_which_shape_it_expects():
+    with pytest.raises(
+        ValueError, match=r"ConvTranspose2d expects images of shape \(n, 3, height, width\), got \(2, 2"
+    ):
+        ConvTranspose2d(3, 2, 4)(torch.ones(2, 2, 4, 4))
+    with pytest.raises(ValueError, match="expected kernel_size and stride of at least 1"):
+        ConvTranspose2d(3, 2, 4, 0)
+
+
+def test_bilinear_weights_interpolate_inside_the_image():
+    layer = bilinear(ConvTranspose2d(2, 2, 4, 2, 1))
+    x = torch.rand(1, 2, 5, 6, generator=torch.Generator().manual_seed(0))
+    theirs = nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(layer(x)[..., 1:-1, 1:-1], theirs[..., 1:-1, 1:-1])
+
+
+def test_scenes_repeat_by_their_seed_and_hold_all_shapes():
+    one, two, other = draw_scenes(50), draw_scenes(50), draw_scenes(50, seed=1)
+    assert torch.equal(one.x, two.x) and torch.equal(one.y, two.y) and not torch.equal(one.y, other.y)
+    assert one.x.shape == (50, 3, 32, 32) and one.y.shape == (50, 32, 32)
+    assert one.x.min() >= 0 and one.x.max() <= 1
+    assert one.y.unique().tolist() == [0, 1, 2, 3]
+    shares = [(one.y == label).double().mean().item() for label in range(4)]
+    assert 0.7 < shares[0] < 0.9 and all(0.03 < share < 0.15 for share in shares[1:])
+
+
+def test_the_pixels_of_a_shape_have_one_colour_and_that_says_nothing_about_its_class():
+    scenes = draw_scenes(200)
+    means = []
+    for label in (1, 2, 3):
+        inside = scenes.y == label
+        means.append(scenes.x.permute(0, 2, 3, 1)[inside].mean().item())
+        spread = torch.stack([x[:, y].std(1).mean() for x, y in zip(scenes.x, inside, strict=True) if y.sum() > 9])
+        assert spread.max() < 0.08
+    assert max(means) - min(means) < 0.03
+
+
+def test_intersection_over_union_counts_pixels_in_both_and_in_either():
+    target, prediction = torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1, 1, 0]])
+    shares = intersection_over_union(prediction, target, 3)
+    assert shares[:2] == [pytest.approx(1 / 3), pytest.approx(1 / 3)]
+    assert shares[2] != shares[2]
+    assert intersection_over_union(target, target, 2) == [1, 1]
+
+
+def test_a_network_learns_its_training_scenes():
+    """The accuracy that is reported is the share of correct pixels."""
+    torch.manual_seed(0)
+    scenes, network = draw_scenes(24, size=16), FCN(4, width=8)
+    rows = train(network, scenes, Dataset(*scenes[list(range(12))]), epochs=12)
+    assert rows[-1]["train_loss"] < 0.6 * rows[0]["train_loss"]
+    correct = (predict(network, scenes.x[:12]) == scenes.y[:12]).double().mean().item()
+    assert rows[-1]["accuracy"] == pytest.approx(correct)
+    assert correct > 0.8 > (scenes.y[:12] == 0).double().mean().item()
+
+
+@pytest.mark.slow
+def test_a_network_finds_the_shapes_of_new_scenes_in_images_of_any_size():
+    torch.manual_seed(0)
+    valid, network = draw_scenes(60, seed=1), FCN(4)
+    train(network, draw_scenes(400), valid)
+    assert all(share > 0.6 for share in intersection_over_union(predict(network, valid.x), valid.y, 4))
+    assert predict(network, draw_scenes(1, size=48).x).shape == (1, 48, 48)
