@@ -116,6 +116,19 @@ def paired(wrong_a: np.ndarray, wrong_b: np.ndarray) -> Comparison:
     return Comparison(difference, only_a, only_b, float(p))
 
 
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """a minus b, measured on different images, with its 95 % interval from both intervals; n counts the images of both.
+
+    For two rates with Wilson's intervals this is method 10 of R. G. Newcombe, Interval estimation for the difference
+    between independent proportions, Statistics in Medicine 17 (1998), 873-890; for other figures see G. Y. Zou and
+    A. Donner, Construction of confidence limits about effect measures, Statistics in Medicine 27 (2008), 1693-1702.
+    """
+    gap = a.value - b.value
+    low = gap - sqrt((a.value - a.low) ** 2 + (b.high - b.value) ** 2)
+    high = gap + sqrt((a.high - a.value) ** 2 + (b.value - b.low) ** 2)
+    return Estimate(gap, a.n + b.n, low, high)
+
+
 def pairs_needed(found: Comparison, power: float = 0.8) -> int | None:
     """The number of images with which McNemar's test at 5 % finds this difference with probability `power`.
 

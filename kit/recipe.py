@@ -17,7 +17,7 @@ SPLITS = ("stratified", "random", "grouped", "given")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 UNLABELLED = ("error", "skip")
 BALANCES = ("none", "balanced")
-LAYERS = ("auto", "head", "whole")
+LAYERS = ("auto", "head", "all", "whole")
 CACHES = ("auto", "memory", "disk", "none")
 LOGS = ("none", "tensorboard", "wandb")
 MAX_SIZE = 4096
@@ -58,7 +58,7 @@ class Recipe:
     """Initial weights: imagenet, bundled (for resnet18), none, hub:ID, a .safetensors or .pth file, or a bundle."""
 
     layers: str = "auto"
-    """What is trained: head (from features computed once), whole (fastai's fine_tune), auto (all if better)."""
+    """What is trained: head (from features computed once), all (after it), auto (all if better), whole (fastai)."""
 
     epochs: int = 1
     """Passes over the training images in which all layers are trained."""
@@ -168,7 +168,7 @@ class Recipe:
 
     @property
     def fixed_batch(self) -> int | None:
-        """`batch`, or None where training adapts it to the number of images (layers auto and head)."""
+        """`batch`, or None where training adapts it to the number of images (layers auto, head and all)."""
         return self.batch if self.layers == "whole" or self.weights == "none" else None
 
     def target_names(self) -> list[str]:
@@ -232,7 +232,7 @@ _CHOICES = {
     "precision": PRECISIONS,
     "log": LOGS,
 }
-_OF_ALL_LAYERS = ("rate", "lr_mult", "progressive", "mixup", "cutmix", "label_smoothing", "clip", "patience")
+OF_ALL_LAYERS = ("rate", "lr_mult", "progressive", "mixup", "cutmix", "label_smoothing", "clip", "patience")
 _OF_THE_LEARNER = ("task", "arch", "weights", "y_range", "size", "presize", "resize")
 _OF_THE_LEARNER += ("augment", "batch", "sampler", "device", "workers")
 
@@ -258,12 +258,12 @@ def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
 def _check_together(recipe: Recipe) -> None:
     """`RecipeError` for combinations of fields that have no meaning."""
     _check_task(recipe)
-    for name in _OF_ALL_LAYERS if recipe.layers == "head" else ():
+    for name in OF_ALL_LAYERS if recipe.layers == "head" else ():
         if _changed(recipe, name):
             problem = (
                 f"{name}={getattr(recipe, name)!r} has no effect with layers='head', which is trained from features"
             )
-            raise RecipeError(problem, fix="leave it out, or say layers=auto or layers=whole")
+            raise RecipeError(problem, fix="leave it out, or say layers=auto, all or whole")
     if recipe.mixup and recipe.cutmix:
         problem = f"mixup={recipe.mixup:g} and cutmix={recipe.cutmix:g} would both blend every batch"
         raise RecipeError(problem, fix="choose one of them")

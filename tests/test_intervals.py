@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kit.intervals import ENOUGH_IMAGES, Estimate, bootstrap_means, paired, pairs_needed, too_few, wilson
+from kit.intervals import ENOUGH_IMAGES, Estimate, bootstrap_means, difference, paired, pairs_needed, too_few, wilson
 
 # statsmodels 0.15.0, proportion_confint(errors, n, method="wilson")
 WILSON = [
@@ -166,6 +166,18 @@ def test_two_models_that_never_err_do_not_differ():
 def test_a_pair_of_other_shapes_is_refused(left, right):
     with pytest.raises(ValueError, match=rf"shapes \({left},\) and \({right},\); expected \(n,\) twice"):
         paired(np.zeros(left, bool), np.zeros(right, bool))
+
+
+# Newcombe 1998, Table II, method 10
+DIFFERENCES = [(56, 70, 48, 80, 0.0524, 0.3339), (9, 10, 3, 10, 0.1705, 0.8090), (10, 10, 0, 10, 0.6075, 1.0)]
+
+
+@pytest.mark.parametrize(("errors_a", "n_a", "errors_b", "n_b", "low", "high"), DIFFERENCES)
+def test_a_difference_on_different_images_equals_the_published_figures(errors_a, n_a, errors_b, n_b, low, high):
+    found = difference(wilson(errors_a, n_a), wilson(errors_b, n_b))
+    assert found.value == pytest.approx(errors_a / n_a - errors_b / n_b)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+    assert found.n == n_a + n_b
 
 
 def test_too_few_images_are_said_in_words():

@@ -17,6 +17,7 @@ COMMANDS = (
     "clean",
     "label",
     "fine-tune",
+    "tune",
     "runs",
     "rates",
     "evaluate",

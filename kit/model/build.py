@@ -157,7 +157,8 @@ def head_for(dls: DataLoaders, recipe: Recipe, weights: WeightsSource, loss_func
     """The kind of head that a recipe's `layers` needs: "linear" where it is trained from features, else "fastai".
 
     A head cannot be trained from features where the body is random, where the user gives another loss, or where the
-    images are not prepared by kit: `auto` then trains all layers, as `whole` does, and `head` raises `RecipeError`.
+    images are not prepared by kit: `auto` and `all` then train all layers, as `whole` does, and `head` raises
+    `RecipeError`.
     """
     reason = None
     if not weights.pretrained:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from kit.errors import KitError, WeightsError
 from kit.files import packaged, sha256
-from kit.manifest import CONFIG, UNKNOWN, WEIGHTS, read_form
+from kit.manifest import CONFIG, FORMAT, UNKNOWN, WEIGHTS, read_form
 from kit.model import hub
 from kit.model.architectures import TORCHVISION
 from kit.model.weight_paths import PACKAGES, VARIABLE, listed_sha256, torch_cache, weights_folder
 from kit.model.weightfile import UNREAD, check_weightfile
 
+USE = re.compile(r"--arch (\S+)(?: --weights (.+))?")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", *UNREAD)
 BUNDLED, HUB = "bundled", "Hugging Face cache"
 FITS, UNCHECKED, DAMAGED = "hash fits", "no hash to compare", "damaged: its hash differs; remove it"
@@ -34,6 +35,12 @@ class Weights:
     what: str
     check: str
     use: str | None
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether it is the weights file of a bundle."""
+        beside = self.path.with_name(CONFIG)
+        return self.path.name == WEIGHTS and beside.is_file() and hub.read_json(beside).get("format") == FORMAT
 
 
 def places() -> dict[str, Path | None]:
@@ -57,6 +64,13 @@ def inventory() -> Iterator[Weights]:
         for path in sorted(found):
             if path.suffix.lower() in SUFFIXES and path.is_file() and path.name != UNKNOWN:
                 yield describe(place, folder, path)
+
+
+def networks_here() -> list[tuple[str, str]]:
+    """The fields arch and weights of a recipe for each of these files that names its network, except those of bundles,
+    which may have been trained on any images."""
+    named = (USE.fullmatch(one.use) for one in inventory() if one.use and not one.is_bundle)
+    return list(dict.fromkeys((found[1], found[2] or "imagenet") for found in named if found))
 
 
 def describe(place: str, folder: Path, path: Path) -> Weights:

@@ -52,10 +52,10 @@ def fine_tune(
 
     recipe: by default the one that `learn` was made with. Another one may differ in fields of training only, else
     `RecipeError` names the others; it is stored in `learn.spec`.
-    With a linear head (`layers` auto or head) `transfer` trains the head from features and then, if that is better, all
-    layers. With fastai's head and pretrained weights `Learner.fine_tune` is called, with random weights
-    `fit_one_cycle` on all layers for all epochs. cbs and further arguments (`pct_start`, `div`, ...) go to these calls;
-    they do not apply to a head that is trained from features.
+    With a linear head (`layers` auto, head or all) `transfer` trains the head from features and then, for all or if
+    that is better, all layers. With fastai's head and pretrained weights `Learner.fine_tune` is called, with random
+    weights `fit_one_cycle` on all layers for all epochs. cbs and further arguments (`pct_start`, `div`, ...) go to
+    these calls; they do not apply to a head that is trained from features.
     history: give one to read it after Ctrl-C or `TrainingError` (a loss that is not finite); `learn` then has the
     weights from before the failing step. log_folder: for the files of `recipe.log`. checkpoint: writes checkpoints, and
     where it has loaded one, training goes on from there.

@@ -1,6 +1,6 @@
 """Transfer learning: a linear head from features first, then all layers where a trial shows that they are better.
 
-transfer(learn, recipe, history, ...)      # what `fine_tune` does for layers=auto and layers=head
+transfer(learn, recipe, history, ...)      # what `fine_tune` does for layers=auto, head and all
 
 Training all layers can distort good features (Kumar et al., "Fine-Tuning can Distort Pretrained Features and
 Underperform Out-of-Distribution", ICLR 2022). Measured here with ImageNet weights and a few hundred images: batch
@@ -79,7 +79,7 @@ class Trial:
 def transfer(
     learn: Learner, recipe: Recipe, history: History, cbs: Sequence[Callback], options: dict, accumulate: int
 ) -> None:
-    """Train the head of `learn` from features, then all layers where a trial shows that they are better.
+    """Train the head of `learn` from features, then all layers, with `layers` auto where a trial shows them better.
 
     cbs, options: fastai's, for the training of all layers. The choice and its reason are stored in `history.chosen`.
     """
@@ -94,7 +94,7 @@ def transfer(
     history.add_head(head_row(learn, features, valid), head.losses, time.perf_counter() - started)
     history.chosen |= {"strength": head.strength}
     say(f"head: {_found(head, targets, training_of(recipe.task))} after {time.perf_counter() - started:.1f} s")
-    kept, because, trial = "head", "as asked", None
+    kept, because, trial = "whole" if recipe.layers == "all" else "head", "as asked", None
     if recipe.layers == "auto":
         kept, because, trial = _decide(learn, recipe, head, features, targets, folds, accumulate)
         say(because if trial else f"head alone: {because}")

@@ -12,7 +12,7 @@ from safetensors.torch import save, save_file
 from torchvision.models import resnet18
 
 from kit.model.architectures import build_network, cut_body, find_architecture
-from kit.model.inventory import DAMAGED, FITS, UNCHECKED, inventory
+from kit.model.inventory import DAMAGED, FITS, UNCHECKED, inventory, networks_here
 from kit.model.weight_paths import LITE0, Package
 from kit.model.weights import load_weights
 
@@ -162,6 +162,9 @@ def test_a_folder_of_ones_own_may_hold_every_form(hub, state, tmp_path, run):
     assert "reading one can run any program" in by_name["export.pkl"].check
     kinds = [start_from(one.use).kind for one in by_name.values() if one.use]
     assert sorted(kinds) == ["bundle", "file", "hub", "imagenet"]
+    named = {("resnet18.a1_in1k", "imagenet"), ("resnet18", "hub:timm/resnet18.a2_in1k"), ("resnet18", "bundled")}
+    assert named <= set(networks_here())
+    assert ("timm/test_resnet", "shapes") not in networks_here()
     assert hub.requests == []
 
 

@@ -65,6 +65,16 @@ def test_with_the_head_alone_the_body_stays_as_it_was_and_nothing_takes_a_step(s
     assert history.chosen["layers"] == {"kept": "head", "because": "as asked", "trial": None}
 
 
+def test_all_trains_the_head_and_then_all_layers_without_a_trial(shapes, quick):
+    recipe = replace(quick, layers="all", epochs=2)
+    learn = learner(shapes, recipe)
+    before = state(learn.model[0])
+    history = train.fine_tune(learn, recipe)
+    assert not same(before, state(learn.model[0]))
+    assert [row["phase"] for row in history.rows] == ["head", "whole", "whole"]
+    assert history.chosen["layers"] == {"kept": "whole", "because": "as asked", "trial": None}
+
+
 def test_its_line_says_of_the_validation_images_what_the_whole_network_says(shapes, quick):
     learn = learner(shapes, quick)
     (row,) = train.fine_tune(learn, quick, history=train.History(quiet=True)).rows

@@ -1,0 +1,3 @@
+from .search import Search, tune
+
+__all__ = ["Search", "tune"]
