@@ -3,9 +3,11 @@
 `forward` works on plain tensors, on tensors that PyTorch's autograd follows, and on `Variable`s. `backward` is the
 chain rule worked out by hand: it takes the gradient of the loss with respect to the output, adds the gradient of each
 parameter to `parameter.grad`, and returns the gradient with respect to the input. In the docstrings, g is the gradient
-with respect to the output. Run `python -m kit.mechanism.layers` to pass one batch through a network and back.
+with respect to the output. Run `python -m kit.mechanism.layers` to pass one batch through a network and back, and to
+check each gradient.
 """
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -287,14 +289,38 @@ class MeanSquaredError:
 
 
 def main() -> None:
-    """Pass one batch through two layers and back, and print the shapes and the gradient norms."""
+    """Pass one batch forward and back; print shapes, formulas, errors of the gradients, and what a step changes."""
+    from kit.mechanism.gradient import numerical_gradient, relative_error
+
     torch.manual_seed(0)
-    network, loss = Sequential(Linear(4, 3), ReLU(), Linear(3, 2)), SoftmaxCrossEntropy()
-    x, target = torch.randn(5, 4), torch.tensor([0, 1, 0, 1, 1])
-    print(f"x {tuple(x.shape)} -> logits {tuple(network(x).shape)}, loss {loss(network(x), target):.4f}")
-    print(f"gradient with respect to x: {tuple(network.backward(loss.backward()).shape)}")
-    for name, parameter in network.named_parameters():
-        print(f"{name:<9} {tuple(parameter.shape)!s:<7} gradient norm {parameter.grad.norm():.4f}")
+    network, loss = (
+        Sequential(Linear(4, 3), BatchNorm(3), ReLU(), Linear(3, 2)).to(torch.float64),
+        SoftmaxCrossEntropy(),
+    )
+    x, target = 5 + torch.randn(6, 4).double(), torch.tensor([0, 1, 0, 1, 1, 0])
+    value, outputs = x, []
+    for layer in network.layers:
+        outputs.append(layer(value))
+        shapes = f"{tuple(value.shape)} -> {tuple(outputs[-1].shape)}"
+        print(f"{type(layer).__name__:<9} {shapes:<16} {layer.backward.__doc__.splitlines()[0]}")
+        value = outputs[-1]
+    for name, output in (("Linear", outputs[0]), ("BatchNorm", outputs[1])):
+        mean, std = output.mean(0).tolist(), output.std(0, correction=0).tolist()
+        print(f"after {name}: mean of each feature", *(f"{m:.2f}" for m in mean), "  std", *(f"{s:.2f}" for s in std))
+    before = loss(value, target)
+    tensors = [("x", x), *network.named_parameters()]
+    found = [network.backward(loss.backward()), *(p.grad for p in network.parameters())]
+    print("gradient by hand        norm   relative error against the numerical gradient")
+    for (name, tensor), gradient in zip(tensors, found, strict=True):
+        error = relative_error(gradient, numerical_gradient(lambda _: loss(network(x), target), tensor))
+        print(f"{name:<9} {tuple(tensor.shape)!s:<8} {gradient.norm():>9.5f}   {error:.0e}")
+    for lr in (0.01, 0.1, 1.0):
+        moved = copy.deepcopy(network)
+        for p, gradient in zip(moved.parameters(), found[1:], strict=True):
+            p -= lr * gradient
+        predicted = -lr * sum(gradient.square().sum() for gradient in found[1:])
+        change = loss(moved(x), target) - before
+        print(f"a step with lr {lr:<4} changes the loss by {change:+.5f}; the gradient predicts {predicted:+.5f}")
 
 
 if __name__ == "__main__":

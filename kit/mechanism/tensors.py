@@ -1,7 +1,9 @@
 """Tensors: what each axis means for five kinds of data, and broadcasting written out by hand.
 
 The first axis counts the samples; the other axes describe one sample. A mini-batch is a slice of the first axis.
-Run `python -m kit.mechanism.tensors` to see the shapes.
+The numbers are rounded after every operation, so a GPU, which adds in another order and may round inputs of matrix
+products to fewer bits (TF32, bfloat16), gives slightly different results; both are simulated here on a CPU.
+Run `python -m kit.mechanism.tensors` to see shapes and rounding errors.
 """
 
 from collections.abc import Sequence
@@ -86,8 +88,63 @@ def append_ones(x: Tensor) -> Tensor:
     return torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
 
 
+def sum_in_lanes(x: Tensor, lanes: int) -> Tensor:
+    """Sum a vector (n,) as `lanes` threads do, a power of two: each adds every lanes-th number, then pairs are added.
+
+    lanes=1 adds the numbers one after the other. Addition of rounded numbers is not associative: (a + b) + c is not
+    always a + (b + c), so each number of lanes may give other last bits. More lanes have a smaller error, because each
+    partial sum is shorter (N. Higham, The accuracy of floating point summation, 1993).
+    """
+    if lanes < 1 or lanes & (lanes - 1):
+        raise ValueError(f"lanes is {lanes}: expected a power of two")
+    total = x.new_zeros(lanes)
+    for row in torch.cat([x, x.new_zeros(-len(x) % lanes)]).reshape(-1, lanes):
+        total = total + row
+    while len(total) > 1:
+        half = len(total) // 2
+        total = total[:half] + total[half:]
+    return total[0]
+
+
+def round_mantissa(x: Tensor, bits: int) -> Tensor:
+    """Round float32 numbers to `bits` bits after the binary point (of 23), to nearest, ties to even; any shape.
+
+    10 bits are TF32, to which tensor cores round the inputs of a matrix product, 7 are bfloat16; the exponent, and so
+    the range, is that of float32. float16 also has 10 bits, but a small range.
+    """
+    if x.dtype != torch.float32 or not 0 < bits < 23:
+        raise ValueError(f"x is {x.dtype} and bits {bits}: expected float32, and 1 to 22 bits")
+    drop = 23 - bits
+    pattern = x.view(torch.int32)
+    last_kept = (pattern >> drop) & 1
+    return ((pattern + (1 << (drop - 1)) - 1 + last_kept) & -(1 << drop)).view(torch.float32)
+
+
+def rounding_errors() -> tuple[dict[str, float], dict[str, float]]:
+    """Return the relative errors, against float64, of a sum in several orders, and of a matrix product in four formats.
+
+    The sum is of 100,000 numbers between 0 and 1. The product is (256, 512) @ (512, 256) of normal numbers; products
+    are added up in float32, and the error is the norm of the difference divided by the norm.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(100_000, generator=generator)
+    exact = x.double().sum().item()
+    sums = {f"lanes {lanes}": sum_in_lanes(x, lanes) for lanes in (1, 32, 1024)} | {"torch.sum": x.sum()}
+    a, b = torch.randn(256, 512, generator=generator), torch.randn(512, 256, generator=generator)
+    true = a.double() @ b.double()
+    formats = {
+        "float32": lambda values: values,
+        "TF32": lambda values: round_mantissa(values, 10),
+        "float16": lambda values: values.half().float(),
+        "bfloat16": lambda values: values.bfloat16().float(),
+    }
+    products = {name: (cast(a) @ cast(b) - true).norm() / true.norm() for name, cast in formats.items()}
+    errors = {name: abs(total.item() / exact - 1) for name, total in sums.items()}
+    return errors, {name: error.item() for name, error in products.items()}
+
+
 def main() -> None:
-    """Print the axes of five kinds of data, the shapes of mini-batches, and three examples of broadcasting."""
+    """Print the axes of five kinds of data, shapes of mini-batches, three examples of broadcasting, rounding errors."""
     for kind, axes in AXES.items():
         print(f"{kind:8} ({', '.join(axes)})")
     images = torch.zeros(100, 3, 28, 28)
@@ -102,6 +159,9 @@ def main() -> None:
         add(torch.zeros(5, 3), torch.zeros(5))
     except ValueError as error:
         print("ValueError:", error)
+    sums, products = rounding_errors()
+    print("relative error of a sum of 100,000 numbers:", *(f"{name} {error:.0e};" for name, error in sums.items()))
+    print("relative error of a matrix product:", *(f"{name} {error:.0e};" for name, error in products.items()))
 
 
 if __name__ == "__main__":

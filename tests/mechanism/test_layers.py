@@ -16,6 +16,7 @@ from kit.mechanism.layers import (
     Sigmoid,
     SoftmaxCrossEntropy,
     Tanh,
+    main,
 )
 from kit.mechanism.networks import mlp
 
@@ -172,6 +173,15 @@ def test_the_same_seed_gives_the_same_network():
     one, two, other = (seeded_network(seed) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.parameters()[0], other.parameters()[0])
+
+
+def test_the_example_checks_each_gradient_and_predicts_a_small_step(capsys):
+    main()
+    lines = capsys.readouterr().out.splitlines()
+    errors = [float(line.split()[-1]) for line in lines[-10:-3]]
+    assert len(errors) == 7 and max(errors) < 1e-6
+    measured, predicted = (float(word) for word in lines[-3].replace(";", "").split() if word[0] in "+-")
+    assert measured == pytest.approx(predicted, rel=0.02) and measured < 0
 
 
 def test_a_layer_must_implement_forward_and_backward():

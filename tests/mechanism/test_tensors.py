@@ -5,7 +5,17 @@ from itertools import product
 import pytest
 import torch
 
-from kit.mechanism.tensors import AXES, add, append_ones, broadcast, broadcast_shapes, named_shape
+from kit.mechanism.tensors import (
+    AXES,
+    add,
+    append_ones,
+    broadcast,
+    broadcast_shapes,
+    named_shape,
+    round_mantissa,
+    rounding_errors,
+    sum_in_lanes,
+)
 
 SHAPES = [(), (1,), (3,), (4,), (1, 3), (4, 1), (4, 3), (2, 1, 3), (2, 4, 1), (0, 3), (1, 1, 1, 1)]
 
@@ -88,3 +98,47 @@ def test_ones_are_added_to_a_table_only():
     assert append_ones(torch.zeros(2, 3, dtype=torch.float64)).dtype == torch.float64
     with pytest.raises(ValueError, match=r"x has shape \(3,\): expected \(n, features\)"):
         append_ones(torch.zeros(3))
+
+
+def test_one_lane_adds_the_numbers_in_their_order_and_two_lanes_every_second_one():
+    x = torch.rand(1001, generator=torch.Generator().manual_seed(0))
+    one = torch.zeros(())
+    for value in x:
+        one = one + value
+    assert torch.equal(sum_in_lanes(x, 1), one)
+    assert torch.equal(sum_in_lanes(x, 2), sum_in_lanes(x[::2], 1) + sum_in_lanes(x[1::2], 1))
+    halves = [sum_in_lanes(x[start::4], 1) for start in range(4)]
+    assert torch.equal(sum_in_lanes(x, 4), (halves[0] + halves[2]) + (halves[1] + halves[3]))
+    assert sum_in_lanes(torch.ones(5), 8).item() == 5
+
+
+def test_another_order_gives_other_bits_and_more_lanes_a_smaller_error():
+    sums, products = rounding_errors()
+    assert sums["lanes 1"] > 5 * sums["lanes 32"] > 0
+    assert list(products) == ["float32", "TF32", "float16", "bfloat16"]
+    assert products["float32"] < 1e-6 < 1e-4 < products["TF32"] < 1e-3 < products["bfloat16"] < 1e-2
+    assert products["float16"] == pytest.approx(products["TF32"], rel=0.01)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e4])
+def test_rounding_the_mantissa_is_that_of_bfloat16_and_float16(scale):
+    x = scale * torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(round_mantissa(x, 7), x.bfloat16().float())
+    normal = x[(x.abs() > 6.2e-5) & (x.abs() < 65000)]
+    assert torch.equal(round_mantissa(normal, 10), normal.half().float())
+
+
+def test_ties_are_rounded_to_even_and_infinity_stays():
+    x = torch.tensor([1 + 2**-11, 1 + 3 * 2**-11, -1 - 2**-11, float("inf"), 0.0, 1e38])
+    rounded = round_mantissa(x, 10).tolist()
+    assert rounded[:5] == [1, 1 + 2**-9, -1, float("inf"), 0]
+    assert rounded[5] == pytest.approx(1e38, rel=2**-11)
+
+
+def test_lanes_and_bits_that_cannot_be_are_refused():
+    for lanes in (0, 3):
+        with pytest.raises(ValueError, match=f"lanes is {lanes}: expected a power of two"):
+            sum_in_lanes(torch.ones(4), lanes)
+    for x, bits in ((torch.ones(2).double(), 10), (torch.ones(2), 0), (torch.ones(2), 23)):
+        with pytest.raises(ValueError, match=rf"x is {x.dtype} and bits {bits}: expected float32, and 1 to 22 bits"):
+            round_mantissa(x, bits)

@@ -2,13 +2,23 @@
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 from torchvision.models import resnet18
 
 from kit.mechanism.batches import DataLoader, Dataset
 from kit.mechanism.loop import Callback, Learner
 from kit.mechanism.optimizers import Adam
-from kit.mechanism.transfer import create_body, create_head, discriminative_lrs, fine_tune, freeze_to, param_groups
+from kit.mechanism.transfer import (
+    compare_starts,
+    create_body,
+    create_head,
+    discriminative_lrs,
+    fine_tune,
+    freeze_to,
+    param_groups,
+    scatter,
+)
 
 
 def small():
@@ -74,6 +84,56 @@ def test_freezing_keeps_batch_norms_trainable_and_resets_the_optimizer():
 def test_learning_rates_grow_by_equal_factors_with_depth():
     assert discriminative_lrs(1e-5, 1e-3, 3) == pytest.approx([1e-5, 1e-4, 1e-3])
     assert discriminative_lrs(1e-5, 1e-3, 1) == [1e-3]
+
+
+def test_frozen_weights_stay_bit_for_bit_also_after_an_earlier_training():
+    """Gradients of 0 that the earlier training left would let weight decay go on."""
+    parts = small()
+    batches = DataLoader(Dataset(torch.randn(16, 1, 8, 8), torch.arange(16) % 2), 8)
+    learner = Learner(
+        nn.Sequential(*parts),
+        batches,
+        batches,
+        nn.CrossEntropyLoss(),
+        Adam(param_groups(parts, 0.1), 0.1, decoupled=True),
+    )
+    learner.fit(1)
+    freeze_to(1, parts, learner.optimizer)
+    before = [part.weight.clone() for part in (parts[0][0], parts[0][1], parts[1][2])]
+    learner.fit(1)
+    moved = [
+        not torch.equal(old, part.weight)
+        for old, part in zip(before, (parts[0][0], parts[0][1], parts[1][2]), strict=True)
+    ]
+    assert moved == [False, True, True]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    bunch = load_digits()
+    return Dataset(torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16, torch.tensor(bunch.target))
+
+
+@pytest.mark.slow
+def test_transfer_pays(digits):
+    """Three seeds: 50 images of new classes are learned better after pretraining on others."""
+    rows = [compare_starts(digits, seed) for seed in range(3)]
+    gains = [row["after 0 to 4"] - row["random start"] for row in rows]
+    assert min(gains) > 0 and sum(gains) / 3 > 0.1
+
+
+def test_digits_are_scattered_over_larger_images(digits):
+    state = torch.random.get_rng_state()
+    images = scatter(digits.x[:200])
+    torch.random.set_rng_state(state)
+    assert images.shape == (200, 1, 16, 16) and torch.equal(scatter(digits.x[:200]), images)
+    signs = images.mean((1, 2, 3)).sign()
+    assert 60 < (signs > 0).sum() < 140
+    centre = (images.abs() > 0.7).float()[:, 0]
+    rows = (centre.sum(2) * torch.arange(16)).sum(1) / centre.sum((1, 2))
+    assert rows.min() < 5 and rows.max() > 10
+    for corner in (images[:, 0, 0, 0], images[:, 0, -1, -1]):  # noise alone, unless the digit is there
+        assert 0.25 < corner.std() < 0.4
 
 
 class Watch(Callback):
