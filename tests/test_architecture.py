@@ -17,7 +17,7 @@ FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "manifest", "co
 FOUNDATION |= {"tasks", "scores", "machine", "fonts", "signals"}
 ROOMS = ["data", "features", "model", "train", "evaluate", "views", "bundle", "serve"]
 WHOLE_LINE = {"missing", "runs", "pipeline", "unfinished", "cross_validation", "scale", "clean", "doctor", "cli"}
-WHOLE_LINE |= {"__init__"}
+WHOLE_LINE |= {"explain", "__init__"}
 LIGHT = ["kit", "kit.recipe", "kit.data.images", "kit.manifest", "kit.bundle.predictor"]
 HEAVY = {"torch", "fastai", "pandas", "torchvision", "timm", "gradio", "matplotlib", "sklearn"}
 
@@ -52,6 +52,11 @@ def test_imports_run_one_way():
         if room(path) not in WHOLE_LINE
     }
     assert {path: rooms for path, rooms in wrong.items() if rooms} == {}
+
+
+def test_only_what_explains_a_step_imports_the_training_by_hand():
+    users = {room(path) for path in FILES if "mechanism" in imported_rooms(path)}
+    assert users == {"mechanism", "explain"}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda p: p.parent.name)

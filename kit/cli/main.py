@@ -20,6 +20,7 @@ COMMANDS = (
     "tune",
     "runs",
     "rates",
+    "explain",
     "evaluate",
     "compare",
     "predict",

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kit.mechanism.activations import softmax
+from kit.mechanism.activations import sigmoid, softmax
 from kit.mechanism.autograd import Variable, accumulate_grad, as_leaf
 from kit.mechanism.initializers import he
-from kit.mechanism.losses import cross_entropy, mean_squared_error, one_hot
+from kit.mechanism.losses import binary_cross_entropy, cross_entropy, mean_squared_error, one_hot
 
 Array = Tensor | Variable
 
@@ -272,6 +272,20 @@ class SoftmaxCrossEntropy:
     def backward(self) -> Tensor:
         """Return (softmax(logits) - target) / n, of shape (n, classes)."""
         return (softmax(self.logits) - self.target) / len(self.logits)
+
+
+class SigmoidCrossEntropy:
+    """Binary cross entropy of sigmoid(logits), for images that can have several classes, or none."""
+
+    def __call__(self, logits: Array, target: Tensor) -> Array:
+        """logits, target: (n, classes). Returns the mean over all elements, a scalar."""
+        loss = binary_cross_entropy(logits, target)
+        self.logits, self.target = logits.data, target
+        return loss
+
+    def backward(self) -> Tensor:
+        """Return (sigmoid(logits) - target) / number of elements."""
+        return (sigmoid(self.logits) - self.target) / self.logits.numel()
 
 
 class MeanSquaredError:

@@ -14,12 +14,13 @@ al., Fine-tuning can distort pretrained features and underperform out-of-distrib
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from kit.mechanism.activations import identity, sigmoid, softmax
 from kit.mechanism.batches import DataLoader, Dataset
 from kit.mechanism.loop import backward_by_autograd, train_epoch
 from kit.mechanism.losses import one_hot
@@ -40,39 +41,48 @@ def compute_features(body: nn.Module, images: Tensor, batch_size: int = 256) -> 
             module.training = training
 
 
-def logistic_gradient(weight: Tensor, x: Tensor, target: Tensor, l2: float) -> Tensor:
+CURVATURE = {softmax: 1 / 2, sigmoid: 1 / 4, identity: 1.0}
+
+
+def logistic_gradient(weight: Tensor, x: Tensor, target: Tensor, l2: float, activation: Callable = softmax) -> Tensor:
     """Gradient of the mean cross entropy + l2 / 2 * sum of squared weights: (softmax - target)^T x / n + l2 weight.
 
     x: (n, f + 1), whose last feature is 1, so the last column of weight (classes, f + 1) is the bias, which is not
-    penalised. target: one-hot (n, classes).
+    penalised. target: one-hot (n, classes). With `sigmoid` it is the gradient of a logistic regression for each class,
+    with `identity` that of half the squared error: always (prediction - target)^T x / n.
     """
-    error = (x @ weight.T).softmax(1) - target
+    error = activation(x @ weight.T) - target
     gradient = error.T @ x / len(x)
     gradient[:, :-1] += l2 * weight[:, :-1]
     return gradient
 
 
-def step_size(x: Tensor, l2: float) -> float:
+def step_size(x: Tensor, l2: float, activation: Callable = softmax) -> float:
     """Return the learning rate 1 / L with which gradient descent always decreases the loss; L bounds the curvature.
 
     The curvature of cross entropy with respect to the logits is at most 1/2 (D. Böhning, 1992), so with respect to the
-    weights at most half the largest eigenvalue of x^T x / n. The penalty adds l2.
+    weights at most half the largest eigenvalue of x^T x / n; with sigmoids it is at most 1/4, for half the squared
+    error 1. The penalty adds l2.
     """
     largest = torch.linalg.matrix_norm(x, 2) ** 2 / len(x)
-    return 1 / (largest.item() / 2 + l2)
+    return 1 / (largest.item() * CURVATURE[activation] + l2)
 
 
-def descend(x: Tensor, target: Tensor, l2: float, accelerate: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
+def descend(
+    x: Tensor, target: Tensor, l2: float, accelerate: bool = True, activation: Callable = softmax
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Full-batch gradient descent from 0, without end: yield the weight and its gradient before each step.
+
+    activation: as in `logistic_gradient`.
 
     accelerate: Nesterov's momentum (1983), which grows with the number of steps and restarts from 0 whenever the last
     step went uphill (O'Donoghue and Candès, 2015). With condition number k (largest / smallest curvature), plain
     gradient descent takes about k steps, accelerated about sqrt(k).
     """
-    lr, weight, age = step_size(x, l2), x.new_zeros(target.shape[1], x.shape[1]), 0
+    lr, weight, age = step_size(x, l2, activation), x.new_zeros(target.shape[1], x.shape[1]), 0
     last = weight
     while True:
-        gradient = logistic_gradient(weight, x, target, l2)
+        gradient = logistic_gradient(weight, x, target, l2, activation)
         yield weight, gradient
         new = weight - lr * gradient
         uphill = (gradient * (new - last)).sum() > 0

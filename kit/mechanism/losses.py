@@ -47,6 +47,20 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return -(log_softmax(logits, dim=1) * target).sum() / logits.shape[0]
 
 
+def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the mean of -(t log p + (1 - t) log(1 - p)) over all elements, with p = sigmoid(logits); a scalar.
+
+    logits, target: (n, classes); a target from 0 to 1 says whether the image has the class. It is computed as
+    max(z, 0) - z t + log(1 + exp(-|z|)), in which no exponential overflows.
+    """
+    if logits.shape != target.shape:
+        raise ValueError(
+            f"logits have shape {tuple(logits.shape)} and target {tuple(target.shape)}: expected the same, (n, classes)"
+        )
+    size = logits.relu() + (-logits).relu()
+    return (logits.relu() - logits * target + ((-size).exp() + 1.0).log()).mean()
+
+
 def one_hot(target: Tensor, classes: int) -> Tensor:
     """Turn class indices (n,) into rows of zeros with a single 1: (n, classes), float32.
 

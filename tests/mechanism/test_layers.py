@@ -14,6 +14,7 @@ from kit.mechanism.layers import (
     ReLU,
     Sequential,
     Sigmoid,
+    SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
     Tanh,
     main,
@@ -117,6 +118,14 @@ def test_the_gradient_of_softmax_cross_entropy_is_prediction_minus_target():
     predicted, true = logits.softmax(1), torch.tensor([[1.0, 0, 0], [0, 0, 1]])
     torch.testing.assert_close(value, nn.functional.cross_entropy(logits, torch.tensor([0, 2])))
     torch.testing.assert_close(loss.backward(), (predicted - true) / 2)
+
+
+def test_the_gradient_of_sigmoid_cross_entropy_is_prediction_minus_target():
+    loss, logits = SigmoidCrossEntropy(), torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([[1.0, 0, 1]] * 4, dtype=torch.float64)
+    torch.nn.functional.binary_cross_entropy_with_logits(logits, target).backward()
+    loss(logits.detach(), target)
+    torch.testing.assert_close(loss.backward(), logits.grad)
 
 
 def test_softmax_cross_entropy_is_finite_for_huge_scores():

@@ -4,11 +4,12 @@ from itertools import islice, pairwise
 
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from kit.mechanism.activations import identity, sigmoid
 from kit.mechanism.linear_probe import (
     compare_fine_tuning,
     compute_features,
@@ -194,3 +195,28 @@ def test_the_first_axis_is_the_first_principal_component():
     (axes,) = feature_spaces({"before": x}, labels).axes
     share = torch.linalg.eigvalsh(x.T.cov())[-1] / x.var(0).sum()
     assert axes.get_xlabel().startswith(f"first component ({share:.0%} ")
+
+
+@pytest.mark.parametrize("activation", [sigmoid, identity])
+def test_the_gradient_of_several_classes_and_of_numbers_is_autograds(activation):
+    x, target = problem()
+    weight = torch.randn(3, x.shape[1], dtype=torch.float64, requires_grad=True)
+    logits = x @ weight.T
+    loss = 3 * binary_cross_entropy_with_logits(logits, target)
+    if activation is identity:
+        loss = (logits - target).square().sum() / 2 / len(x)
+    (loss + 0.01 / 2 * weight[:, :-1].square().sum()).backward()
+    ours = logistic_gradient(weight.detach(), x, target, 0.01, activation)
+    torch.testing.assert_close(ours, weight.grad)
+
+
+def test_descent_on_numbers_ends_at_scikit_learns_ridge_regression_and_never_goes_up_without_momentum():
+    x, target = problem()
+    path = descend(x, target, 0.01, activation=identity)
+    weight = next(weight for weight, gradient in path if gradient.abs().max() < 1e-9)
+    ridge = Ridge(alpha=0.01 * len(x), tol=1e-12).fit(x[:, :-1].numpy(), target.numpy())
+    torch.testing.assert_close(weight[:, :-1], torch.from_numpy(ridge.coef_), rtol=1e-6, atol=1e-6)
+    for activation, loss in ((sigmoid, lambda z: 3 * binary_cross_entropy_with_logits(z, target)),):
+        walk = islice(descend(x, target, 0.01, accelerate=False, activation=activation), 30)
+        values = [loss(x @ w.T) + 0.01 / 2 * w[:, :-1].square().sum() for w, _ in walk]
+        assert all(later < earlier for earlier, later in pairwise(values))

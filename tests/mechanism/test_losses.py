@@ -9,7 +9,14 @@ from sklearn.datasets import load_digits
 
 from kit.mechanism.autograd import Variable
 from kit.mechanism.gradient import gradient_descent, numerical_gradient, relative_error
-from kit.mechanism.losses import accuracy, cross_entropy, mean_squared_error, one_hot, zero_gradient_fraction
+from kit.mechanism.losses import (
+    accuracy,
+    binary_cross_entropy,
+    cross_entropy,
+    mean_squared_error,
+    one_hot,
+    zero_gradient_fraction,
+)
 
 DICE = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(8, 5, generator=DICE, dtype=torch.float64)
@@ -37,6 +44,16 @@ def test_soft_labels_are_torchs_too():
     soft = torch.rand(8, 5, generator=DICE, dtype=torch.float64)
     soft = soft / soft.sum(dim=1, keepdim=True)
     torch.testing.assert_close(cross_entropy(LOGITS, soft), F.cross_entropy(LOGITS, soft))
+
+
+def test_binary_cross_entropy_is_torchs_and_finite_for_huge_scores():
+    target = torch.rand(8, 5, generator=DICE, dtype=torch.float64)
+    ours = binary_cross_entropy(LOGITS, target)
+    torch.testing.assert_close(ours, F.binary_cross_entropy_with_logits(LOGITS, target))
+    huge = torch.tensor([[1000.0, -1000.0]])
+    assert binary_cross_entropy(huge, torch.tensor([[0.0, 0.0]])).item() == 500
+    with pytest.raises(ValueError, match=r"logits have shape \(8, 5\) and target \(8,\)"):
+        binary_cross_entropy(LOGITS, LABELS)
 
 
 def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_samples():
