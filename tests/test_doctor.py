@@ -42,7 +42,7 @@ def test_a_healthy_machine_is_fine_in_every_line():
     text = "\n".join(findings_module.lines(findings))
     assert "torch 2.15.0, torchvision 0.29.2, timm 1.0.31, fastai 2.8.12, gradio 6.31.0; all 9 packages" in text
     assert "NVIDIA 595.50, supports CUDA up to 13.2" in text
-    assert "RTX 4090 (cuda:0), 24.0 GB, compute capability 8.9, CUDA 13.2 of torch's own" in text
+    assert "RTX 4090 (cuda:0), 24.0 GB, compute capability 8.9, CUDA 13.2 of torch's own, 23.0 GB free" in text
     assert "cuDNN          9.26.0, which fits this torch" in text
     assert "bf16 (the GPU has compute capability 8.9), on cuda" in text
     assert text.endswith("0 wrong, 0 note, 14 fine")

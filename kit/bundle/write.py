@@ -249,11 +249,12 @@ def _write_photos(rows: pd.DataFrame, folder: Path) -> list[str]:
 
 
 def _prove(folder: Path, result: Result) -> dict[str, Any]:
-    """Load the bundle, predict held-out images with it, and return the largest difference from `result`."""
+    """Load the bundle on the CPU, which every machine has, predict held-out images with it, and return the largest
+    difference from `result`, which may be of a GPU."""
     if not result.n:
         return {"images": 0, "largest_difference": None}
     rows = evenly(result.n, PROOF_IMAGES)
-    predictor = load(folder, engine="torch")
+    predictor = load(folder, "cpu", "torch")
     found = outputs(predictor, result.predictions["path"].iloc[rows].tolist())
     difference = largest_difference(predictor.config, found, result.outputs[rows])
     if not difference <= TOLERANCE:

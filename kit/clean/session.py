@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from kit import data
 from kit.clean.copies import Pair, find_copies
@@ -21,6 +20,7 @@ from kit.clean.decisions import Decision, Decisions
 from kit.clean.findings import Finding, find
 from kit.clean.label_issues import label_opinions
 from kit.console import say
+from kit.data.datablock import device
 from kit.data.sources import find_folder, labelled_images, scanned
 from kit.errors import DataError
 from kit.features.compute import compute_features
@@ -234,11 +234,8 @@ def with_names(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
 
 def features_of_table(table: pd.DataFrame, recipe: Recipe) -> np.ndarray:
     """Features (n, f) of a table's images by the recipe's pretrained body."""
-    from fastai.torch_core import default_device
-
-    body, rules = feature_body(recipe)
-    device = torch.device(default_device() if recipe.device == "auto" else recipe.device)
-    return compute_features(body, table["path"].tolist(), table["sha256"].tolist(), rules, device, create=True)
+    where, (body, rules) = device(recipe.device), feature_body(recipe)
+    return compute_features(body, table["path"].tolist(), table["sha256"].tolist(), rules, where, create=True)
 
 
 def reduced(features: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 cache_images(dls)                 # batches stay the same; show_batch, test_dl and callbacks work as before
 
-Batches are made in this process, without workers. Loaders with the user's own transforms, and images that fit neither
-in memory nor on disk, are not cached.
+Batches are made without workers: on the GPU where the images fit into its memory, else in this process. Loaders with
+the user's own transforms, and images that fit neither in memory nor on disk, are not cached.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +18,7 @@ from fastai.vision.all import DataLoaders, IntToFloatTensor, Normalize, TensorIm
 from torch import Tensor
 
 from kit.data.decode import DecodedImages, ForPrediction, ForTraining, Preparation, decode_images
+from kit.data.resident_images import ResidentImages, resident_on
 from kit.data.transforms import TRAIN, VALID, Augment, OpenImage, Square
 from kit.errors import ImageError
 
@@ -25,11 +26,13 @@ from kit.errors import ImageError
 class CachedDL(TfmdDL):
     """fastai's TfmdDL that makes batches from decoded `images` (one for each item of the dataset) where they are set.
 
+    resident: the same images in the memory of a GPU, where batches are then made, equal in every bit.
     split: of the dataset for which the images were prepared. With another one, as in test-time augmentation, the files
     are opened as usual.
     """
 
     images: DecodedImages | None = None
+    resident: ResidentImages | None = None
     labels: Tensor | None = None
     skips = False
     split, size = TRAIN, 0
@@ -44,6 +47,7 @@ class CachedDL(TfmdDL):
         loader = super().new(dataset, cls, **changes)
         if self.images is not None and loader.dataset is self.dataset and only_ours(loader):
             loader.images, loader.split, loader.size = self.images, self.split, self.size
+            loader.resident = self.resident
         return loader
 
     def do_item(self, s):
@@ -72,6 +76,8 @@ class CachedDL(TfmdDL):
             yield self._pixels(chunk, generator), self._labels(chunk)
 
     def _pixels(self, chunk: list[int], generator: np.random.Generator) -> TensorImage:
+        if self.resident is not None:
+            return TensorImage(self.resident.crops(chunk, self.size, generator).permute(0, 3, 1, 2))
         batch = np.zeros((len(chunk), self.size, self.size, 3), np.uint8)
         for place, number in enumerate(chunk):
             crop_or_pad(self.images[number], batch[place], generator)
@@ -118,6 +124,7 @@ def _attach(loader: TfmdDL, split: int, cache: str) -> str:
         hashes = items["sha256"].tolist() if "sha256" in items else None
         loader.images = decode_images(items["path"].tolist(), prepare, hashes, cache)
         loader.split, loader.size = split, prepare.size
+        loader.resident = resident_on(loader.device, loader.images) if loader.images else None
     return "none" if loader.images is None else "memory" if loader.images.where == "memory" else "disk"
 
 

@@ -77,11 +77,9 @@ def blocks(
         "batch_tfms": batch_transforms(recipe) if batch_tfms is None else batch_tfms,
     }
     block = DataBlock(**(arguments | kwargs))
-    block.dls_kwargs |= {
-        "bs": recipe.batch,
-        "num_workers": worker_count(recipe.workers),
-        "device": device(recipe.device),
-    }
+    where = device(recipe.device)
+    block.dls_kwargs |= {"bs": recipe.batch, "num_workers": worker_count(recipe.workers), "device": where}
+    block.dls_kwargs["pin_memory"] = where.type == "cuda"  # a GPU copies from such memory at full speed
     block.dls_kwargs["dl_type"] = BalancedDL if recipe.sampler == "balanced" else CachedDL
     return block
 

@@ -161,7 +161,8 @@ def _devices(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
             yield replace(found, what=f"{title}: {found.what}")
         else:
             own = f", CUDA {torch.cuda} of torch's own" if torch.cuda else ""
-            yield fine("GPU", f"{title}{own}: a convolution ran on it")
+            free = f", {size(device.free)} free" if device.total else ""
+            yield fine("GPU", f"{title}{own}{free}: a convolution ran on it")
             yield from _memory(facts, fix, device)
     if len(torch.devices) > 1:
         many = f"{len(torch.devices)} GPUs do not add up: a network and its batch must fit into one of them"

@@ -53,8 +53,9 @@ def _from_features(learn: Any, loader: Any) -> Result:
 
     table, labels = loader.items, loader.dataset.tls[1]
     features = features_of(learn, table)
+    network = learn.model.to(learn.dls.device).eval()  # a learner that was never trained has it on the CPU
     with torch.inference_mode():
-        outputs = classifier(learn.model.eval())(torch.from_numpy(features).to(learn.dls.device)).cpu()
+        outputs = classifier(network)(torch.from_numpy(features).to(learn.dls.device)).cpu()
     targets = torch.stack([labels[number] for number in range(len(table))])
     some, paths = evenly(len(table), MOST_KEPT), _paths(table)
     return replace(result_of(learn, paths, outputs, targets), features={paths[one]: features[one] for one in some})

@@ -42,7 +42,7 @@ def digest(step: Step) -> Step:
 
 
 def _sha256(tensor: Tensor) -> str:
-    return hashlib.sha256(_bytes(tensor).numpy()).hexdigest()
+    return hashlib.sha256(_bytes(tensor).cpu().numpy()).hexdigest()
 
 
 class Trace(Callback):

@@ -15,7 +15,8 @@ from kit.train.state import Snapshot
 
 MAX_HALVINGS = 6
 MIN_BATCH = 2  # batch norm needs two
-TEXTS = ("out of memory", "not enough memory", "can't allocate memory")
+# The last is that of cuBLAS and cuDNN.
+TEXTS = ("out of memory", "not enough memory", "can't allocate memory", "status_alloc_failed")
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -66,7 +67,7 @@ def _fits(learn: Learner, halvings: int, accumulate: int, attempt: Callable[[int
 def _free_memory(learn: Learner) -> None:
     """Free what the attempt left on the device."""
     learn.model.zero_grad()
-    learn.opt = None
+    learn.opt = learn.loss_grad = None  # the loss of an attempt that failed in backward holds all its activations
     learn._end_cleanup()
     gc.collect()
     if torch.cuda.is_available():

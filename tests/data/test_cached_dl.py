@@ -24,6 +24,7 @@ from kit.data.decode import (
     open_cache_file,
 )
 from kit.data.images import open_image, square
+from kit.data.resident_images import ResidentImages
 from kit.errors import ImageError
 
 
@@ -106,6 +107,38 @@ def test_parts_are_cut_anywhere_along_the_long_side_and_small_ones_put_anywhere(
         rows.add(int(place.any((1, 2)).argmax()))
         assert np.array_equal(place[place.any((1, 2))], image)
     assert rows == {0, 1, 2}
+
+
+def test_crops_of_resident_images_are_those_of_the_cpu_in_every_bit(wide):
+    """Wide and tall ones, cropped along one side or both, or put into a larger square."""
+    images = decode_images(wide, ForTraining(32, "crop"))
+    resident = ResidentImages(images, torch.device("cpu"))
+    for size, numbers in ((32, [5, 0, 3]), (20, [1, 2, 4, 1]), (50, [5, 1]), (90, [0, 3, 5])):
+        expected = np.zeros((len(numbers), size, size, 3), np.uint8)
+        dice = np.random.default_rng(3)
+        for place, number in enumerate(numbers):
+            crop_or_pad(images[number], expected[place], dice)
+        assert np.array_equal(resident.crops(numbers, size, np.random.default_rng(3)).numpy(), expected)
+
+
+@pytest.mark.parametrize("how", ["crop", "pad"])
+def test_batches_of_resident_images_are_those_of_the_cpu_in_every_bit(shapes, tiny, how):
+    recipe, made = replace(tiny, resize=how), []
+    for resident in (False, True):
+        train.seed_everything(1)
+        dls = loaders(shapes, recipe)
+        data.cache_images(dls, recipe.cache)
+        for loader in dls.loaders:
+            assert loader.resident is None  # a CPU has no other memory
+            if resident:
+                loader.resident = ResidentImages(loader.images, torch.device("cpu"))
+        assert dls.train.new().resident is dls.train.resident
+        dls.train.rng = random.Random(1)
+        made.append(passes(dls.train) + passes(dls.valid))
+    for (x, y), (other_x, other_y) in zip(*([pair for all_of in one for pair in all_of] for one in made), strict=True):
+        assert torch.equal(x, other_x)
+        assert torch.equal(y, other_y)
+        assert (type(other_x), type(other_y)) == (TensorImage, TensorCategory)
 
 
 def test_a_training_with_a_seed_is_the_same_in_every_bit_again_and_another_with_another(shapes, light):

@@ -223,6 +223,20 @@ def test_40_it_is_tried_six_times_more_and_no_batch_is_smaller_than_two(shapes, 
     assert attempts == [(1000, 1), (500, 2), (250, 4), (125, 8), (62, 17), (31, 33), (15, 67)]
 
 
+@pytest.mark.parametrize("text", ["CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", "CUDNN_STATUS_ALLOC_FAILED"])
+def test_40_an_attempt_that_failed_in_backward_leaves_no_activations(shapes, recipe, text):
+    learn, held = learner(shapes, recipe), []
+
+    def attempt(accumulate, halvings):
+        held.append(getattr(learn, "loss_grad", None))
+        learn.loss_grad = torch.zeros(1)
+        if not halvings:
+            raise RuntimeError(text)
+
+    out_of_memory.train_in_memory(learn, 1, attempt)
+    assert held == [None, None]
+
+
 def test_40_another_error_is_no_lack_of_memory(shapes, recipe):
     learn = learner(shapes, recipe)
 
