@@ -5,13 +5,15 @@ with atomic_path(Path("model.safetensors")) as partial: partial.write_bytes(data
 
 import errno
 import hashlib
+import heapq
 import json
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +28,7 @@ PARTIAL = ".partial"
 CHECKPOINT = "checkpoint"  # in a run folder, until the run is done
 CLAIMED: set[Path] = set()  # folders that this process is writing
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SORTED_AT_ONCE = 50_000
 MAKE_ROOM = "make room (or raise the limit: ulimit -f, quota), or choose another path"
 
 
@@ -232,3 +235,31 @@ def reserved(folder: Path, count: int) -> Iterator[None]:
             problem = f"{folder} has no room for the {count / 1e6:.0f} MB that may be written there: {error.strerror}"
             raise OutputError(problem, fix=MAKE_ROOM) from error
         yield
+
+
+def sorted_texts(texts: Iterable[str], at_once: int = SORTED_AT_ONCE) -> Iterator[str]:
+    """Texts in order. Of more than `at_once`, sorted parts are written to temporary files and merged, so that memory
+    does not grow with their number."""
+    source = iter(texts)
+    first = sorted(islice(source, at_once))
+    with ExitStack() as stack:
+        parts = [first]
+        while part := sorted(islice(source, at_once)):
+            file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="ascii"))
+            write_texts(part, file)
+            file.seek(0)
+            parts.append(read_texts(file))
+        yield from heapq.merge(*parts) if len(parts) > 1 else first
+
+
+def write_texts(texts: Iterable[str], file: IO[str]) -> int:
+    """Write a line for each text, as JSON, because names of files may hold any character; returns their number."""
+    count = 0
+    for count, text in enumerate(texts, 1):  # noqa: B007
+        file.write(f"{json.dumps(text)}\n")
+    return count
+
+
+def read_texts(file: Iterable[str]) -> Iterator[str]:
+    """The texts that `write_texts` wrote."""
+    return map(json.loads, file)

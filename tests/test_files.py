@@ -8,7 +8,17 @@ import random
 import pytest
 
 from kit.errors import OutputError
-from kit.files import atomic_folder, atomic_path, claimed, new_folder, packaged, reserved, sha256, write_json
+from kit.files import (
+    atomic_folder,
+    atomic_path,
+    claimed,
+    new_folder,
+    packaged,
+    reserved,
+    sha256,
+    sorted_texts,
+    write_json,
+)
 
 
 def test_a_file_is_replaced_only_when_all_is_written(tmp_path):
@@ -113,3 +123,10 @@ def test_more_room_than_the_disk_has_is_refused_and_leaves_nothing(tmp_path):
 def test_the_sample_and_the_weights_are_found_wherever_kit_is_installed():
     assert any(packaged("sample").glob("*.jpg"))
     assert any(packaged("weights").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("at_once", [3, 4, 100])
+def test_many_texts_are_sorted_on_the_disk_as_in_memory(at_once):
+    texts = ["b", "a\nb", "ä", "a", '"', "\udcff", "", "c", "a", "z\\"]
+    assert list(sorted_texts(iter(texts), at_once)) == sorted(texts)
+    assert list(sorted_texts(iter([]), at_once)) == []

@@ -18,6 +18,7 @@ from PIL import Image
 
 from kit.bundle.engines import Answers, Engine
 from kit.data.images import Source, prepare_image, source_name, without_warnings
+from kit.data.remote import is_url, open_url
 from kit.errors import ImageError
 from kit.evaluate.calibration import calibrated
 from kit.evaluate.ood import OODDetector
@@ -57,7 +58,7 @@ class Predictor:
 
     def prepare(self, source: Source) -> np.ndarray:
         """One image as input of the engine: uint8 (size, size, 3). Raises `ImageError`."""
-        return prepare_image(source, self.config["image"])
+        return prepare_image(open_url(source) if is_url(source) else source, self.config["image"])
 
     def outputs(self, images: np.ndarray) -> np.ndarray:
         """Prepared images (n, size, size, 3) to the outputs of the network (n, classes): uncalibrated probabilities, or
@@ -75,7 +76,7 @@ class Predictor:
         return prediction, None if answers.maps is None else answers.maps[0]
 
     def predict(self, images: Source | Iterable[Source], batch: int = 32) -> Predictions:
-        """Predict one image or several: paths, bytes, open files or Pillow images, `batch` at a time.
+        """Predict one image or several: paths, URLs, bytes, open files or Pillow images, `batch` at a time.
 
         An image that cannot be opened gives a `Prediction` with its error.
         """

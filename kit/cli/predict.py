@@ -1,10 +1,11 @@
-"""kit predict BUNDLE IMAGES...: predict files, folders and globs; a bad image gives a row with its error."""
+"""kit predict BUNDLE IMAGES...: predict files, folders, URLs and globs; a bad image gives a row with its error."""
 
-import csv
 import glob
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,17 +13,25 @@ import typer
 from kit.cli.options import Bundle, Device, Engine
 from kit.console import progress, say
 from kit.errors import DataError
-from kit.files import atomic_path, check_parent
+from kit.files import check_parent, sha256
 from kit.machine import keep_freed_memory
+from kit.manifest import CONFIG, find_bundle
 from kit.tasks import Prediction, Task, of
 from kit.tasks.text import readable
 
 if TYPE_CHECKING:
     from kit.bundle.predictor import Predictor
 
-Images = Annotated[list[str], typer.Argument(help="image files, folders, and patterns like 'photos/*.jpg'")]
+Images = Annotated[
+    list[str],
+    typer.Argument(help="image files, folders, patterns like 'photos/*.jpg', and URLs like s3://bucket/photos"),
+]
 Out = Annotated[
-    Path | None, typer.Option(help="write CSV here: path, prediction, a column for each class or number, unlike, error")
+    Path | None,
+    typer.Option(
+        help="write FILE.csv, .jsonl or .parquet: path, prediction, a column for each class or number, unlike, error;"
+        " if stopped, the same command goes on"
+    ),
 ]
 Top = Annotated[int, typer.Option(min=1, help="the number of classes to print for each image")]
 Batch = Annotated[int, typer.Option(min=1, help="batch size")]
@@ -45,22 +54,34 @@ def predict(
     precision: Precision = "fp32",
 ) -> None:
     """Predict IMAGES with BUNDLE; without --out, print one line for each image."""
+    from kit.bundle.prediction_files import Job, form_of, unfinished
     from kit.bundle.read import load
 
-    paths = list(find_images(images))
     if out:
         check_parent(out)
-    many = len(paths) > FEW
-    predictor = load(bundle, device, engine, many, precision)
-    if precision != "fp32":
-        say(difference(predictor, load(bundle, device, many=False), paths[:COMPARED], precision))
-    failed = 0
-    with _writer(out, predictor, top) as write, keep_freed_memory() if many else nullcontext():
-        for one in progress(predictor.predict_each(paths, batch), "predict", total=len(paths)):
-            failed += one.error is not None
-            write(one)
-    say(f"{len(paths) - failed} of {len(paths)} images predicted" + (f", written to {out}" if out else ""))
-    if failed == len(paths):
+    form = form_of(out) if out else None
+    settings = {"batch": batch, "device": device, "engine": engine, "precision": precision}
+    job = Job(sha256(find_bundle(bundle) / CONFIG), images, settings, str(Path.cwd()))
+    with ExitStack() as stack:
+        place = out or Path(stack.enter_context(TemporaryDirectory()), "printed")
+        work = stack.enter_context(unfinished(place, job, lambda: find_images(images)))
+        done, total = work.done, work.job.total
+        predictor = load(bundle, device, engine, total > FEW, precision)
+        if precision != "fp32":
+            first = list(islice(work.paths(), COMPARED))
+            say(difference(predictor, load(bundle, device, many=False), first, precision))
+        if total > FEW:
+            stack.enter_context(keep_freed_memory())
+        task, predictions = of(predictor.task), predictor.predict_each(work.paths(done), batch)
+        predictions = progress(predictions, "predict", total=total - done)
+        if form:
+            work.write(predictions, form(task, predictor.vocab), batch)
+            failed = work.failed
+        else:
+            failed = sum(_print(one, task, top) for one in predictions)
+    where = f", written to {out}" + ("; its column error says why not the others" if failed else "") if out else ""
+    say(f"{total - failed} of {total} images predicted{where}")
+    if failed == total:
         raise typer.Exit(1)
 
 
@@ -82,16 +103,8 @@ def find_images(names: list[str]) -> Iterator[str]:
     """Paths of images: files as given, all images below folders, matches of patterns. Raises `DataError` for none."""
     for name in names:
         path = Path(name).expanduser()
-        if path.is_dir():
-            from kit.data.folders import left_out_lines  # imported late, because most calls name files
-            from kit.data.images import NOT_IMAGE, list_images
-
-            found, others = list_images(path)
-            for line in left_out_lines(other for other in others if other[1] != NOT_IMAGE).values():
-                say(line)
-            if not found:
-                raise DataError(f"{name} holds no images", fix="give images, or a folder of images")
-            yield from map(str, found)
+        if "://" in name or path.is_dir():
+            yield from _images_of(name)
         elif glob.has_magic(name) and not path.exists():
             found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (the pattern may be absolute)
             if not found:
@@ -101,23 +114,28 @@ def find_images(names: list[str]) -> Iterator[str]:
             yield name
 
 
-@contextmanager
-def _writer(out: Path | None, predictor: "Predictor", top: int) -> Iterator[Callable[[Prediction], None]]:
-    """A function that takes each prediction and prints a line, or writes a row of the CSV file `out`."""
-    task, vocab = of(predictor.task), predictor.vocab
-    if out is None:
-        yield lambda one: print(_line(one, task, top), flush=True)
-        return
-    how = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
-    with atomic_path(out) as partial, partial.open("w", **how) as stream:
-        rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(task.columns(vocab))
-        yield lambda one: rows.writerow(task.csv_line(one, vocab))
+def _images_of(name: str) -> Iterator[str]:
+    """The images of a folder or URL; then prints what of it is left out, but for files that are no images by name."""
+    from kit.data.folders import left_out_lines  # imported late, because most calls name files
+    from kit.data.listing import NOT_IMAGE, walk_images
+    from kit.data.remote import is_url, walk_urls
+
+    count, others = 0, []
+    for path, reason in walk_urls(name) if is_url(name) else walk_images(Path(name).expanduser()):
+        if reason is None:
+            count += 1
+            yield str(path)
+        elif reason != NOT_IMAGE:
+            others.append((path, reason))
+    for line in left_out_lines(others).values():
+        say(line)
+    if not count:
+        raise DataError(f"{name} holds no images", fix="give images, or a folder of images")
 
 
-def _line(one: Prediction, task: Task, top: int) -> str:
-    path = readable(one.path)
-    if one.error:
-        return f"{path}: error: {readable(one.error)}"
-    answer = ", ".join(" ".join(part) for part in task.parts(one, top))
-    return f"{path}: {answer}" + ("  (not like the training images)" if one.unlike else "")
+def _print(one: Prediction, task: Task, top: int) -> bool:
+    """Print a line for an image; returns whether it has an error."""
+    path, error = readable(one.path), one.error
+    answer = f"error: {readable(error)}" if error else ", ".join(" ".join(part) for part in task.parts(one, top))
+    print(f"{path}: {answer}" + ("  (not like the training images)" if one.unlike else ""), flush=True)
+    return bool(error)

@@ -14,8 +14,8 @@ import pandas as pd
 
 from kit.data.folders import left_out_lines, split_name
 from kit.data.image_quality import has_quality_columns, quality_notes
-from kit.data.images import EMPTY_FOLDER, NOT_IMAGE, OUTSIDE, OWN_OUTPUT
 from kit.data.label_stats import Finding, about_classes, about_names, about_numbers, class_counts, number_facts
+from kit.data.listing import EMPTY_FOLDER, NOT_IMAGE, OUTSIDE, OWN_OUTPUT
 from kit.data.splits import DUPLICATES
 from kit.errors import some_of
 from kit.intervals import too_few

@@ -29,7 +29,7 @@ from PIL.Image import Image
 
 from kit.console import say
 from kit.data.cached_dl import CachedDL
-from kit.data.images import OWN_CHART
+from kit.data.listing import OWN_CHART
 from kit.data.transforms import Augment, OpenImage, Square
 from kit.errors import RecipeError
 from kit.fonts import save_figure

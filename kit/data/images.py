@@ -7,7 +7,6 @@ Imports only Pillow and numpy, so that prediction starts without torch.
 """
 
 import io
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -69,74 +68,12 @@ AT_ONCE = 1 << 20
 # A file whose major or compatible brands include HEIC.
 HEIC = re.compile(rb"....ftyp(?:....){0,12}?he(?:ic|ix|im|is|vc|vx)", re.DOTALL)
 
-NOT_IMAGE, EMPTY_FOLDER = "not an image by its name", "an empty folder"
-OUTSIDE = "a link that leads out of the folder, not followed"
-OWN_OUTPUT = "written by kit: a run, a bundle, a report, a Space or a chart"
-# A folder with both files of a pair is kit's own output; the images in it are copies of the user's, and charts.
-OWN_FILES = (
-    {"recipe.json", "report.html"},
-    {"recipe.json", "result.json"},
-    {"config.json", "model.safetensors"},
-    {"config.json", "config.json.sha256"},
-    {"check.json", "images.csv"},
-    {"model.json", "model.onnx"},
-)
-OWN_CHART = {"Software": "kit"}  # PNG metadata of charts that are written beside the images by default
-SYSTEM_FOLDERS = (".", "__MACOSX", "@eaDir", "$RECYCLE.BIN")
-
 Source: TypeAlias = str | PathLike | bytes | BinaryIO | Image.Image
 
 
 def looks_like_image(path: Path) -> bool:
     """Whether a file name is that of an image, not of a hidden file such as ._x.jpg."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-def list_images(folder: Path, follow_links: bool = True) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """All images in `folder` and its subfolders, sorted by name, and all other files with the reason to leave them out.
-
-    Links to folders are not followed. Links to files are, except out of `folder` where `follow_links` is off. Hidden
-    files and folders, and folders of the system, are ignored. Empty folders and kit's own output are listed as folders.
-    """
-    images, others, home = [], [], folder.resolve()
-
-    def unreadable(error: OSError) -> None:
-        others.append((Path(error.filename), f"cannot be read ({error.strerror})"))
-
-    for where, folders, names in os.walk(folder, onerror=unreadable):
-        if any(own.issubset(names) for own in OWN_FILES):
-            others.append((Path(where), OWN_OUTPUT))
-            folders.clear()
-            continue
-        folders[:] = sorted(name for name in folders if not name.startswith(SYSTEM_FOLDERS))
-        others += [
-            (Path(where, name), "a link to a folder, not followed")
-            for name in folders
-            if Path(where, name).is_symlink()
-        ]
-        names = sorted(name for name in names if not name.startswith("."))
-        if not folders and not names and Path(where) != folder:
-            others.append((Path(where), EMPTY_FOLDER))
-        for path in (Path(where, name) for name in names):
-            if not looks_like_image(path):
-                others.append((path, NOT_IMAGE))
-            elif path.parent == folder and _is_own_chart(path):
-                others.append((path, OWN_OUTPUT))
-            elif not follow_links and path.is_symlink() and not path.resolve().is_relative_to(home):
-                others.append((path, OUTSIDE))
-            else:
-                images.append(path)
-    return images, others
-
-
-def _is_own_chart(path: Path) -> bool:
-    if path.suffix.lower() != ".png":
-        return False
-    try:
-        with path.open("rb") as file:
-            return b"Software\0kit" in file.read(256)
-    except OSError:
-        return False
 
 
 def open_image(source: Source, at_least: int | None = None) -> Image.Image:

@@ -19,8 +19,9 @@ import pandas as pd
 
 from kit.data.datasets import NAMED
 from kit.data.folders import split_name, splits_by_folder
-from kit.data.images import list_images, looks_like_image
+from kit.data.images import looks_like_image
 from kit.data.labels import LabelRule, Targets, cells, find_column, label_rule, maybe_column, read_with
+from kit.data.listing import list_images
 from kit.data.scan import FileFacts, Scan, scan_images
 from kit.data.splits import assign_splits, join_groups
 from kit.errors import DataError, did_you_mean, some_of

@@ -15,7 +15,7 @@ from fastai.optimizer import OptimWrapper
 from fastai.vision.all import CancelFitException, Learner, LRFinder, ParamScheduler
 
 from kit.console import say
-from kit.data.images import OWN_CHART
+from kit.data.listing import OWN_CHART
 from kit.errors import RecipeError, TrainingError
 from kit.model.build import spec_of
 from kit.model.heads import FASTAI, LINEAR

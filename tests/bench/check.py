@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from kit.cli.script import script
-from kit.data.images import list_images, open_image
+from kit.data.images import open_image
+from kit.data.listing import list_images
 
 SIDE, CLASSES, PAIRS = 32, 10, 7
 

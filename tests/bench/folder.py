@@ -67,7 +67,7 @@ def main(
 ):
     """Print images a second and the ratio to fastai for each way."""
     warnings.filterwarnings("ignore")
-    from kit.data.images import list_images
+    from kit.data.listing import list_images
 
     files = [str(path) for path in list_images(images)[0][:most]] if images else sample(most)
     with untrained("resnet34", 224) as folder:

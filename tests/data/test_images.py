@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kit.data.images import list_images, looks_like_image, open_image, square
+from kit.data.images import looks_like_image, open_image, square
+from kit.data.listing import list_images
 from kit.errors import ImageError
 
 
