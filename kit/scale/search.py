@@ -13,8 +13,9 @@ that is reported.
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from kit.errors import (
     first_line,
     some_of,
 )
-from kit.files import CHECKPOINT, PARTIAL, locked, write_json, write_text
+from kit.files import CHECKPOINT, PARTIAL, write_json, write_text
 from kit.intervals import Estimate, difference
 from kit.missing import evaluated
 from kit.model.inventory import networks_here
@@ -47,17 +48,16 @@ from kit.scale.report import write_report
 from kit.scale.space import Space, described, recipe_of, search_space, starting_points, suggest
 from kit.scale.study import (
     FACTS,
-    PROCESS,
     SAME_AS,
-    WINNER,
+    as_failure,
     database,
     database_url,
     fail_dead_trials,
     finished,
     open_study,
     quiet_optuna,
+    running_elsewhere,
     shown,
-    this_process,
 )
 from kit.signals import Signals
 from kit.tasks import of
@@ -188,7 +188,7 @@ def tune(
             folder.mkdir(parents=True, exist_ok=True)
         is_rate = of(base.task).is_rate
         with database(url):
-            opened = open_study(
+            opened, attempts = open_study(
                 url, folder.name, facts, maximise=not is_rate, seed=base.seed, first=starting_points(base, space)
             )
             space = opened.user_attrs[FACTS]["space"]
@@ -205,10 +205,7 @@ def tune(
                 raise
             winner = best_trial(opened)
             found = Search(folder, opened, recipe_of(base, winner.params), winner, inner_figure(winner), None)
-            if reason := not_the_last(opened):
-                say(f"\n{reason}")
-                return found
-            return with_winner(found, source, examples, onnx)
+            return with_winner(found, attempts, partial(run_of_winner, found, source, examples, onnx))
 
 
 def check_limits(trials: int, minutes: float | None) -> None:
@@ -259,26 +256,22 @@ def run_trials(
     """Run trials until so many have ended, in this process and others, or until this process has no more time."""
 
     def objective(trial: optuna.Trial) -> float:
-        trial.set_user_attr(PROCESS, this_process())
-        values = suggest(trial, base, space)
-        if same := same_as(study, values):
-            trial.set_user_attr(SAME_AS, same.number)
-            raise optuna.TrialPruned
-        try:
-            return measure(trial, recipe_of(base, values), rows)
-        except UNSUITABLE as error:
-            trial.set_user_attr("because", first_line(error))
-            raise optuna.TrialPruned(first_line(error)) from error
-        except Terminated:  # Optuna expects KeyboardInterrupt alone
-            study.tell(trial, state=TrialState.FAIL)
-            raise
+        with as_failure(study, trial):
+            values = suggest(trial, base, space)
+            if same := same_as(study, values):
+                trial.set_user_attr(SAME_AS, same.number)
+                raise optuna.TrialPruned
+            try:
+                return measure(trial, recipe_of(base, values), rows)
+            except UNSUITABLE as error:
+                trial.set_user_attr("because", first_line(error))
+                raise optuna.TrialPruned(first_line(error)) from error
 
     def told(study: optuna.Study, trial: FrozenTrial) -> None:
         done = finished(study)
         if SAME_AS not in trial.user_attrs:
             say(f"trial {trial.number} ({len(done)} of {trials}): {outcome(trial)}: {described(trial.params)}")
-        everything = len(study.get_trials(deepcopy=False))
-        if len(done) >= trials or everything >= REPEATS * trials or WINNER in study.user_attrs:
+        if len(done) >= trials or len(study.get_trials(deepcopy=False)) >= REPEATS * trials:
             study.stop()
 
     fail_dead_trials(study)
@@ -372,39 +365,46 @@ def best_so_far(study: optuna.Study) -> str:
     return f"the best is trial {best.number}, {outcome(best)}: {described(best.params)}"
 
 
-def not_the_last(study: optuna.Study) -> str | None:
-    """Why this process does not train the winner; None where it does."""
-    fail_dead_trials(study)
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    if running:
-        numbers = ", ".join(str(trial.number) for trial in running)
-        hosts = ", ".join(sorted({str(trial.user_attrs.get(PROCESS, ["?"])[0]) for trial in running}))
-        return (
-            f"trial {numbers} is still running on {hosts}; the process that ends last trains the winner. Where that was"
-            " stopped, the same command again trains it"
-        )
-    return "another process has trained the winner" if WINNER in study.user_attrs else None
+def with_winner(found: Search, attempts: optuna.Study, train_winner: Callable[[], Run]) -> Search:
+    """The search with its winner, trained as a normal run and measured on the held-out images; results are written.
 
+    Where another process does so, the search is returned without a run. attempts: the study of the winner, in which the
+    first process that is still running has the right to train it.
+    """
+    if running := running_elsewhere(found.study):
+        say(f"\n{running} still runs: the process that ends last trains the winner; or, later, the same command again")
+        return found
+    done = []
 
-def with_winner(found: Search, source: Any, examples: bool, onnx: bool) -> Search:
-    """Train the winner as a normal run, which measures it on the held-out images, and write the results."""
-    best = found.folder / BEST
-    found.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(found.folder):
+    def objective(trial: optuna.Trial) -> float:
+        with as_failure(attempts, trial):
+            ended = attempts.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if ended or running_elsewhere(attempts, before=trial.number):
+                raise optuna.TrialPruned
             say("\n".join(["", *found.lines(), "", "the winner is trained on all training images:"]))
-            if (best / CHECKPOINT / JOB).is_file():
-                tables = {"source": source} if isinstance(source, pd.DataFrame) else {}
-                run = resume(best, **tables)
-            else:
-                run = fine_tune(source, found.recipe, out=best, examples=examples, onnx=onnx)
-            found = replace(found, run=run)
-            write_json(found.folder / "tune.json", found.figures())
-            write_text(found.folder / "trials.csv", found.study.trials_dataframe().to_csv(index=False))
-            write_report(found.folder, found.study, found.lines(), run.evaluation.words)
-            found.study.set_user_attr(WINNER, {"trial": found.winner.number, "folder": str(best.absolute())})
-    except OutputError as error:
-        if "another kit is writing" not in error.problem:
-            raise
-        say(f"\nanother process is training the winner: {best}")
-    return found
+            run = train_winner()
+            done.append(replace(found, run=run))
+            write_results(done[0])
+            trial.set_user_attr("folder", str(run.folder.absolute()))
+            return run.headline.value if math.isfinite(run.headline.value) else 0.0
+
+    attempts.optimize(objective, n_trials=1)
+    if not done:
+        say("\nanother process trains the winner")
+    return done[0] if done else found
+
+
+def run_of_winner(found: Search, source: Any, examples: bool, onnx: bool) -> Run:
+    """Train the winner into best/; an attempt that was stopped goes on from its checkpoint."""
+    best = found.folder / BEST
+    if (best / CHECKPOINT / JOB).is_file():
+        return resume(best, source=source if isinstance(source, pd.DataFrame) else None)
+    found.folder.mkdir(parents=True, exist_ok=True)
+    return fine_tune(source, found.recipe, out=best, examples=examples, onnx=onnx)
+
+
+def write_results(found: Search) -> None:
+    """Write tune.json, trials.csv, trials.html and pictures into the folder of a search with a run."""
+    write_json(found.folder / "tune.json", found.figures())
+    write_text(found.folder / "trials.csv", found.study.trials_dataframe().to_csv(index=False))
+    write_report(found.folder, found.study, found.lines(), found.run.evaluation.words)

@@ -19,11 +19,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from kit.errors import DataError, OutputError, RecipeError, WeightsError, first_line
+from kit.errors import DataError, OutputError, RecipeError, Terminated, WeightsError, first_line
 from kit.scale.space import NETWORK
 
 DRIVERS = {"sqlite": None, "postgresql": ("psycopg", "psycopg[binary]"), "mysql": ("pymysql", "pymysql")}
-FACTS, PROCESS, WINNER, SAME_AS = "kit", "process", "winner", "same_as"  # user attributes of studies and trials
+FACTS, PROCESS, SAME_AS = "kit", "process", "same_as"  # user attributes of studies and trials
 HEARTBEAT, GRACE = 30, 120  # seconds: a trial without a heartbeat for so long is given up
 LOCK_SECONDS = 60  # SQLite: how long to wait for another process that is writing
 SECONDS_TO_CREATE = 10
@@ -38,6 +38,7 @@ OF_THE_MACHINE = (
     "follow_links",
     "unlabelled",
 )
+OTHER = "choose another --out, whose name is the study's"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -98,8 +99,9 @@ def database(url: str) -> Iterator[None]:
 
 def open_study(
     url: str, name: str, facts: dict[str, Any], *, maximise: bool, seed: int, first: Sequence[dict[str, Any]]
-) -> optuna.Study:
-    """The study of that name: a new one, which starts with the trials `first`, or the one that others have started.
+) -> tuple[optuna.Study, optuna.Study]:
+    """The study of that name: a new one, which starts with the trials `first`, or the one that others have started; and
+    the study of its winner, in which each trial is an attempt to train it.
 
     facts: the SHA-256 "table" of the table of images, the "recipe" of all trials, the "space", and the networks that
     are "here". Raises `DataError` for a study of other images, `RecipeError` for one of other settings, `WeightsError`
@@ -120,11 +122,15 @@ def open_study(
         # With the seed of the first process, this one would try the same values.
         study = optuna.load_study(storage=storage, study_name=name, sampler=sampler(None), pruner=pruner)
         _check_same(study, facts, url)
-        return study
-    for values in first:
-        study.enqueue_trial(values)
-    study.set_user_attr(FACTS, facts)
-    return study
+    else:
+        for values in first:
+            study.enqueue_trial(values)
+        study.set_user_attr(FACTS, facts)
+    winner = optuna.create_study(storage=storage, study_name=f"{name}: winner", load_if_exists=True)
+    if winner.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        problem = f"the study {name} in {shown(url)} is finished: its winner was measured on the held-out images"
+        raise OutputError(problem, fix=f"a further search would choose by them; for a new one, {OTHER}")
+    return study, winner
 
 
 def sampler(seed: int | None) -> optuna.samplers.BaseSampler:
@@ -134,18 +140,15 @@ def sampler(seed: int | None) -> optuna.samplers.BaseSampler:
 
 def _check_same(study: optuna.Study, facts: dict[str, Any], url: str) -> None:
     """Raise where a study was started with other images, settings or values than these."""
-    where, other = f"the study {study.study_name} in {shown(url)}", "choose another --out, whose name is the study's"
+    where = f"the study {study.study_name} in {shown(url)}"
     until = time.monotonic() + SECONDS_TO_CREATE
     while (theirs := study.user_attrs.get(FACTS)) is None and time.monotonic() < until:
         time.sleep(0.1)  # its process has created it a moment ago
     if theirs is None:
-        raise OutputError(f"{where} was not started by kit tune", fix=other)
+        raise OutputError(f"{where} was not started by kit tune", fix=OTHER)
     if theirs["table"] != facts["table"]:
         problem = f"{where} was started with other images, labels or another split than these"
-        raise DataError(problem, fix=f"restore them, or {other}")
-    if WINNER in study.user_attrs:
-        problem = f"{where} is finished: its winner was measured on the held-out images"
-        raise OutputError(problem, fix=f"a further search would choose by them; for a new one, {other}")
+        raise DataError(problem, fix=f"restore them, or {OTHER}")
     names = [name for name in facts["recipe"] if name not in OF_THE_MACHINE]
     missing = [network for network in theirs["space"].get(NETWORK, ()) if network not in facts["here"]]
     if missing:
@@ -156,7 +159,7 @@ def _check_same(study: optuna.Study, facts: dict[str, Any], url: str) -> None:
     differ += [name for name in ours | others if ours.get(name) != others.get(name)]
     if differ:
         problem = f"{where} was started with other settings: {', '.join(dict.fromkeys(differ))}"
-        raise RecipeError(problem, fix=f"give those it was started with, or {other}")
+        raise RecipeError(problem, fix=f"give those it was started with, or {OTHER}")
 
 
 def this_process() -> list[Any]:
@@ -183,6 +186,29 @@ def _alive(trial: FrozenTrial) -> bool:
         return psutil.Process(number).create_time() == started
     except psutil.Error:
         return False
+
+
+def running_elsewhere(study: optuna.Study, before: int | None = None) -> str | None:
+    """Which trials other processes are running, and on which hosts; None where there are none.
+
+    before: look only at trials with a lower number.
+    """
+    fail_dead_trials(study)
+    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    trials = [trial for trial in trials if before is None or trial.number < before]
+    hosts = ", ".join(sorted({str(trial.user_attrs.get(PROCESS, ["?"])[0]) for trial in trials}))
+    return f"trial {', '.join(str(trial.number) for trial in trials)} on {hosts}" if trials else None
+
+
+@contextmanager
+def as_failure(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
+    """Record a trial that SIGTERM ends as failed, as Optuna does for Ctrl-C."""
+    trial.set_user_attr(PROCESS, this_process())
+    try:
+        yield
+    except Terminated:
+        study.tell(trial, state=TrialState.FAIL)
+        raise
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
