@@ -1,5 +1,7 @@
 """Messages on standard error: lines, progress bars where it is a terminal, and errors in red.
 
+Of several processes that train together the first one prints; an error of all is printed once.
+
 for image in progress(images, "predict"): ...
 """
 
@@ -8,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kit import processes
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,18 +19,20 @@ Item = TypeVar("Item")
 
 
 def terminal() -> bool:
-    """Whether standard error is a terminal."""
-    return sys.stderr.isatty()
+    """Whether standard error is a terminal that this process writes to."""
+    return sys.stderr.isatty() and processes.rank() == 0
 
 
 def say(text: str = "") -> None:
     """Print a message to standard error; standard output is for results."""
-    print(text, file=sys.stderr, flush=True)
+    if processes.rank() == 0:
+        print(text, file=sys.stderr, flush=True)
 
 
 def complain(text: str) -> None:
     """Print an error message to standard error, in red on a terminal."""
-    _console(soft_wrap=True, highlight=False).print(f"error: {text}", style="red", markup=False)
+    if processes.speaks_first():
+        _console(soft_wrap=True, highlight=False).print(f"error: {text}", style="red", markup=False)
 
 
 def progress(items: Sequence[Item] | Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:

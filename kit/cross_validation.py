@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from kit import data, model, train
+from kit import data, model, processes, train
 from kit.console import say
 from kit.data.audit import check
 from kit.errors import DataError, KitError, RecipeError, first_line, some_of
@@ -93,6 +93,7 @@ def cross_validate(
     Classes, or whole groups, are spread over the folds as the recipe's `split` says; no group and no copy is divided.
     Images given for testing stay out of it. The other arguments are those of `fine_tune`. Raises `DataError`.
     """
+    processes.check_alone("cross-validation")
     started = time.perf_counter()
     fields, learner_options = divide(options)
     recipe = replace(recipe or Recipe(), **fields)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
-from kit import data, evaluate
+from kit import data, evaluate, processes
 from kit.console import say
 from kit.data.scan import CHANGED
 from kit.data.sources import MAX_BROKEN_SHARE
@@ -37,14 +37,15 @@ def changes(table: pd.DataFrame) -> dict[str, str]:
 def without_vanished(table: pd.DataFrame, recipe: Recipe, train_on: Callable[[pd.DataFrame], Value]) -> Value:
     """The result of `train_on(table)`; called again with the other images where some vanished before it decoded them.
 
-    Raises `DataError` where too many vanished, and what `train_on` raised where an image has other content now.
+    Raises `DataError` where too many vanished, and what `train_on` raised where an image has other content now, or
+    where several processes train, which end together.
     """
     while True:
         try:
             return train_on(table)
         except UNREADABLE as error:
             found = changes(table)
-            if not found or CHANGED in found.values():
+            if not found or CHANGED in found.values() or processes.count() > 1:
                 raise
             rest = table[~table["path"].isin(found)]
             problem = f"{len(found)} of {len(table)} images vanished during the run: {named(found)}"
@@ -64,7 +65,7 @@ def evaluated(learn: "Learner", rows: pd.DataFrame) -> Result | None:
             return evaluate.evaluate(learn, left)
         except UNREADABLE:
             found = changes(rows)
-            if not found:
+            if not found or processes.count() > 1:
                 raise
             left = rows[~rows["path"].isin(found)]
     return None

@@ -7,15 +7,15 @@ import inspect
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kit import bundle, data, model, train
+from kit import bundle, data, model, processes, train
 from kit.console import say
 from kit.data.scan import CHANGED, SCAN_AGAIN
 from kit.errors import DataError, OutputError, RecipeError, Terminated, TrainingError, did_you_mean
@@ -57,12 +57,14 @@ def fine_tune(
     item_tfms, batch_tfms, cbs: fastai's. examples, onnx: as in `bundle.save`. options: fields of `Recipe`, and
     arguments of fastai's Learner (metrics, loss_func, opt_func, splitter, wd, moms, ...). Raises `KitError`, before
     training where possible. After Ctrl-C, or a loss that is not finite, the weights so far are evaluated and saved
-    before `KeyboardInterrupt` or `TrainingError` is raised. `resume` goes on with a run that was stopped.
+    before `KeyboardInterrupt` or `TrainingError` is raised. `resume` goes on with a run that was stopped. In processes
+    that torchrun started, all take part and return the run; the first one reads the labels and writes the folder.
     """
+    processes.join()
     changes, learner_options = divide(options)
     recipe = replace(recipe or Recipe(), **changes)
     python = Python(item_tfms, batch_tfms, cbs, learner_options)
-    with run_folder(source, recipe, out) as folder:
+    with processes.entered_first(run_folder(source, recipe, out)) as folder:
         return _run(source, recipe, folder, Job.of(source, recipe, examples, onnx, python.names), python)
 
 
@@ -84,11 +86,12 @@ def resume(
     go on though images were removed or changed; new ones are left out. Raises `OutputError` where the folder holds
     nothing to go on with, and `DataError` with the names of changed images.
     """
+    processes.join()
     folder = Path(folder)
-    job, python = read_job(folder), Python(item_tfms, batch_tfms, cbs, learner_options)
+    job, python = processes.first(read_job, folder), Python(item_tfms, batch_tfms, cbs, learner_options)
     given = {name: value for name, value in (("source", source), ("label", label)) if value is not None}
     images, recipe = job.arguments(folder, given | dict.fromkeys(python.names))
-    with held(folder):
+    with processes.entered_first(held(folder)):
         return _run(images, recipe, folder, job, python, resumed=True, allow_changed_data=allow_changed_data)
 
 
@@ -122,16 +125,21 @@ def _run(
     started = time.perf_counter()
     same, checkpoint = True, None
     with ONE_AT_A_TIME, Signals().handled() as signals, ExitStack() as stack, ExitStack() as room:
+        stack.enter_context(ended_together(folder))
         train.check_log(recipe.log)
         # before torch and fastai are loaded, which takes seconds
-        table = checked_table(source, replace(recipe, unlabelled="skip") if allow_changed_data else recipe)
+        looked_at = replace(recipe, unlabelled="skip") if allow_changed_data else recipe
+        table = processes.first(checked_table, source, looked_at)
         if resumed:
-            table, same = same_data(job, folder, table, allow_changed_data)
+            table, same = processes.first(same_data, job, folder, table, allow_changed_data)
         if recipe.checkpoint_every:
             checkpoint = train.Checkpoint(folder, recipe.checkpoint_every, signals)
             stack.enter_context(checkpoint.tidied(resumed))
-            job.write(folder, table)
+            processes.first(job.write, folder, table)
         block = data.blocks(recipe, item_tfms=python.item_tfms, batch_tfms=python.batch_tfms)
+
+        def reserve(learn: "Learner") -> None:
+            room.enter_context(bundle.room_for(learn, folder, job.onnx))
 
         def learned(rows: pd.DataFrame) -> "tuple[Learner, History, Stop | None]":
             if checkpoint:
@@ -140,7 +148,7 @@ def _run(
             learn = model.learner(block.dataloaders(rows), recipe, **python.learner)
             bundle.check_preparation(learn)
             room.close()
-            room.enter_context(bundle.room_for(learn, folder, job.onnx))
+            processes.first(reserve, learn)
             return learn, *trained(learn, recipe, python.cbs, folder, checkpoint)
 
         learn, history, stop = without_vanished(table, recipe, learned)
@@ -149,23 +157,36 @@ def _run(
             raise unmeasured(folder, learn, history)
         held_out = table[table["split"] == "test"]
         test = evaluated(learn, held_out) if len(held_out) else None
-        views = evaluate_views(learn, result, recipe.tta)
+        views = processes.first(evaluate_views, learn, result, recipe.tta)
         room.close()
         if resumed:
-            clear_results(folder)
+            processes.first(clear_results, folder)
 
         def save(result: Result, folder: Path = folder) -> Path:
             return bundle.save(learn, result, folder / "bundle", examples=job.examples, onnx=job.onnx)
 
         try:
-            bundle_folder, result, missing = saved(save, result, table)
+            bundle_folder, result, missing = processes.first(saved, save, result, table)
         except OutputError as error:
-            elsewhere = save(result, Path(tempfile.mkdtemp(prefix="kit-")))
+            elsewhere = processes.first(lambda: save(result, Path(tempfile.mkdtemp(prefix="kit-"))))
             raise OutputError(error.problem, fix=f"{error.fix}; the bundle is in {elsewhere}") from error
         seconds = time.perf_counter() - started + (checkpoint.seconds if checkpoint else 0.0)
         run = Run(source, folder, table, learn, history, result, test, bundle_folder, seconds, views, missing)
-        write_run(run)
+        processes.first(write_run, run)
         return ended(run, stop, checkpoint)
+
+
+@contextmanager
+def ended_together(folder: Path) -> Iterator[None]:
+    """Of several processes: the error of the others when one has ended, for example because it was killed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not processes.lost(error):
+            raise
+        problem = f"another of the {processes.count()} processes of this run has ended, so this one ends too"
+        fix = f"kit fine-tune --resume {folder}, with any number of processes, goes on from the last checkpoint"
+        raise TrainingError(problem, fix=f"if that one printed no error: {fix}") from error
 
 
 def trained(
@@ -178,6 +199,7 @@ def trained(
     except (KeyboardInterrupt, Terminated, TrainingError) as stop:
         if not history.stopped or (not history.rows and not history.steps):
             raise
+        processes.send_state(learn.model)
         say(f"{history.stopped}\nafter {len(history.steps)} steps; what was learned until then is measured and saved")
         return history, stop
     return history, None
@@ -186,7 +208,7 @@ def trained(
 def ended(run: Run, stop: Stop | None, checkpoint: "Checkpoint | None") -> Run:
     """The finished run, without checkpoints; or raise the exception that ended it, after printing how to continue."""
     if checkpoint and not isinstance(stop, KeyboardInterrupt | Terminated):
-        checkpoint.remove()
+        processes.first(checkpoint.remove)
     if stop is None and CHANGED in run.missing.values():
         problem = f"images were replaced during the run: {named(run.missing)}"
         stop = TrainingError(problem, fix=SCAN_AGAIN)

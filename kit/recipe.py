@@ -103,7 +103,7 @@ class Recipe:
     """Sampling of training images: none, balanced (images of all classes equally often)."""
 
     batch: int = 64
-    """Batch size; halved, with accumulation, when out of memory."""
+    """Batch size, of all processes together; halved, with accumulation, when one process is out of memory."""
 
     accumulate: int = 1
     """Batches whose gradients are accumulated for one step, which saves memory."""
@@ -131,6 +131,9 @@ class Recipe:
 
     compile: bool = False
     """Whether to use torch.compile, which takes minutes, and was not faster on CPUs."""
+
+    sync_bn: bool = False
+    """With several processes (torchrun): batch norms use the statistics of the whole batch; on GPUs alone."""
 
     workers: int | None = None
     """Processes that load images; by default one a core, at most eight. The number changes the random numbers."""

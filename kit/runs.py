@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from kit import processes
 from kit.data.audit import check
 from kit.errors import OutputError
 from kit.evaluate.pictures import as_html, draw_predictions
@@ -188,6 +189,7 @@ def chosen_json(run: Run) -> dict[str, Any]:
         "precision": precision.name,
         "channels_last": precision.channels_last,
         "precision_because": precision.reason,
+        "processes": processes.started(),
         "threads": torch.get_num_threads(),
         "workers": dls.train.fake_l.num_workers,
         "mean": list(run.learner.spec.weights.mean),

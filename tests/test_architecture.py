@@ -14,10 +14,10 @@ PACKAGE = ROOT / "kit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "data/README.md", "tests/bench/README.md")
 FOUNDATION = {"errors", "recipe", "intervals", "fetch", "files", "manifest", "console", "offline"}
-FOUNDATION |= {"tasks", "scores", "machine", "fonts", "signals"}
+FOUNDATION |= {"tasks", "scores", "machine", "fonts", "signals", "processes"}
 ROOMS = ["data", "features", "model", "train", "evaluate", "views", "bundle", "serve"]
 WHOLE_LINE = {"missing", "runs", "pipeline", "unfinished", "cross_validation", "scale", "clean", "doctor", "cli"}
-WHOLE_LINE |= {"explain", "__init__"}
+WHOLE_LINE |= {"explain", "__init__", "__main__"}
 LIGHT = ["kit", "kit.recipe", "kit.data.images", "kit.manifest", "kit.bundle.predictor"]
 HEAVY = {"torch", "fastai", "pandas", "torchvision", "timm", "gradio", "matplotlib", "sklearn"}
 

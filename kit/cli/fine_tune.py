@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kit import processes
 from kit.cli.options import with_recipe
 from kit.console import say
 from kit.errors import RecipeError
@@ -64,6 +65,8 @@ def fine_tune(
         from kit.cross_validation import cross_validate
 
         run = cross_validate(folder, recipe, folds=folds, out=out)
+    if processes.rank():
+        return
     say("\n".join(["", *run.lines()]))
     if as_json:
         print(json.dumps(json.loads((run.folder / "result.json").read_text(encoding="utf-8"))))

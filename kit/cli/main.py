@@ -9,6 +9,7 @@ from importlib import import_module
 
 import typer
 
+from kit import processes
 from kit.cli.script import guarded
 
 COMMANDS = (
@@ -54,6 +55,8 @@ def application(names: Sequence[str] = COMMANDS) -> typer.Typer:
 def run() -> None:
     """Run the command line."""
     asked = sys.argv[1:2]
+    if asked and asked[0] in COMMANDS and asked != ["fine-tune"]:
+        guarded(lambda: processes.check_alone(f"kit {asked[0]}"))
     guarded(application(asked if asked and asked[0] in COMMANDS else COMMANDS))
 
 

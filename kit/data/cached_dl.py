@@ -14,9 +14,10 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 import torch
-from fastai.vision.all import DataLoaders, IntToFloatTensor, Normalize, TensorImage, TfmdDL, ToTensor
+from fastai.vision.all import DataLoaders, IntToFloatTensor, Normalize, TensorImage, TfmdDL, ToTensor, chunked
 from torch import Tensor
 
+from kit import processes
 from kit.data.decode import DecodedImages, ForPrediction, ForTraining, Preparation, decode_images
 from kit.data.resident_images import ResidentImages, resident_on
 from kit.data.transforms import TRAIN, VALID, Augment, OpenImage, Square
@@ -28,13 +29,14 @@ class CachedDL(TfmdDL):
 
     resident: the same images in the memory of a GPU, where batches are then made, equal in every bit.
     split: of the dataset for which the images were prepared. With another one, as in test-time augmentation, the files
-    are opened as usual.
+    are opened as usual. divided: whether each of several processes makes its part of every batch, as during training;
+    `bs` is the size of the whole batch.
     """
 
     images: DecodedImages | None = None
     resident: ResidentImages | None = None
     labels: Tensor | None = None
-    skips = False
+    skips = divided = False
     split, size = TRAIN, 0
 
     @property
@@ -48,7 +50,12 @@ class CachedDL(TfmdDL):
         if self.images is not None and loader.dataset is self.dataset and only_ours(loader):
             loader.images, loader.split, loader.size = self.images, self.split, self.size
             loader.resident = self.resident
+        loader.divided = self.divided
         return loader
+
+    def get_idxs(self):
+        """As in fastai; while batches are divided, all processes use the order of the first."""
+        return processes.first(lambda: list(super(CachedDL, self).get_idxs())) if self.divided else super().get_idxs()
 
     def do_item(self, s):
         """As in fastai; with `skips`, as during training, None for an image that can no longer be opened."""
@@ -67,13 +74,26 @@ class CachedDL(TfmdDL):
     def create_batches(self, samps):
         """Batches of the items at `samps`: uint8 (n, 3, size, size), channels-last in memory, and labels."""
         if not self.cached:
-            yield from super().create_batches(samps)
+            yield from self._opened_parts(samps) if self.divided else super().create_batches(samps)
             return
         numbers = iter(samps)
         # A copy, so that the order of the next epoch is the same as without decoded images.
         generator = np.random.default_rng(copy(self.rng).getrandbits(64))
         while len(chunk := list(islice(numbers, self.bs))) == self.bs or (chunk and not self.drop_last):
-            yield self._pixels(chunk, generator), self._labels(chunk)
+            part = self._part(chunk)
+            yield self._pixels(part, generator), self._labels(part)
+
+    def _part(self, chunk: list[int]) -> list[int]:
+        """This process's part of a batch; one image of it where it has fewer images than there are processes."""
+        return (chunk[processes.share(len(chunk))] or chunk[:1]) if self.divided else chunk
+
+    def _opened_parts(self, samps):
+        """fastai's `create_batches` for parts of batches, so that all processes make the same number of batches."""
+        for chunk in chunked(samps, self.bs, self.drop_last):
+            items = [item for item in map(self.do_item, self._part(chunk)) if item is not None]
+            if not items:
+                raise ImageError("no image of a batch can be opened any more", fix="make the images readable again")
+            yield self.do_batch(items)
 
     def _pixels(self, chunk: list[int], generator: np.random.Generator) -> TensorImage:
         if self.resident is not None:

@@ -27,6 +27,7 @@ from fastai.vision.all import (
 )
 from PIL.Image import Image
 
+from kit import processes
 from kit.console import say
 from kit.data.cached_dl import CachedDL
 from kit.data.listing import OWN_CHART
@@ -130,12 +131,17 @@ def _is_macos() -> bool:
 
 
 def device(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one. `RecipeError` for a device that is not available."""
+    """The device of that name; "auto" is a GPU where there is one, of several processes on a host for each another one.
+
+    Raises `RecipeError` for a device that is not available.
+    """
     here = ["cpu"]
     here += (
         ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
     )
     here += ["mps"] if torch.backends.mps.is_available() else []
+    if name == "auto" and processes.count() > 1 and torch.cuda.is_available():
+        return torch.device("cuda", processes.local_rank() % torch.cuda.device_count())
     if name == "auto":
         return torch.device(here[1] if len(here) > 1 else "cpu")
     if name not in here:

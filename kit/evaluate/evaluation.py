@@ -34,13 +34,15 @@ def evaluate(learn: Any, rows: pd.DataFrame | None = None) -> Result:
     from torch import nn
 
     from kit.model.build import prepared_by_kit
+    from kit.train.data_parallel import divided
 
     loader = learn.dls.valid if rows is None else learn.dls.test_dl(rows, with_labels=True)
     spec = getattr(learn, "spec", None)
     if spec is not None and type(learn.model) is nn.Sequential and prepared_by_kit(loader, spec.weights):
         return _from_features(learn, loader)
-    with learn.no_bar(), learn.no_logging(), keep_freed_memory(), fp32_convolutions():
-        outputs, targets = learn.get_preds(dl=loader, act=lambda output: output)
+    parallel = divided(learn, loaders=[loader])
+    with learn.no_bar(), learn.no_logging(), keep_freed_memory(), fp32_convolutions(), parallel as callbacks:
+        outputs, targets = learn.get_preds(dl=loader, act=lambda output: output, cbs=callbacks)
     return result_of(learn, _paths(loader.items), outputs, targets)
 
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from kit import processes
 from kit.console import progress
 from kit.data.decode import map_ahead
 from kit.data.images import prepare_image
@@ -50,22 +51,33 @@ def compute_features(
     create: store new features in the cache, and check all files first: `ImageError` names one that has another SHA-256
     now, or is missing though its features are not known. Without `create`, for a fine-tuned body, only files that are
     opened are checked.
+    Of several processes each computes a part of what the first one's cache lacks; all get all features.
     precision: "bf16" is faster on some processors; such features are never stored. pixels: decoded images by index,
     uint8 (size, size, 3), used instead of the files.
     """
     store = store_of(body, rules) if precision == "fp32" else None
     store = store if store and (create or store.exists()) else None
-    known = store.read() if store else {}
-    new = [number for number, name in enumerate(hashes) if name not in known]
-    opened = range(len(paths)) if create else new if pixels is None else ()
-    _check_unchanged([paths[number] for number in opened], [hashes[number] for number in opened], known)
+    known = store.read() if store and processes.rank() == 0 else {}
+
+    def unknown() -> list[int]:
+        new = [number for number, name in enumerate(hashes) if name not in known]
+        opened = range(len(paths)) if create else new if pixels is None else ()
+        _check_unchanged([paths[number] for number in opened], [hashes[number] for number in opened], known)
+        return new
+
+    new = processes.first(unknown)
     prepare = pixels.__getitem__ if pixels is not None else lambda number: prepare_image(paths[number], rules)
-    fresh = _computed(body, new, prepare, rules, device, precision)
+    parts = processes.gathered(_computed(body, new[processes.share(len(new))], prepare, rules, device, precision))
+    fresh = (row for part in parts for row in part)
     computed = {hashes[number]: row for number, row in zip(new, fresh, strict=True)}
-    if store:
-        store.add(computed)
-    known |= computed
-    return np.stack([known[name] for name in hashes])
+
+    def known_and_computed() -> np.ndarray:
+        if store:
+            store.add(computed)
+        both = known | computed
+        return np.stack([both[name] for name in hashes])
+
+    return processes.first(known_and_computed)
 
 
 def _check_unchanged(paths: Sequence[str], hashes: Sequence[str], known: Container[str]) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
 
+from kit import processes
 from kit.console import say
 from kit.errors import RecipeError, TrainingError, first_line
 from kit.model.build import spec_of
@@ -142,12 +143,15 @@ class StopEarly(EarlyStoppingCallback):
 
     def after_epoch(self) -> None:
         """End this phase where the validation loss no longer improves."""
+        stop = False
         try:
             with redirect_stdout(io.StringIO()):
                 super().after_epoch()
         except CancelFitException:
+            stop = True
+        if processes.first(lambda: stop):
             say(f"early stopping: the validation loss was not lower for {self.patience} epochs (--patience)")
-            raise
+            raise CancelFitException
 
 
 class BestWeights(TrackerCallback):
@@ -231,7 +235,7 @@ class StopAtNonFinite(Callback):
         )
         loss, largest = torch.stack([loss, largest.float()]).tolist()  # one synchronisation with a GPU instead of two
         self._check("loss", loss)
-        self._check("largest of batch norm's statistics", largest)
+        self._check("largest of batch norm's statistics", *processes.total(largest))  # each process has its own
 
     def before_step(self) -> None:
         """Stop where a gradient is not finite."""
@@ -282,13 +286,25 @@ class StopWithoutImages(Callback):
 
 
 class Accumulation(GradientAccumulation):
-    """fastai's GradientAccumulation; gradients left over at the end of a phase are not used in the next."""
+    """fastai's GradientAccumulation; gradients left over at the end of a phase are not used in the next.
 
-    checkpointed = ("count",)
+    n_acc: the images a step of this process.
+    """
+
+    checkpointed = ("done",)
 
     def before_fit(self) -> None:
         super().before_fit()
         self.model.zero_grad()
+
+    @property
+    def done(self) -> float:
+        """The share of a step's images that were counted, which does not depend on the number of processes."""
+        return self.count / self.n_acc
+
+    @done.setter
+    def done(self, share: float) -> None:
+        self.count = round(share * self.n_acc)
 
 
 def training_callbacks(learn: Learner, recipe: Recipe, accumulate: int | None = None) -> list[Callback]:
@@ -301,7 +317,8 @@ def training_callbacks(learn: Learner, recipe: Recipe, accumulate: int | None = 
         problem = f"accumulate={accumulate} gathers more batches than the {len(learn.dls.train)} of an epoch"
         raise RecipeError(problem, fix=f"--accumulate {len(learn.dls.train)} or less, or a smaller --batch")
     if accumulate > 1:
-        callbacks.append(Accumulation(accumulate * learn.dls.train.bs))
+        part = processes.share(learn.dls.train.bs)
+        callbacks.append(Accumulation(accumulate * (part.stop - part.start)))
     if recipe.progressive:
         frozen = 0 if spec_of(learn).head == LINEAR else recipe.freeze_epochs
         callbacks.append(progressive_resizing(learn, recipe.size, frozen + recipe.epochs))

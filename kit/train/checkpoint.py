@@ -24,8 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kit import processes
 from kit.console import say
-from kit.errors import OutputError, first_line
+from kit.errors import OutputError, Terminated, first_line
 from kit.files import CHECKPOINT, atomic_path
 from kit.signals import Signals
 from kit.train.history import History
@@ -57,20 +58,27 @@ class Checkpoint(Callback):
     def load(self, same_data: bool = True) -> None:
         """Read the last checkpoint, or where it is damaged the one before; without any, training starts over.
 
-        With other images than before (`same_data` false) the epoch begins again.
+        With other images than before (`same_data` false) the epoch begins again. Of several processes the first reads.
         """
+        self.loaded = processes.first(self._read, same_data)
+        if self.loaded:
+            self.seconds = self.loaded["seconds"]
+
+    def _read(self, same_data: bool) -> dict[str, Any] | None:
         for unfinished in self.folder.glob(".*"):  # ours and those of safetensors, left by a process that was killed
             unfinished.unlink()
         for path in reversed(checkpoints(self.folder)):
             try:
-                self.loaded = read_checkpoint(path)
+                loaded = read_checkpoint(path)
             except (SafetensorError, OSError, ValueError, KeyError) as error:
                 say(f"note: {path} is damaged ({first_line(error)}); an earlier one is used, or training starts over")
                 continue
             if not same_data:
-                self.loaded["batch"], self.loaded["random"]["batch"] = 0, self.loaded["random"]["epoch"]
-            self.seconds = self.loaded["seconds"]
-            return
+                loaded["batch"] = 0
+                for random in (loaded["random"], *loaded["other_random"]):
+                    random["batch"] = random["epoch"]
+            return loaded
+        return None
 
     @property
     def halvings(self) -> int:
@@ -109,7 +117,7 @@ class Checkpoint(Callback):
             _set(callback, state["callbacks"].get(callback.name, {}))
         vars(learn.recorder.smooth_loss).update(state["smooth_loss"])
         learn.train_iter = state["train_iter"]
-        set_random_state(learn.dls, state["random"]["epoch"])
+        _restore_random(learn, state, "epoch")
         learn.all_batches = partial(self._all_batches, learn, state)
         self.state = None
         return state["epoch"]
@@ -123,7 +131,7 @@ class Checkpoint(Callback):
         for _ in islice(batches, state["batch"]):
             pass
         learn.iter = state["batch"] - 1
-        set_random_state(learn.dls, state["random"]["batch"])
+        _restore_random(learn, state, "batch")
         if state["batch"]:
             learn.pct_train = state["pct_train"]
         for batch in batches:
@@ -133,7 +141,7 @@ class Checkpoint(Callback):
 
     def before_fit(self) -> None:
         """After a long time without batches, as for features, a checkpoint before the first epoch."""
-        if self.n_epoch and self._due and self.state is None:
+        if self.n_epoch and self._agree() and self.state is None:
             self.epoch_random = random_state(self.dls)
             self.save(0, 0, self.epoch_random)
 
@@ -143,7 +151,8 @@ class Checkpoint(Callback):
 
     def after_batch(self) -> None:
         """A checkpoint where the time has come; on Ctrl-C and SIGTERM one before training ends."""
-        if self.training and (self.signals.stop or self._due):
+        due = self._agree()
+        if self.training and (self.signals.stop or due):
             self.save(self.epoch, self.iter + 1, random_state(self.dls))
         elif self.signals.stop:
             self.save(self.epoch, self.trained_batches, self.train_random)
@@ -157,19 +166,32 @@ class Checkpoint(Callback):
     def after_epoch(self) -> None:
         self.epoch_random = random_state(self.dls)
         self.save(self.epoch + 1, 0, self.epoch_random)
+        self.release()
+
+    def release(self) -> None:
+        """Raise what a signal to one of the processes asked for; from now on signals are raised at once."""
+        self._agree()
         self.signals.release()
 
-    @property
-    def _due(self) -> bool:
-        return time.monotonic() - self.saved >= 60 * self.minutes
+    def _agree(self) -> bool:
+        """Whether a checkpoint is due by the clock of the first process; a signal to one process is one to all."""
+        due = time.monotonic() - self.saved >= 60 * self.minutes and processes.rank() == 0
+        kinds = [isinstance(self.signals.stop, kind) for kind in (KeyboardInterrupt, Terminated)]
+        due, interrupted, terminated = processes.total(due, *kinds)
+        if (interrupted or terminated) and not self.signals.stop:
+            self.signals.stop = KeyboardInterrupt() if interrupted else Terminated()
+        return bool(due)
 
     def save(self, epoch: int, batch: int, batch_random: dict[str, Any]) -> None:
         """Write the state; an error costs this checkpoint only, and training goes on."""
+        others = processes.gathered({"epoch": self.epoch_random, "batch": batch_random})[1:]
+        if processes.rank():
+            return
         tensors: dict[str, Tensor] = {}
         numbers = [int(path.stem) for path in checkpoints(self.folder)]
         path = self.folder / f"{max(numbers, default=0) + 1:06}{SUFFIX}"
         try:
-            state = json.dumps(pack(self._state(epoch, batch, batch_random), tensors))
+            state = json.dumps(pack(self._state(epoch, batch, batch_random, others), tensors))
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as partial_path:
                 metadata = {"state": state, "progress": json.dumps(self._progress(epoch, batch))}
@@ -188,7 +210,7 @@ class Checkpoint(Callback):
         where = {"phase": self.history.phase, "epoch": epoch, "epochs": self.n_epoch, "batch": batch}
         return where | {"steps": len(self.history.steps), "valid_loss": row.get("valid_loss")}
 
-    def _state(self, epoch: int, batch: int, batch_random: dict[str, Any]) -> dict[str, Any]:
+    def _state(self, epoch: int, batch: int, batch_random: dict[str, Any], others: list) -> dict[str, Any]:
         gradients = [parameter.grad for parameter in self.model.parameters()]
         return {
             "phase": self.history.phase,
@@ -199,6 +221,7 @@ class Checkpoint(Callback):
             "halvings": self.history.chosen["halvings"],
             "seconds": self.elapsed,
             "random": {"epoch": self.epoch_random, "batch": batch_random},
+            "other_random": others,
             "weights": self.model.state_dict(),
             # Gradients that are not None but zero, as after a step, need no room.
             "gradients": [bool((one == 0).all()) or one if one is not None else None for one in gradients],
@@ -223,9 +246,11 @@ class Checkpoint(Callback):
         try:
             yield
         except BaseException as error:
+            if processes.rank():
+                raise
             if not self.any and not resumed:
                 self.remove()
-            elif self.written and isinstance(error, Exception):
+            elif self.written and isinstance(error, Exception) and not processes.lost(error):
                 say(f"to go on from the last checkpoint: kit fine-tune --resume {self.folder.parent}")
             raise
 
@@ -258,6 +283,14 @@ def _set(callback: Callback, state: Mapping[str, Any]) -> None:
             callback.steps = [{"step": number, "loss": loss, "rate": rate} for number, (loss, rate) in rows]
         else:
             setattr(callback, name, value)
+
+
+def _restore_random(learn: Learner, state: dict[str, Any], when: str) -> None:
+    """Restore this process's random states of "epoch" or "batch"; a process that there was not before draws others."""
+    kept, rank = [state["random"], *state["other_random"]], processes.rank()
+    set_random_state(learn.dls, kept[min(rank, len(kept) - 1)][when])
+    if rank >= len(kept):
+        torch.manual_seed(torch.initial_seed() + rank)
 
 
 def _for_optimizer(opt: Any, state: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from fastai.vision.all import Learner
 
+from kit import processes
 from kit.console import say
 from kit.errors import TrainingError
 from kit.train.state import Snapshot
@@ -57,6 +58,9 @@ def _fits(learn: Learner, halvings: int, accumulate: int, attempt: Callable[[int
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
+        if processes.count() > 1:
+            problem = f"out of memory in one of {processes.count()} processes, which do not halve the batch themselves"
+            raise TrainingError(problem, fix=f"--batch {learn.dls.train.bs // 2}, or more processes") from error
         if halvings == MAX_HALVINGS or learn.dls.train.bs // 2 < MIN_BATCH:
             fix = "a smaller --size, a smaller network (--arch), or a device with more memory"
             raise TrainingError(f"out of memory, with {learn.dls.train.bs} images a batch too", fix=fix) from error

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from fastai.vision.all import Callback, Learner
 
+from kit import processes
 from kit.console import say
 from kit.errors import Terminated, TrainingError, first_line
 from kit.files import NO_ROOM
@@ -25,6 +26,7 @@ from kit.model.heads import LINEAR
 from kit.recipe import Recipe, check_same_data
 from kit.train.callbacks import Stop
 from kit.train.checkpoint import Checkpoint
+from kit.train.data_parallel import check_processes
 from kit.train.history import History, quiet
 from kit.train.logs import logging_to
 from kit.train.out_of_memory import train_in_memory
@@ -63,14 +65,16 @@ def fine_tune(
     spec, history = spec_of(learn), History() if history is None else history
     recipe = spec.recipe if recipe is None else recipe
     check_same_data(spec.recipe, recipe)
+    check_processes(learn, recipe)
     learn.spec = replace(spec, recipe=recipe)
-    logging = logging_to(recipe.log, learn, log_folder, recipe.to_json())
+    logging = logging_to("none" if processes.rank() else recipe.log, learn, log_folder, recipe.to_json())
     with quiet(learn), keep_freed_memory(), deterministic_algorithms(), logging as logs:
         attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs, checkpoint)
         try:
             train_in_memory(learn, recipe.accumulate, attempt, checkpoint.halvings if checkpoint else 0)
             if checkpoint:
-                checkpoint.signals.release()  # an epoch that early stopping ended did not
+                checkpoint.release()  # an epoch that early stopping ended did not
+            processes.send_state(learn.model)
         except Stop as stop:
             history.stopped = stop.error.problem
             raise stop.error from None

@@ -23,6 +23,7 @@ from fastai.optimizer import OptimWrapper
 from fastai.vision.all import Callback, DataLoader, DataLoaders, Learner
 from torch import nn
 
+from kit import processes
 from kit.console import say
 from kit.data.cached_dl import cache_images, missing_skipped
 from kit.data.datablock import fit_workers, part
@@ -38,6 +39,7 @@ from kit.train.callbacks import (
     best_weights_kept,
     training_callbacks,
 )
+from kit.train.data_parallel import divided
 from kit.train.history import History, quiet
 from kit.train.linear import LinearHead, fit_head
 from kit.train.precision import precision_for, training_in
@@ -89,14 +91,15 @@ def transfer(
     features, targets = features_of(learn, rows, create=True), targets_of(learn, rows)
     valid = features_of(learn, learn.dls.valid_ds.items, create=True)
     folds = inner_folds(rows.assign(label=training_of(recipe.task).strata(rows["label"].tolist())), FOLDS, recipe.seed)
-    head = fit_head(features, targets, folds, recipe.task, _balanced(recipe))
+    head = processes.first(fit_head, features, targets, folds, recipe.task, _balanced(recipe))
     fill_head(learn.model, head)
     history.add_head(head_row(learn, features, valid), head.losses, time.perf_counter() - started)
     history.chosen |= {"strength": head.strength}
     say(f"head: {_found(head, targets, training_of(recipe.task))} after {time.perf_counter() - started:.1f} s")
     kept, because, trial = "whole" if recipe.layers == "all" else "head", "as asked", None
     if recipe.layers == "auto":
-        kept, because, trial = _decide(learn, recipe, head, features, targets, folds, accumulate)
+        decided = _decide(learn, recipe, head, features, targets, folds, accumulate)
+        kept, because, trial = processes.first(lambda: decided)  # other processors may round otherwise
         say(because if trial else f"head alone: {because}")
     history.chosen["layers"] = {"kept": kept, "because": because, "trial": asdict(trial) if trial else None}
     if kept == "whole":
@@ -195,7 +198,8 @@ def _decide(
     say(f"try all layers on {(~held).sum()} training images ...")
     inner = inner_learner(learn, held)
     no_folds = np.full((~held).sum(), -1)
-    part = fit_head(features[~held], targets[~held], no_folds, recipe.task, _balanced(recipe), (head.strength,))
+    balanced, strengths = _balanced(recipe), (head.strength,)
+    part = processes.first(fit_head, features[~held], targets[~held], no_folds, recipe.task, balanced, strengths)
     try:
         outputs = _tried(inner, recipe, part, accumulate)
     except Stop as stop:
@@ -216,7 +220,8 @@ def _tried(inner: Learner, recipe: Recipe, head: LinearHead, accumulate: int) ->
     with random_state_kept(inner.dls), quiet(inner):
         train_all_layers(inner, recipe, History(quiet=True), [], {}, batches)
         inner.model = nn.Sequential(featurizer(inner.model), classifier(inner.model)[0])  # without regression's range
-        return inner.get_preds(act=lambda output: output)[0].double().numpy()
+        with divided(inner) as callbacks:
+            return inner.get_preds(act=lambda output: output, cbs=callbacks)[0].double().numpy()
 
 
 def inner_learner(learn: Learner, held: np.ndarray) -> Learner:
@@ -245,7 +250,7 @@ def train_all_layers(
     """One cycle of `recipe.epochs` over all layers, from a trained head, with batch norms in evaluation mode."""
     loader, full, count = learn.dls.train, learn.dls.train.bs, len(learn.dls.train_ds)
     # A few hundred images in batches of 64 would be only a few steps an epoch.
-    loader.bs = min(full, count, max(MIN_BATCH, count // (STEPS_AN_EPOCH * accumulate)))
+    loader.bs = min(full, count, max(MIN_BATCH, processes.count(), count // (STEPS_AN_EPOCH * accumulate)))
     try:
         with training_on_images(learn, recipe, history, cbs, accumulate) as (callbacks, rate, lr_mult):
             learn.unfreeze()
@@ -268,10 +273,14 @@ def training_on_images(
         fit_workers(learn.dls, max(recipe.size, recipe.presize or 0))
     own = training_callbacks(learn, recipe, accumulate)
     if "rate" not in history.chosen:  # else they were chosen before the checkpoint
-        rate, lr_mult = rates_for(learn, recipe)
+        rate, lr_mult = processes.first(rates_for, learn, recipe)
         history.chosen |= {"rate": rate, "lr_mult": lr_mult, "batch": learn.dls.train.bs, "accumulate": accumulate}
     rate, lr_mult = history.chosen["rate"], history.chosen["lr_mult"]
     training = training_in(learn, precision_for(learn, recipe), recipe.compile)
+    if processes.count() > 1 and not history.quiet:
+        batch, count = learn.dls.train.bs, processes.count()
+        say(f"{count} processes: {batch} images a batch in all (--batch), up to {-(-batch // count)} in each process")
     stops = [StopAtNonFinite(history, rate), StopWithoutImages()]
-    with left_usable(learn), best_weights_kept(learn.model, own), missing_skipped(learn.dls), training as needed:
-        yield [*needed, *own, *stops, history, *cbs], rate, lr_mult
+    best, skipped = best_weights_kept(learn.model, own), missing_skipped(learn.dls)
+    with left_usable(learn), best, skipped, divided(learn, recipe.sync_bn) as parallel, training as needed:
+        yield [*needed, *own, *stops, *parallel, history, *cbs], rate, lr_mult
