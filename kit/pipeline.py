@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kit import bundle, data, model, processes, train
-from kit.console import say
+from kit.console import complain, say
 from kit.data.scan import CHANGED, SCAN_AGAIN
 from kit.errors import DataError, OutputError, RecipeError, Terminated, TrainingError, did_you_mean
 from kit.evaluate.result import Result
@@ -125,7 +125,7 @@ def _run(
     started = time.perf_counter()
     same, checkpoint = True, None
     with ONE_AT_A_TIME, Signals().handled() as signals, ExitStack() as stack, ExitStack() as room:
-        stack.enter_context(ended_together(folder))
+        stack.enter_context(ended_together(folder, signals))
         train.check_log(recipe.log)
         # before torch and fastai are loaded, which takes seconds
         looked_at = replace(recipe, unlabelled="skip") if allow_changed_data else recipe
@@ -177,16 +177,20 @@ def _run(
 
 
 @contextmanager
-def ended_together(folder: Path) -> Iterator[None]:
+def ended_together(folder: Path, signals: Signals) -> Iterator[None]:
     """Of several processes: the error of the others when one has ended, for example because it was killed."""
+    problem = f"another of the {processes.count()} processes of this run has ended, so this one ends too"
+    fix = f"kit fine-tune --resume {folder}, with any number of processes, goes on from the last checkpoint"
     try:
         yield
     except RuntimeError as error:
         if not processes.lost(error):
             raise
-        problem = f"another of the {processes.count()} processes of this run has ended, so this one ends too"
-        fix = f"kit fine-tune --resume {folder}, with any number of processes, goes on from the last checkpoint"
         raise TrainingError(problem, fix=f"if that one printed no error: {fix}") from error
+    except Terminated:
+        if processes.count() > 1 and not signals.stop:  # torchrun sends SIGTERM before this process notices
+            complain(f"stopped by SIGTERM, or {problem}\n  Fix: {fix}, where there is one")
+        raise
 
 
 def trained(
