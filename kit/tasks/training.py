@@ -17,7 +17,7 @@ import numpy as np
 
 from kit import scores
 from kit.errors import DataError, some_of
-from kit.tasks.solvers import Ridge, Sigmoids, Softmax, Solver
+from kit.tasks.solvers import Discriminant, Ridge, Sigmoids, Softmax, Solver
 from kit.tasks.text import (
     CLASSIFICATION,
     MULTILABEL,
@@ -40,10 +40,12 @@ SEPARATORS = (";", ",", "|", " ")
 class TaskTraining(ABC):
     """What differs from task to task until a network is trained. A label is one text, as in the column of a table.
 
-    solver: fits the linear head. fewest_classes: with fewer of them there is nothing to learn; 0 for numbers.
+    solver: fits the linear head. quick_solver: another one, for many images. fewest_classes: with fewer of them there
+    is nothing to learn; 0 for numbers.
     """
 
     solver: type[Solver]
+    quick_solver: type[Solver]
     fewest_classes = 0
 
     @abstractmethod
@@ -121,7 +123,7 @@ class TaskTraining(ABC):
 class ClassificationTraining(TaskTraining):
     """One class an image: cross entropy, and a softmax regression on features."""
 
-    solver, fewest_classes = Softmax, 2
+    solver, quick_solver, fewest_classes = Softmax, Discriminant, 2
 
     def of_text(self, text: str, delimiter: str = SEPARATOR) -> str:
         """The class."""
@@ -207,7 +209,7 @@ class ClassificationTraining(TaskTraining):
 class MultiLabelTraining(TaskTraining):
     """Any number of classes an image: binary cross entropy, and a logistic regression for each class on features."""
 
-    solver, fewest_classes = Sigmoids, 1
+    solver, quick_solver, fewest_classes = Sigmoids, Sigmoids, 1
 
     def of_text(self, text: str, delimiter: str = SEPARATOR) -> str:
         """The classes between delimiters, of a list, or of a list as Python and JSON write it; "" for none."""
@@ -305,7 +307,7 @@ class MultiLabelTraining(TaskTraining):
 class RegressionTraining(TaskTraining):
     """Numbers: the mean squared error within their range, and a ridge regression on features."""
 
-    solver = Ridge
+    solver = quick_solver = Ridge
 
     def of_text(self, text: str, delimiter: str = SEPARATOR) -> str:
         """The number."""

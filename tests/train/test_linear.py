@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
-from kit.tasks.solvers import NEVER
-from kit.train.linear import STRENGTHS, USUAL, fit_head
+from kit.tasks.solvers import NEVER, Discriminant
+from kit.train.linear import MOST_FITTED, STRENGTHS, USUAL, cross_predict, fit_head
 
 DICE = np.random.default_rng(1)
 
@@ -91,3 +92,27 @@ def test_numbers_are_a_ridge_regression():
     standard = StandardScaler().fit_transform(features.astype(np.float64))
     expected = Ridge(alpha=1 / head.strength).fit(standard, numbers).predict(standard)
     np.testing.assert_allclose(features @ head.weight.T + head.bias, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("strength", [0.01, 0.1])
+def test_the_discriminant_is_that_of_scikit_learn_and_an_absent_class_is_never_predicted(strength):
+    features, labels = points(90, 20, 3)
+    labels[labels == 2] = 3
+    chosen = np.arange(80)
+    weight, bias = Discriminant(labels, False).fit(features, chosen, strength)
+    expected = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=1 / (1 + 10 * strength))
+    expected.fit(features[chosen], labels[chosen])
+    logits, there = features @ weight.T + bias, [0, 1, 3]
+    difference = logits[:, there] - expected.decision_function(features)
+    np.testing.assert_allclose(difference - difference.mean(1, keepdims=True), 0, atol=1e-3)
+    assert set(logits.argmax(1)) <= set(there)
+
+
+def test_many_images_are_cross_predicted_as_well_as_few():
+    features, labels = points(MOST_FITTED + 400, 8, 4)
+    folds = np.arange(len(labels)) % 5
+    wrong = []
+    for which in (slice(0, MOST_FITTED), slice(None)):
+        outputs = cross_predict(features[which], labels[which], folds[which], "classification")
+        wrong.append((outputs.argmax(1) != labels[which]).mean())
+    assert abs(wrong[0] - wrong[1]) < 0.02
