@@ -48,6 +48,7 @@ from kit.scale.report import write_report
 from kit.scale.space import Space, described, recipe_of, search_space, starting_points, suggest
 from kit.scale.study import (
     FACTS,
+    OTHER,
     SAME_AS,
     as_failure,
     database,
@@ -395,8 +396,12 @@ def with_winner(found: Search, attempts: optuna.Study, train_winner: Callable[[]
 
 
 def run_of_winner(found: Search, source: Any, examples: bool, onnx: bool) -> Run:
-    """Train the winner into best/; an attempt that was stopped goes on from its checkpoint."""
+    """Train the winner into best/; an attempt that was stopped goes on from its checkpoint. Raises `DataError` where
+    images were changed since the search began, because another split could hold out images that trials have seen."""
     best = found.folder / BEST
+    if fingerprint(data.table(source, **data.table_args(found.recipe))) != found.study.user_attrs[FACTS]["table"]:
+        problem = "images or labels were changed while the search ran, so that the held-out images may be others now"
+        raise DataError(problem, fix=f"restore them, and give the same command again; or {OTHER}")
     if (best / CHECKPOINT / JOB).is_file():
         return resume(best, source=source if isinstance(source, pd.DataFrame) else None)
     found.folder.mkdir(parents=True, exist_ok=True)

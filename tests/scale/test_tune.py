@@ -1,6 +1,7 @@
 """kit tune: what is searched, on which images, how a search goes on, ends and is joined, and what it refuses."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
-from conftest import write_shapes
+from conftest import draw_shape, write_shapes
 from typer.testing import CliRunner
 
 import kit
@@ -141,6 +142,19 @@ def test_of_trials_with_the_same_figure_the_one_with_the_lowest_loss_wins():
     for value in (0.2, 0.7):
         study.add_trial(optuna.create_trial(value=value, user_attrs={"loss": 1.0}))
     assert best_trial(study).number == 1
+
+
+def test_the_winner_is_not_trained_where_images_were_changed_during_the_search(images, searched, tmp_path, monkeypatch):
+    copy = shutil.copytree(images, tmp_path / "images")
+
+    def changing(trial, recipe, rows):
+        draw_shape("circle", 100).save(copy / "circle" / "new.png")
+        return measure(trial, recipe, rows)
+
+    monkeypatch.setattr(searching, "measure", changing)
+    with pytest.raises(DataError, match="images or labels were changed while the search ran"):
+        tune(copy, searched, trials=1, search=("layers",), out=tmp_path / "tune")
+    assert not (tmp_path / "tune" / "best").exists()
 
 
 def test_trials_whose_settings_cannot_be_trained_are_left_out_and_without_any_other_that_is_said(
