@@ -16,6 +16,10 @@ assert_type(run.bundle, Path)
 assert_type(kit.is_cat("Persian_001.jpg"), bool)
 assert_type(kit.__version__, str)
 
+found = kit.tune("photos", trials=30, minutes=20)
+assert_type(found.inner, Estimate)
+assert_type(found.run, kit.Run | None)
+
 recipe = kit.Recipe(label="is_cat", epochs=3)
 assert_type(recipe.epochs, int)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from kit.errors import DataError, OutputError, RecipeError, Terminated, Training
 from kit.scale import search as searching
 from kit.scale.search import best_trial, inner_split, measure, tune
 from kit.scale.space import NETWORK, recipe_of, search_space, starting_points
-from kit.scale.study import database_url, finished
+from kit.scale.study import database_url, finished, running_elsewhere, this_process
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,20 @@ def test_a_trial_that_is_worse_than_the_median_after_an_epoch_is_pruned(images, 
         measure(trial, recipe, rows)
     assert trial.user_attrs["because"] == "pruned after epoch 1"
     assert sorted(study.trials[-1].intermediate_values) == [0, 1]
+
+
+def test_a_trial_is_given_up_where_its_process_on_this_host_is_gone_and_not_where_another_runs():
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    host, number, since = this_process()
+    study = optuna.create_study()
+    processes = ([host, gone.pid, since], [host, number, since], [host, number, since - 100], ["other", number, since])
+    for process in processes:
+        study.ask().set_user_attr("process", process)
+    study.ask()  # not begun yet
+    assert running_elsewhere(study) == f"trial 1, 3, 4 on ?, {', '.join(sorted([host, 'other']))}"
+    assert running_elsewhere(study, before=3) == f"trial 1 on {host}"
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "RUNNING", "FAIL", "RUNNING", "RUNNING"]
 
 
 def test_of_trials_with_the_same_figure_the_one_with_the_lowest_loss_wins():
