@@ -57,6 +57,12 @@ class CachedDL(TfmdDL):
         """As in fastai; while batches are divided, all processes use the order of the first."""
         return processes.first(lambda: list(super(CachedDL, self).get_idxs())) if self.divided else super().get_idxs()
 
+    def take_part(self, other: "CachedDL", numbers: Sequence[int]) -> None:
+        """Use the decoded images of another loader, where it has some: those at `numbers` are the items of this one."""
+        if other.images is not None:
+            self.images, self.split, self.size = other.images.part(numbers), other.split, other.size
+            self.resident = other.resident.part(numbers) if other.resident is not None else None
+
     def do_item(self, s):
         """As in fastai; with `skips`, as during training, None for an image that can no longer be opened."""
         try:
@@ -125,14 +131,15 @@ def crop_or_pad(image: np.ndarray, target: np.ndarray, generator: np.random.Gene
     target[tuple(filled)] = image[tuple(cropped)]
 
 
-def cache_images(dls: DataLoaders, cache: str = "auto") -> str:
+def cache_images(dls: DataLoaders, cache: str = "auto", splits: Sequence[int] = (TRAIN, VALID)) -> str:
     """Decode the images of `dls` once, where that is possible; returns where they are: "memory", "disk" or "none".
 
-    cache: as in `Recipe.cache`. Loaders with the user's own item transforms are not changed.
+    cache: as in `Recipe.cache`. splits: 0 for the training images, 1 for the validation images. Loaders with the user's
+    own item transforms are not changed.
     """
     if cache == "none":
         return "none"
-    found = [_attach(loader, split, cache) for split, loader in zip((TRAIN, VALID), dls.loaders, strict=False)]
+    found = [_attach(dls.loaders[split], split, cache) for split in splits if split < len(dls.loaders)]
     return "none" if "none" in found else "disk" if "disk" in found else "memory"
 
 

@@ -74,16 +74,20 @@ Preparation = ForTraining | ForPrediction
 class DecodedImages:
     """Decoded images by index, each uint8 (height, width, 3). where: "memory", or the path of their file."""
 
-    def __init__(self, pixels: np.ndarray, sizes: np.ndarray, where: str):
+    def __init__(self, pixels: np.ndarray, sizes: np.ndarray, where: str, starts: np.ndarray | None = None):
         self.pixels, self.sizes, self.where = pixels, sizes, where
-        self.starts = np.concatenate([[0], np.cumsum(sizes.prod(1) * 3)])
+        self.starts = np.cumsum(sizes.prod(1) * 3) - sizes.prod(1) * 3 if starts is None else starts
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def __getitem__(self, number: int) -> np.ndarray:
-        part = self.pixels[self.starts[number] : self.starts[number + 1]]
-        return part.reshape(*self.sizes[number], 3)
+        start, (height, width) = self.starts[number], self.sizes[number]
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+    def part(self, numbers: Sequence[int]) -> "DecodedImages":
+        """The images at these indices; no pixel is copied."""
+        return DecodedImages(self.pixels, self.sizes[numbers], self.where, self.starts[numbers])
 
 
 def decode_images(

@@ -4,6 +4,7 @@ resident = resident_on(torch.device("cuda"), images)        # None on a CPU, and
 """
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -24,7 +25,13 @@ class ResidentImages:
         for start in range(0, len(images.pixels), step):
             part = np.array(images.pixels[start : start + step])
             flat[start : start + len(part)] = torch.from_numpy(part).to(device)
-        self.sizes, self.starts = images.sizes, images.starts[:-1] // 3
+        self.sizes, self.starts = images.sizes, images.starts // 3
+
+    def part(self, numbers: Sequence[int]) -> "ResidentImages":
+        """The images at these indices; no pixel is copied."""
+        other = copy(self)
+        other.sizes, other.starts = self.sizes[numbers], self.starts[numbers]
+        return other
 
     def crops(self, numbers: Sequence[int], size: int, generator: np.random.Generator) -> Tensor:
         """uint8 (n, size, size, 3): the images of `crop_or_pad`, cropped at the same random positions."""

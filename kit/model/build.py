@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from fastai.vision.all import Adam, DataLoaders, Learner, Normalize, TfmdDL
+from fastai.vision.all import DataLoaders, Learner, Normalize, TfmdDL
 from torch import nn
 
 from kit.console import say
@@ -20,6 +20,7 @@ from kit.errors import ArchitectureError, DataError, FetchError, OutputError, Re
 from kit.features.compute import compute_features
 from kit.manifest import find_bundle, read_config
 from kit.model import hub
+from kit.model.adam import Adam
 from kit.model.architectures import AUTO, Architecture, build_network, cut_body, find_architecture, splitter
 from kit.model.heads import FASTAI, LINEAR, Head, Range, featurizer, range_of, with_head
 from kit.model.weight_paths import LITE0, find_path

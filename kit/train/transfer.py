@@ -28,6 +28,7 @@ from kit.console import say
 from kit.data.cached_dl import cache_images, missing_skipped
 from kit.data.datablock import fit_workers, part
 from kit.data.splits import inner_folds
+from kit.data.transforms import TRAIN
 from kit.model.build import features_of, spec_of
 from kit.model.heads import Range, classifier, featurizer
 from kit.recipe import Recipe
@@ -225,10 +226,15 @@ def _tried(inner: Learner, recipe: Recipe, head: LinearHead, accumulate: int) ->
 
 
 def inner_learner(learn: Learner, held: np.ndarray) -> Learner:
-    """A copy of `learn` whose validation images are the training images where `held` (n,) is true."""
+    """A copy of `learn` whose validation images are the training images where `held` (n,) is true.
+
+    The training images are decoded here for both.
+    """
     dls = learn.dls
+    cache_images(dls, spec_of(learn).recipe.cache, splits=(TRAIN,))
     train, valid = (part(dls.train_ds, rows, side) for side, rows in enumerate((~held, held)))
     inner = DataLoaders(dls.train.new(train), dls.valid.new(valid), device=dls.device)
+    inner.train.take_part(dls.train, np.flatnonzero(~held))
     copy = copy_of(learn, inner)
     copy.spec = spec_of(learn)
     return copy

@@ -26,6 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -112,7 +113,7 @@ def goals(found: dict[str, dict]) -> dict[str, str]:
             if ours and plain:
                 lines[f"{arch}, {name} at least {GOALS['ratio']}x fastai"] = f"{plain['wall'] / ours['wall']:.1f}x"
         for name, one in (("kit", whole), ("fastai", plain)):
-            if one and one["busy"] is not None:
+            if one and one.get("busy") is not None:
                 lines[f"{arch}, {name}'s training over {GOALS['busy']:.0%} busy"] = f"{one['busy']:.0%}"
     return lines
 
@@ -300,8 +301,8 @@ class Utilisation:
 
 
 def profiler():
-    """A callback of fastai's that ends training after some steps of all layers, and has the share of the time in which
-    the GPU computed something in `share`; it is None on a CPU."""
+    """A callback of fastai's that ends training after some steps of all layers. share: of the time in which the GPU
+    computed or copied something, None on a CPU."""
     import torch
     from fastai.vision.all import Callback, CancelFitException
 
@@ -331,13 +332,25 @@ def computing(profile: Any) -> float:
     """Seconds in which at least one kernel or copy ran."""
     import torch
 
-    events = [one for one in profile.events() if one.device_type == torch.autograd.DeviceType.CUDA]
+    cuda = torch.autograd.DeviceType.CUDA
+    events = [one for one in profile.events() if one.device_type == cuda and not one.is_user_annotation]
     spans = sorted((one.time_range.start, one.time_range.end) for one in events)
     total = last = 0.0
     for start, end in spans:
         total += max(0.0, end - max(start, last))
         last = max(last, end)
     return total / 1e6
+
+
+def busy(train: Callable[[Any], None]) -> dict[str, Any]:
+    """The share of time in which the GPU was busy in `train`, a function of callbacks; or why it was not measured."""
+    found = profiler()
+    try:
+        with Utilisation() as used:
+            train([found])
+    except Exception as error:  # the profiler may be forbidden; what was measured before is kept
+        return {"busy": None, "not measured": f"{type(error).__name__}: {error}"}
+    return {"busy": found.share, "utilisation of training": used.mean}
 
 
 # Ways -----------------------------------------------------------------------------------------------------------------
@@ -390,13 +403,10 @@ def kit(folder: Path, arch: str, size: int, device: str, **options) -> dict:
             "utilisation of the whole run": used.mean,
             "gigabytes": round(memory / 1e9, 2),
         }
-        figures["busy"] = None
-        if options.get("layers") == "whole":
-            found = profiler()
-            learn = model.learner(data.blocks(recipe).dataloaders(run.table), recipe)
-            with Utilisation() as used:
-                train.fine_tune(learn, recipe, cbs=[found])
-            figures |= {"busy": found.share, "utilisation of training": used.mean}
+        if layers == "whole":
+            whole = replace(recipe, layers="whole")
+            learn = model.learner(data.blocks(whole).dataloaders(run.table), whole)
+            figures |= busy(lambda cbs: train.fine_tune(learn, whole, cbs=cbs))
     return figures
 
 
@@ -432,18 +442,16 @@ def fastai(folder: Path, arch: str, size: int, device: str) -> dict:
     with learn.no_bar(), learn.no_logging(), Utilisation() as used:
         learn.fine_tune(1, RATE)
         wall, error = now() - begun, float(learn.final_record[-1])
-    found = profiler()
-    with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(1, RATE, cbs=[found])
     memory = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
-    return {
+    figures = {
         "wall": round(wall, 2),
         "images a second": round(len(rows) / wall, 1),
         "error": round(error, 4),
         "utilisation of the whole run": used.mean,
         "gigabytes": round(memory / 1e9, 2),
-        "busy": found.share,
     }
+    with learn.no_bar(), learn.no_logging():
+        return figures | busy(lambda cbs: learn.fit_one_cycle(1, RATE, cbs=cbs))
 
 
 def looped(rows: Any, place: Any, model: Any, train: Any, valid: Any, step: Callable, cast: Any) -> dict:

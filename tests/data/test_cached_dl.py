@@ -119,6 +119,9 @@ def test_crops_of_resident_images_are_those_of_the_cpu_in_every_bit(wide):
         for place, number in enumerate(numbers):
             crop_or_pad(images[number], expected[place], dice)
         assert np.array_equal(resident.crops(numbers, size, np.random.default_rng(3)).numpy(), expected)
+        part, places = resident.part([5, 0, 3, 1, 2, 4]), [[1, 3, 4, 2, 5, 0][number] for number in numbers]
+        assert np.array_equal(part.crops(places, size, np.random.default_rng(3)).numpy(), expected)
+        assert part.pixels is resident.pixels
 
 
 @pytest.mark.parametrize("how", ["crop", "pad"])

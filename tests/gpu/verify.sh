@@ -59,7 +59,7 @@ stage facts 40 $python tests/gpu/summary.py facts "$parts/facts.json"
 stage doctor 60 bash -c '"$0" -m kit.cli.main doctor || [ $? = 1 ]' $python
 pytest=(-v -rs -m gpu tests/gpu -p no:cacheprovider "--junitxml=$parts/tests.xml")
 [ "$(getconf _NPROCESSORS_ONLN)" -ge 8 ] && $python -c 'import xdist' 2> /dev/null && pytest+=(-n 4)
-$python -c 'import pytest_timeout' 2> /dev/null && pytest+=(--timeout 150)
+$python -c 'import pytest_timeout' 2> /dev/null && pytest+=(--timeout "$([ "$device" = cpu ] && echo 400 || echo 150)")
 stage tests $((seconds * 2 / 5)) $python -m pytest "${pytest[@]}"
 bench=(--images "$photos" --device "$device" --json "$parts/bench.json" --seconds $((end - SECONDS - 12)))
 [ "$device" != cpu ] || bench+=(--count 100 --size 64 --arch resnet18)

@@ -125,6 +125,9 @@ def test_the_trial_sees_training_images_alone_and_changes_nothing_of_the_learner
     paths = learn.dls.train_ds.items["path"]
     assert inner.dls.train_ds.items["path"].tolist() == paths[~held].tolist()
     assert inner.dls.valid_ds.items["path"].tolist() == paths[held].tolist()
+    ours, theirs = inner.dls.train.images, learn.dls.train.images
+    assert ours.pixels is theirs.pixels  # decoded once for both
+    assert all(np.array_equal(ours[place], theirs[number]) for place, number in enumerate(np.flatnonzero(~held)))
     train.fine_tune(inner, replace(quick, layers="auto"), history=train.History(quiet=True))
     assert same(before, state(learn.model))
 
