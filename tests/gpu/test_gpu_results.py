@@ -195,6 +195,17 @@ def test_two_processes_share_it_and_get_the_same(small, many, tmp_path, another_
     assert a["model.safetensors"] == b["model.safetensors"]
 
 
+def test_two_processes_of_torchrun_train_one_network_on_it(small, many, device, tmp_path, another_process):
+    """On one GPU the processes exchange gradients by Gloo, because NCCL refuses to share it."""
+    code = "import runpy, sys; sys.argv[0] = 'torchrun'; runpy.run_module('torch.distributed.run', run_name='__main__')"
+    options = {"arch": "test_resnet", "weights": small.weights, "size": 64, "batch": 8, "workers": 0, "layers": "whole"}
+    told = [word for name, value in (options | {"device": device}).items() for word in (f"--{name}", str(value))]
+    start = ["--standalone", "--nproc_per_node", "2", "-m", "kit", "fine-tune"]
+    said(another_process(code, *start, many, *told, "--out", tmp_path / "run"))
+    assert finished(tmp_path / "run")["epochs"] == 2
+    assert torch.device(finished(tmp_path / "run")["device"]).type == device
+
+
 def test_doctor_names_card_driver_cuda_cudnn_memory_and_precision(device):
     command = [sys.executable, "-m", "kit.cli.main", "doctor"]
     said = subprocess.run(command, capture_output=True, text=True, cwd=kit.__path__[0] + "/..", timeout=200).stdout
