@@ -560,7 +560,7 @@ def decode(folder: Path, arch: str, size: int, device: str) -> dict:
     """Images a second of kit's loader, which also resizes, and of nvJPEG; and how far the pixels of both are apart."""
     import numpy as np
     import torch
-    from torchvision.io import decode_jpeg
+    from torchvision.io import ImageReadMode, decode_jpeg
 
     from kit.data.decode import ForPrediction, map_ahead
     from kit.data.images import open_image
@@ -570,24 +570,25 @@ def decode(folder: Path, arch: str, size: int, device: str) -> dict:
     for _ in map_ahead(ForPrediction(size, "crop", size), paths):
         pass
     figures: dict[str, Any] = {"files": len(paths), "kit": round(len(paths) / (time.perf_counter() - started), 1)}
-    place = where(device)
+    place, mode = where(device), ImageReadMode.RGB
     if place.type != "cuda":
         return figures | {"nvJPEG": "not measured: it needs CUDA"}
     try:
-        decode_jpeg([torch.from_numpy(np.fromfile(paths[0], np.uint8))], device=place)
+        decode_jpeg([torch.from_numpy(np.fromfile(paths[0], np.uint8))], mode, device=place)
         started = now()
         for at in range(0, len(paths), BATCH):
             encoded = [torch.from_numpy(np.fromfile(path, np.uint8)) for path in paths[at : at + BATCH]]
-            for one in decode_jpeg(encoded, device=place):
+            for one in decode_jpeg(encoded, mode, device=place):
                 torch.nn.functional.interpolate(one[None].float(), (size, size), mode="bilinear", antialias=True)
         figures["nvJPEG"] = round(len(paths) / (now() - started), 1)
     except RuntimeError as error:
         return figures | {"nvJPEG": f"failed: {error}"}
     apart = []
     for path in paths[:64]:
-        theirs = decode_jpeg(torch.from_numpy(np.fromfile(path, np.uint8)), device=place).cpu().permute(1, 2, 0)
+        encoded = torch.from_numpy(np.fromfile(path, np.uint8))
+        theirs = decode_jpeg(encoded, mode, device=place).cpu().permute(1, 2, 0)
         ours = np.asarray(open_image(path))
-        if theirs.shape != ours.shape:  # for example grey
+        if theirs.shape != ours.shape:  # one of them is turned upright
             apart.append((255, 1.0))
             continue
         difference = np.abs(theirs.numpy().astype(int) - ours.astype(int))
