@@ -165,8 +165,12 @@ def _whitened(axes: np.ndarray, residuals: np.ndarray) -> np.ndarray:
     the covariance of few images fits them better than it fits new ones.
     """
     count, features = residuals.shape
-    _, roots, vectors = np.linalg.svd(residuals, full_matrices=False)
-    variances = roots**2 / count
+    if count > features:
+        variances, vectors = np.linalg.eigh(residuals.T @ residuals / count)
+        variances, vectors = np.maximum(variances, 0.0), vectors.T
+    else:
+        _, roots, vectors = np.linalg.svd(residuals, full_matrices=False)
+        variances = roots**2 / count
     share = ROUNDNESS * features / (ROUNDNESS * features + count)
     isotropic = share * (variances.sum() / features + ROUNDING)
     # Outside the residuals' span only the identity is left, so that no (f, f) matrix is needed.
