@@ -1,7 +1,7 @@
 """How well and how fast `kit clean` finds wrong labels and near copies.
 
 python tests/bench/clean.py --images PETS                     # a folder of photos in Oxford Pets' names
-python tests/bench/clean.py --images PETS --many CIFAR        # also memory and time of 50,000 images
+python tests/bench/clean.py --images PETS --many CIFAR        # also memory and times of 50,000 images
 
 Labels are made wrong at random, and, harder, between look-alike breeds (each image gets the breed whose mean features
 are nearest to those of its own). Recall is the share of wrong labels among the first k findings, k being their number.
@@ -18,17 +18,19 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import typer
+from fastapi.testclient import TestClient
 from PIL import Image, ImageEnhance, ImageOps
 
 from kit import Recipe, data
 from kit.clean.copies import find_copies
-from kit.clean.decisions import Decisions
+from kit.clean.decisions import Journal
 from kit.clean.label_issues import label_opinions
+from kit.clean.page import application
 from kit.clean.session import features_of_table, start
 from kit.cli.script import script
 from kit.data.scan import scan_images
 
-SEEDS, COPIED = 8, 60
+SEEDS, COPIED, DECIDED = 8, 60, 50
 SHARES = (0.02, 0.05, 0.1)
 LABELS = {"cat or dog": "is_cat", "37 breeds": r"^(.+)_[0-9]+"}
 
@@ -128,12 +130,24 @@ def about_copies(images: Path) -> None:
 
 
 def about_many(folder: Path) -> None:
-    """Print the seconds and the memory of a session over a large folder."""
+    """Print the seconds and the memory of a session over a large folder, of another look, and of a decision."""
     begun = time.perf_counter()
-    session = start(folder, Recipe(size=64), Decisions())
-    took, peak = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with tempfile.TemporaryDirectory() as place, Journal(Path(place) / "labels.csv", folder) as journal:
+        session = start(folder, Recipe(size=64), journal)
+        took = time.perf_counter() - begun
+        client = TestClient(application(session))
+        version, seconds = client.get("/clean/state").json()["version"], []
+        for row in range(DECIDED):
+            told = {"version": version, "row": row, "action": "keep", "seen": 0}
+            sent = time.perf_counter()
+            client.post("/clean/decide", json=told).raise_for_status()
+            seconds.append(time.perf_counter() - sent)
+        session.look()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"\n{len(session.table)} images: {took:.0f} s, {peak:.0f} MB at most, {len(session.findings)} findings",
+        f"\n{len(session.table)} images: {took:.0f} s, {peak:.0f} MB at most, {len(session.findings)} findings; "
+        f"looked again in {session.seconds:.0f} s; a decision in {1000 * np.median(seconds):.0f} ms, "
+        f"{1000 * max(seconds):.0f} at most",
         flush=True,
     )
 
