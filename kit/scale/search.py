@@ -200,13 +200,13 @@ def tune(
             try:
                 with Signals().handled():
                     run_trials(opened, base, space, rows, trials, minutes)
+                winner = best_trial(opened)
+                found = Search(folder, opened, recipe_of(base, winner.params), winner, inner_figure(winner), None)
+                return with_winner(found, attempts, partial(run_of_winner, found, source, examples, onnx))
             except (KeyboardInterrupt, Terminated):
                 say(f"\nstopped after {len(finished(opened))} trials; {best_so_far(opened)}")
                 say("to go on: the same command again")
                 raise
-            winner = best_trial(opened)
-            found = Search(folder, opened, recipe_of(base, winner.params), winner, inner_figure(winner), None)
-            return with_winner(found, attempts, partial(run_of_winner, found, source, examples, onnx))
 
 
 def check_limits(trials: int, minutes: float | None) -> None:

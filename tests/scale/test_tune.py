@@ -11,6 +11,7 @@ import optuna
 import pandas as pd
 import pytest
 from conftest import draw_shape, write_shapes
+from fastai.vision.all import Callback
 from typer.testing import CliRunner
 
 import kit
@@ -21,6 +22,7 @@ from kit.scale import search as searching
 from kit.scale.search import best_trial, inner_split, measure, tune
 from kit.scale.space import NETWORK, recipe_of, search_space, starting_points
 from kit.scale.study import database_url, finished, running_elsewhere, this_process
+from kit.unfinished import read_job
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,15 @@ def interrupted(images, recipe, out, stop):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(stop):
         patch.setattr(searching, "measure", stopping)
         tune(images, recipe, trials=3, search=LITTLE, out=out)
+
+
+class Stop(Callback):
+    """Ctrl-C after the first epoch."""
+
+    order = 2000
+
+    def after_epoch(self):
+        raise KeyboardInterrupt
 
 
 def study_of(folder: Path) -> optuna.Study:
@@ -114,6 +125,25 @@ def test_a_search_that_was_stopped_goes_on_with_the_trials_it_has(found):
     assert [trial.state.name for trial in found.study.trials][:2] == ["COMPLETE", "FAIL"]
     assert found.counts()["failed"] == 1
     assert len(finished(found.study)) == 3
+
+
+@pytest.mark.slow
+def test_a_winner_whose_training_was_stopped_is_trained_further_by_the_same_command(
+    images, searched, tmp_path, monkeypatch, capsys
+):
+    def stopping(source, recipe, **options):
+        return kit.fine_tune(source, recipe, cbs=[Stop()], **options)
+
+    recipe, out = replace(searched, layers="all", epochs=2), tmp_path / "tune"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(searching, "fine_tune", stopping)
+        tune(images, recipe, trials=1, search=("rate", "augment"), out=out, onnx=False)
+    assert capsys.readouterr().err.endswith("to go on: the same command again\n")
+    assert list((out / "best" / "checkpoint").glob("*.safetensors"))
+    monkeypatch.setattr("kit.pipeline.read_job", lambda folder, read=read_job: replace(read(folder), given=[]))
+    found = tune(images, recipe, trials=1, search=("rate", "augment"), out=out, onnx=False)
+    assert [row["phase"] for row in found.run.history.rows] == ["head", "whole", "whole"]
+    assert not (out / "best" / "checkpoint").exists()
 
 
 def test_features_are_computed_once_for_all_trials_and_the_winner(found, images):
