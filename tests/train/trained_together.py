@@ -1,4 +1,4 @@
-"""What test_processes.py lets processes do together: torchrun --nproc_per_node 2 tests/train/trained_together.py JOB.
+"""What test_data_parallel.py lets two processes do: torchrun --nproc_per_node 2 tests/train/trained_together.py JOB.
 
 JOB is JSON: a list of runs, each with name, images, recipe, folder (of results), and optionally kill or resume.
 """
