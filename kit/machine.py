@@ -54,12 +54,17 @@ def fp32_convolutions() -> Iterator[None]:
     """Within the block, convolutions on a GPU use full fp32 instead of TF32; the setting is restored on exit."""
     import torch
 
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    place, name, off = torch.backends.cudnn, "allow_tf32", False
+    try:
+        before = place.allow_tf32
+    except RuntimeError:  # torch does not read this name where the user has set the newer one, `fp32_precision`
+        place, name, off = torch.backends.cudnn.conv, "fp32_precision", "ieee"
+        before = place.fp32_precision
+    setattr(place, name, off)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        setattr(place, name, before)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import resident
 
-from kit.machine import keep_freed_memory
+from kit.machine import fp32_convolutions, keep_freed_memory
 
 PIECE = 200_000_000
 
@@ -31,3 +31,18 @@ def test_what_happens_meanwhile_comes_through_and_the_memory_goes_back_all_the_s
         held_after_a_large_array()
         raise RuntimeError("on purpose")
     assert resident() - before < PIECE / 2
+
+
+def test_convolutions_are_in_fp32_also_where_the_user_has_set_torchs_newer_names():
+    import torch
+
+    conv, usual = torch.backends.cudnn.conv, torch.backends.cudnn.conv.fp32_precision
+    for own in (usual, "ieee"):  # with "ieee", torch refuses to read `allow_tf32`
+        conv.fp32_precision = own
+        try:
+            with fp32_convolutions():
+                assert conv.fp32_precision != "tf32"
+            assert conv.fp32_precision == own
+        finally:
+            conv.fp32_precision = usual
+    assert torch.backends.cudnn.allow_tf32
