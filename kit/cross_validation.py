@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from kit import data, model, processes, train
-from kit.console import say
+from kit.console import emit, say
 from kit.data.audit import check
 from kit.errors import DataError, KitError, RecipeError, first_line, some_of
 from kit.evaluate.pictures import as_html
@@ -126,6 +126,7 @@ def cross_validate(
                     caveats = [f"note: only {len(runs)} of {folds} folds were trained: {first_line(stop)}"]
                     break
                 result = runs[-1].evaluation
+                emit("fold", fold=len(runs), folds=folds, **result.figures())
                 say(f"fold {len(runs)} of {folds}: {result.words} {result.headline}")
                 gc.collect()
         seconds, rates = time.perf_counter() - started, [run.headline for run in runs]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kit import bundle, data, model, processes, train
-from kit.console import complain, say
+from kit.console import complain, emit, say
 from kit.data.scan import CHANGED, SCAN_AGAIN
 from kit.errors import DataError, OutputError, RecipeError, Terminated, TrainingError, did_you_mean
 from kit.evaluate.result import Result
@@ -136,6 +136,7 @@ def _run(
             checkpoint = train.Checkpoint(folder, recipe.checkpoint_every, signals)
             stack.enter_context(checkpoint.tidied(resumed))
             processes.first(job.write, folder, table)
+        emit("start", folder=str(folder), images=table["split"].value_counts().to_dict())
         block = data.blocks(recipe, item_tfms=python.item_tfms, batch_tfms=python.batch_tfms)
 
         def reserve(learn: "Learner") -> None:
@@ -152,6 +153,7 @@ def _run(
             return learn, *trained(learn, recipe, python.cbs, folder, checkpoint)
 
         learn, history, stop = without_vanished(table, recipe, learned)
+        emit("phase", phase="evaluate")
         result = evaluated(learn, learn.dls.valid.items)
         if result is None:
             raise unmeasured(folder, learn, history)
@@ -173,6 +175,7 @@ def _run(
         seconds = time.perf_counter() - started + (checkpoint.seconds if checkpoint else 0.0)
         run = Run(source, folder, table, learn, history, result, test, bundle_folder, seconds, views, missing)
         processes.first(write_run, run)
+        processes.first(train.log_results, history, folder, result.figures())
         return ended(run, stop, checkpoint)
 
 

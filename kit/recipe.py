@@ -19,7 +19,7 @@ UNLABELLED = ("error", "skip")
 BALANCES = ("none", "balanced")
 LAYERS = ("auto", "head", "all", "whole")
 CACHES = ("auto", "memory", "disk", "none")
-LOGS = ("none", "tensorboard", "wandb")
+LOGS = ("none", "tensorboard", "wandb", "mlflow")
 MAX_SIZE = 4096
 
 
@@ -145,7 +145,7 @@ class Recipe:
     """Test-time augmentation: number of augmented views of each validation image, for a second error rate."""
 
     log: str = "none"
-    """Additional logging: none, tensorboard (in the run folder), wandb (Weights & Biases)."""
+    """Additional logging: none, tensorboard (in the run folder), wandb (Weights & Biases), mlflow."""
 
     checkpoint_every: float = 5.0
     """Minutes between checkpoints inside an epoch; there is one at each epoch's end too. 0: no checkpoints."""

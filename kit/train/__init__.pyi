@@ -1,7 +1,7 @@
 from .callbacks import Accumulation, BestWeights, training_callbacks
 from .checkpoint import Checkpoint
 from .history import History
-from .logs import check_log
+from .logs import check_log, log_results
 from .phases import fine_tune, seed_everything
 from .precision import training_in
 from .rates import RateCurve, draw_rates, find_rate
@@ -16,6 +16,7 @@ __all__ = [
     "draw_rates",
     "find_rate",
     "fine_tune",
+    "log_results",
     "seed_everything",
     "training_callbacks",
     "training_in",

@@ -85,6 +85,11 @@ class Checkpoint(Callback):
         """How many times the batch was halved (out of memory) before the loaded checkpoint was written."""
         return self.loaded["halvings"] if self.loaded else 0
 
+    @property
+    def log_run(self) -> str | None:
+        """The MLflow run that the training of the loaded checkpoint is logged to."""
+        return self.loaded["callbacks"]["history"].get("log_run") if self.loaded else None
+
     def begin(self, learn: Learner, history: History) -> None:
         """Prepare an attempt to train; the first one goes on from the loaded checkpoint."""
         self.state, self.loaded = self.loaded, None

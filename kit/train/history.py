@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from fastai.vision.all import IN_NOTEBOOK, Callback, Learner
 
-from kit.console import say
+from kit.console import emit, say
 
 HEAD = "head"  # the phase in which the head is trained from features
 
@@ -24,17 +24,18 @@ class History(Callback):
     features has the epoch 0 and the phase "head". steps: a dict for each training batch (step, loss, rate). ends: the
     number of steps at the end of each epoch. strengths: the cross-validated loss of each regularisation strength of a
     head trained from features. chosen: values that `fine_tune` chose where the recipe leaves them open. stopped: why
-    training ended early, or None.
+    training ended early, or None. log_run: the ID of the MLflow run that training is logged to, or None.
     """
 
     order = 55  # after the recorder, before callbacks that may end training at the end of an epoch
-    checkpointed = ("rows", "steps", "ends", "strengths", "chosen", "phase")
+    checkpointed = ("rows", "steps", "ends", "strengths", "chosen", "phase", "log_run")
     phase: str | None = None
 
     def __init__(self, quiet: bool = IN_NOTEBOOK):
         super().__init__()
         self.quiet = quiet
         self.stopped: str | None = None
+        self.log_run: str | None = None
         self.clear()
 
     def clear(self) -> None:
@@ -55,6 +56,8 @@ class History(Callback):
     def before_fit(self) -> None:
         """Name the phase: "frozen" or "whole"."""
         self.phase = "frozen" if self.opt.frozen_idx else "whole"
+        if not self.quiet:
+            emit("phase", phase=self.phase, epochs=self.n_epoch)
 
     def before_epoch(self) -> None:
         self.started = time.perf_counter()
@@ -74,6 +77,8 @@ class History(Callback):
         self._say_row()
 
     def _say_row(self) -> None:
+        if not self.quiet:
+            emit("epoch", **self.rows[-1])
         if len(self.rows) == 1:
             self.say_all()
         elif not self.quiet:

@@ -67,7 +67,9 @@ def fine_tune(
     check_same_data(spec.recipe, recipe)
     check_processes(learn, recipe)
     learn.spec = replace(spec, recipe=recipe)
-    logging = logging_to("none" if processes.rank() else recipe.log, learn, log_folder, recipe.to_json())
+    history.log_run = checkpoint.log_run if checkpoint else None
+    log = "none" if processes.rank() else recipe.log
+    logging = logging_to(log, learn, history, log_folder, recipe.to_json())
     with quiet(learn), keep_freed_memory(), deterministic_algorithms(), logging as logs:
         attempt = partial(_attempt, learn, recipe, history, [*logs, *(cbs or [])], kwargs, checkpoint)
         try:

@@ -24,7 +24,7 @@ from fastai.vision.all import Callback, DataLoader, DataLoaders, Learner
 from torch import nn
 
 from kit import processes
-from kit.console import say
+from kit.console import emit, say
 from kit.data.cached_dl import cache_images, missing_skipped
 from kit.data.datablock import fit_workers, part
 from kit.data.splits import inner_folds
@@ -41,7 +41,7 @@ from kit.train.callbacks import (
     training_callbacks,
 )
 from kit.train.data_parallel import divided
-from kit.train.history import History, quiet
+from kit.train.history import HEAD, History, quiet
 from kit.train.linear import LinearHead, fit_head
 from kit.train.precision import precision_for, training_in
 from kit.train.rates import rates_for
@@ -88,6 +88,7 @@ def transfer(
     """
     if history.phase == "whole":  # the checkpoint is after the choice
         return train_all_layers(learn, recipe, history, cbs, options, accumulate)
+    emit("phase", phase=HEAD)
     started, rows = time.perf_counter(), learn.dls.train_ds.items
     features, targets = features_of(learn, rows, create=True), targets_of(learn, rows)
     valid = features_of(learn, learn.dls.valid_ds.items, create=True)
@@ -196,6 +197,7 @@ def _decide(
         return "head", f"{found}, which leaves nothing to improve", None
     if isinstance(learn.opt_func, OptimWrapper):
         return "head", "opt_func is an optimiser of its own parameters, so that no copy can be trained to compare", None
+    emit("phase", phase="trial")
     say(f"try all layers on {(~held).sum()} training images ...")
     inner = inner_learner(learn, held)
     no_folds = np.full((~held).sum(), -1)

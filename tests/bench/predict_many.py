@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from bundles import untrained
 
 from kit.cli.script import script
 
@@ -39,11 +38,26 @@ def main(
     """Print a line a count: peak memory and seconds."""
     found = []
     print("| | files | peak memory, MB | s |\n|---|---|---|---|")
-    with untrained(arch, size) as place:
+    with tempfile.TemporaryDirectory(prefix="kit-bench-predict-") as folder:
+        place = Path(folder)
+        options = [
+            "--arch",
+            arch,
+            "--weights",
+            "none",
+            "--layers",
+            "whole",
+            "--freeze-epochs",
+            "0",
+            "--size",
+            str(size),
+        ]
+        told = ["fine-tune", "sample", "--label", "is_cat", *options, "--device", "cpu", "--out", place / "run"]
+        measured("-m", "kit.cli.main", *told)
         for count in counts:
             draw(place / "images", count)
             out = place / f"{count}.parquet"
-            found.append(measured("-m", "kit.cli.main", "predict", place / "bundle", place / "images", "--out", out))
+            found.append(measured("-m", "kit.cli.main", "predict", place / "run", place / "images", "--out", out))
             show("predict", count, *found[-1])
     with tempfile.TemporaryDirectory(prefix="kit-bench-list-") as folder:
         (Path(folder) / "images").mkdir()
@@ -71,7 +85,9 @@ def draw(folder: Path, count: int) -> None:
 def measured(*command: str | Path) -> tuple[float, float]:
     """Peak memory (resident, MB) and seconds of a Python program."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *map(str, command)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{command}: status {status}")

@@ -65,6 +65,35 @@ def test_fine_tune_json_is_result_json(shapes, tmp_path):
     assert (tmp_path / "run" / "bundle" / "model.onnx").is_file()
 
 
+def events(done) -> list[dict]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_json_lines_tell_programs_each_phase_epoch_and_the_result(shapes, tmp_path):
+    done = invoke(
+        "fine-tune", shapes, *TINY, "--layers", "whole", "--out", tmp_path / "run", "--json-lines", "--no-onnx"
+    )
+    start, phase, epoch, evaluate, result = events(done)
+    assert start == {"event": "start", "folder": str(tmp_path / "run"), "images": {"train": 18, "valid": 6}}
+    assert phase == {"event": "phase", "phase": "whole", "epochs": 1}
+    assert (epoch["event"], epoch["epoch"], epoch["phase"]) == ("epoch", 1, "whole")
+    assert {"train_loss", "valid_loss", "error_rate", "seconds"} <= set(epoch)
+    assert evaluate == {"event": "phase", "phase": "evaluate"}
+    figures = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result == {"event": "result", "folder": str(tmp_path / "run")} | figures
+    assert "24 images of 3 classes" in done.stderr
+
+
+def test_json_lines_tell_errors_with_their_fix(tmp_path):
+    done = invoke("fine-tune", tmp_path, "--json-lines", expect=1)
+    (error,) = events(done)
+    assert error["event"] == "error"
+    assert "holds no images" in error["problem"]
+    assert error["fix"].startswith("give the folder above the images")
+    done = invoke("fine-tune", tmp_path, "--json-lines", "--json", expect=1)
+    assert "--json and --json-lines both print the result" in str(done.exception)
+
+
 def test_predict_prints_a_line_an_image_and_fails_only_when_all_do(run, shapes, tmp_path):
     (tmp_path / "bad.jpg").write_text("text")
     done = kit("predict", run.folder, shapes / "circle" / "00.png", tmp_path / "bad.jpg", "--top", "2")

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases: asked for by name, refused before training where they are not installed."""
+"""TensorBoard, Weights & Biases and MLflow: asked for by name, refused before training where they are not installed."""
 
 import sys
 from dataclasses import replace
@@ -25,7 +25,7 @@ def trained(shapes, recipe, **options):
     return learn.model.state_dict()
 
 
-@pytest.mark.parametrize("log", ["tensorboard", "wandb"])
+@pytest.mark.parametrize("log", ["tensorboard", "wandb", "mlflow"])
 def test_a_package_that_is_missing_is_named_with_its_command_before_anything_is_read(log, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, log, None)
     with pytest.raises(RecipeError, match=f"log={log} needs the package {log}: ") as caught:
@@ -108,3 +108,93 @@ def test_tensorboard_gets_a_folder_a_phase_and_changes_no_bit(shapes, recipe, tm
     assert sorted(path.name for path in (tmp_path / "tensorboard").iterdir()) == ["frozen", "whole"]
     events = EventAccumulator(str(tmp_path / "tensorboard" / "whole")).Reload()
     assert {"train_loss", "valid_loss", "error_rate", "lr_0", "lr_2"} <= set(events.Tags()["scalars"])
+
+
+@pytest.fixture(scope="module")
+def mlflow_database(tmp_path_factory):
+    """An empty database of MLflow, which takes seconds to make."""
+    mlflow = pytest.importorskip("mlflow", reason="needs mlflow: pip install mlflow-skinny sqlalchemy alembic")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+    yield mlflow
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def mlflow(mlflow_database, tmp_path):
+    """MLflow with a new experiment."""
+    place = {"artifact_location": str(tmp_path / "artifacts")}
+    mlflow_database.set_experiment(experiment_id=mlflow_database.create_experiment(str(tmp_path), **place))
+    return mlflow_database
+
+
+def one_run(mlflow):
+    (run,) = mlflow.search_runs(output_format="list")
+    return run
+
+
+def history_of(mlflow, run, name):
+    return [(one.step, one.value) for one in mlflow.MlflowClient().get_metric_history(run.info.run_id, name)]
+
+
+@pytest.mark.slow
+def test_mlflow_gets_recipe_epochs_steps_figures_bundle_and_report(shapes, recipe, mlflow, tmp_path):
+    done = kit.fine_tune(shapes, replace(recipe, log="mlflow"), out=tmp_path / "run")
+    run = one_run(mlflow)
+    assert (run.info.run_name, run.info.status) == ("run", "FINISHED")
+    assert run.data.params["arch"] == recipe.arch
+    rows = [(row["epoch"], row["valid_loss"]) for row in done.history.rows]
+    assert history_of(mlflow, run, "valid_loss") == rows
+    assert history_of(mlflow, run, "loss") == [(step["step"], step["loss"]) for step in done.history.steps]
+    assert run.data.metrics["result/error_rate"] == done.error_rate.value
+    names = {one.path for one in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert names == {"bundle", "report.html", "result.json", "recipe.json"}
+    bundle = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="bundle")
+    path = next(shapes.rglob("*.png"))
+    assert kit.bundle.load(bundle).predict(path)[0] == kit.bundle.load(done.folder).predict(path)[0]
+
+
+@pytest.mark.slow
+def test_mlflow_gets_the_row_of_a_head_from_features(shapes, quick, mlflow, tmp_path):
+    done = kit.fine_tune(shapes, replace(quick, log="mlflow"), out=tmp_path / "run", onnx=False)
+    assert history_of(mlflow, one_run(mlflow), "valid_loss") == [(0, done.history.rows[0]["valid_loss"])]
+
+
+@pytest.mark.slow
+def test_mlflow_goes_on_with_the_run_of_a_training_that_was_stopped(shapes, recipe, mlflow, tmp_path):
+    told = replace(recipe, log="mlflow", epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        kit.fine_tune(shapes, told, out=tmp_path / "run", onnx=False, cbs=[Interrupted()])
+    assert one_run(mlflow).info.status == "KILLED"
+    whole = kit.resume(tmp_path / "run", cbs=[])
+    run = one_run(mlflow)
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in history_of(mlflow, run, "valid_loss")] == [1, 2, 3]
+    assert history_of(mlflow, run, "loss") == [(step["step"], step["loss"]) for step in whole.history.steps]
+
+
+class Interrupted(Callback):
+    """Ctrl-C in the second epoch of all layers."""
+
+    def before_batch(self):
+        if self.training and self.epoch == 1 and not self.opt.frozen_idx:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_mlflow_logs_into_the_callers_run_and_changes_no_bit(shapes, recipe, mlflow):
+    plain = trained(shapes, recipe)
+    with mlflow.start_run(run_name="mine"):
+        logged = trained(shapes, replace(recipe, log="mlflow"))
+        assert mlflow.active_run().info.run_name == "mine"
+    assert all(torch.equal(plain[name], logged[name]) for name in plain)
+    assert len(history_of(mlflow, one_run(mlflow), "loss")) == 8
+
+
+@pytest.mark.slow
+def test_mlflow_that_cannot_start_stops_before_training(shapes, recipe, mlflow):
+    good = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri("nosuch://place")
+    with pytest.raises(RecipeError, match="log=mlflow: .*nosuch"):
+        trained(shapes, replace(recipe, log="mlflow"))
+    mlflow.set_tracking_uri(good)
