@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -109,9 +110,26 @@ def test_the_demo_reaches_its_result_and_names_three_commands(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_from_top_to_bottom(tmp_path):
+@pytest.mark.parametrize("name", ["first_model", "lesson"])
+def test_the_notebooks_run_from_top_to_bottom(tmp_path, name):
     import nbformat
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(APPS / "first_model.ipynb", as_version=4)
+    notebook = nbformat.read(APPS / f"{name}.ipynb", as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+
+def test_each_chapter_of_the_lesson_ends_in_a_picture_and_an_exercise_whose_answer_is_hidden():
+    import nbformat
+
+    cells = nbformat.read(APPS / "lesson.ipynb", as_version=4).cells
+    starts = [place for place, cell in enumerate(cells) if cell.source.startswith("## ")]
+    assert [cells[place].source.split(".")[0] for place in starts] == [f"## {number}" for number in range(1, 11)]
+    for start, end in pairwise([*starts, len(cells) - 1]):
+        *_, shown, exercise = cells[start:end]
+        assert "image/png" in shown.outputs[-1]["data"]
+        question, answer = exercise.source.split("<details><summary>Answer</summary>")
+        assert question.startswith("**Exercise.** ")
+        assert answer.strip().endswith("</details>")
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error"]

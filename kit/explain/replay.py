@@ -175,7 +175,7 @@ def replay_step(run: Finished, step: int) -> Moment:
         learn = model.learner(data.blocks(run.recipe).dataloaders(run.table), run.recipe)
         witness, history = Witness(run, step), train.History(quiet=True)
         say(f"trains {run.folder} again until the end of the epoch of step {step} of {steps} ...")
-        with suppress(Seen):
+        with suppress(Seen), learn.no_bar(), learn.no_logging():
             train.fine_tune(learn, run.recipe, cbs=[witness], history=history)
     if not witness.done:
         problem = f"batch {step} belongs to no update: its phase ended before {run.chosen['accumulate']} were gathered"

@@ -20,7 +20,7 @@ from kit.mechanism.loop import Callback, Learner, ParamScheduler
 from kit.mechanism.optimizers import AdamW, Optimizer, get_momentum
 from kit.mechanism.schedules import one_cycle
 
-Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.LayerNorm
 
 
 def create_body(network: nn.Module) -> nn.Sequential:
@@ -62,7 +62,7 @@ def create_head(channels: int, classes: int) -> nn.Sequential:
 
 
 def norms_and_biases(module: nn.Module) -> Iterator[Tensor]:
-    """Yield the parameters without weight decay: those of batch norms, and all biases."""
+    """Yield the parameters without weight decay: those of batch and layer norms, and all biases."""
     if isinstance(module, Norm):
         yield from module.parameters()
         return
@@ -84,7 +84,7 @@ def param_groups(parts: Sequence[nn.Module], weight_decay: float = 0.01) -> list
 
 
 def freeze_to(depth: int, parts: Sequence[nn.Module], optimizer: Optimizer) -> None:
-    """Freeze all parts below `depth`, except their batch norms, and reset the state of the optimizer.
+    """Freeze all parts below `depth`, except their norms, and reset the state of the optimizer.
 
     Batch norms stay trainable because their running statistics follow the new images in any case.
     """
