@@ -61,8 +61,9 @@ def number(value: float, digits: int = 4) -> str:
     power = math.floor(math.log10(abs(value)))
     if -4 <= power < 6:
         return f"{value:.{max(0, digits - 1 - power)}f}".replace("-", "−")
-    raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{value / 10**power:.{min(2, digits - 1)}f} × 10{raised}".replace("-", "−")
+    rounded, power = f"{value:.{min(2, digits - 1)}e}".split("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{rounded} × 10{raised}".replace("-", "−")
 
 
 def polyline(values: Sequence[float], low: float, high: float) -> str:
@@ -181,6 +182,8 @@ def label_of(moment: Moment, place: int) -> str:
     if task == CLASSIFICATION and batch.blended:
         others, share = batch.blended
         share = float(share.expand(len(batch.y))[place])
+        if y == others[place]:
+            return vocab[int(y)]
         return f"{share:.0%} {vocab[int(y)]}, {1 - share:.0%} {vocab[int(others[place])]}"
     if task == CLASSIFICATION:
         return vocab[int(y)]

@@ -167,6 +167,9 @@ def replay_step(run: Finished, step: int) -> Moment:
     steps = run.chosen["steps"]
     if not 1 <= step <= steps:
         raise DataError(f"{run.folder} trained on {steps} batches; it has no step {step}", fix=f"--step 1 to {steps}")
+    if (count := run.chosen.get("processes", 1)) > 1:
+        problem = f"{run.folder} was trained by {count} processes, and is replayed by one, which divides no batch"
+        raise DataError(problem, fix="train again in one process, then explain that run")
     if run.chosen["precision"] == "fp16":
         problem = f"{run.folder} was trained in fp16, whose scaling of the loss is not computed by hand"
         raise DataError(problem, fix="train with --precision fp32 or bf16, then explain that run")

@@ -1,6 +1,7 @@
 """kit explain: a step of a finished run by hand is PyTorch's in every bit, and the page shows both."""
 
 import csv
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +228,18 @@ def test_a_replay_with_another_loss_is_not_called_the_run(plain, tmp_path):
     (changed / "recipe.json").write_text((plain / "recipe.json").read_text().replace('"seed": 42', '"seed": 43'))
     with pytest.raises(DataError, match=r"the replay is not the run: in epoch 1 the train_loss is"):
         explain(changed)
+
+
+def test_runs_of_several_processes_and_of_half_precision_are_refused(plain, tmp_path):
+    changed = tmp_path / "run"
+    changed.mkdir()
+    for name in ("recipe.json", "result.json", "history.csv", "table.csv"):
+        (changed / name).write_text((plain / name).read_text())
+    saved = json.loads((plain / "recipe.json").read_text())
+    for chosen, text in (({"processes": 2}, "by 2 processes"), ({"precision": "fp16"}, "trained in fp16")):
+        (changed / "recipe.json").write_text(json.dumps(saved | {"chosen": saved["chosen"] | chosen}))
+        with pytest.raises(DataError, match=text):
+            explain(changed)
 
 
 @pytest.mark.browser
