@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from kit.errors import DataError, OutputError, RecipeError, Terminated, WeightsError, first_line
+from kit.recipe import Recipe
 from kit.scale.space import NETWORK
 
 DRIVERS = {"sqlite": None, "postgresql": ("psycopg", "psycopg[binary]"), "mysql": ("pymysql", "pymysql")}
@@ -154,7 +155,10 @@ def _check_same(study: optuna.Study, facts: dict[str, Any], url: str) -> None:
     if missing:
         problem = f"{where} tries networks whose weights are not on this machine: {', '.join(missing)}"
         raise WeightsError(problem, fix="copy them from the other machine: kit weights there says where they are")
-    differ = [name for name in names if theirs["recipe"][name] != facts["recipe"][name]]
+    made = Recipe.from_json(
+        theirs["recipe"]
+    ).to_json()  # fields that another version did not have are at their defaults
+    differ = [name for name in names if made[name] != facts["recipe"][name]]
     ours, others = facts["space"] | {NETWORK: None}, theirs["space"] | {NETWORK: None}
     differ += [name for name in ours | others if ours.get(name) != others.get(name)]
     if differ:

@@ -298,6 +298,12 @@ def test_a_study_of_other_images_or_settings_is_not_joined(images, searched, tmp
     monkeypatch.setattr(searching, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         tune(images, searched, search=LITTLE, out=out)
+    study = study_of(out)
+    facts = study.user_attrs["kit"]
+    del facts["recipe"]["tta"]  # as a version of kit that does not know the field
+    study.set_user_attr("kit", facts)
+    with pytest.raises(KeyboardInterrupt):
+        tune(images, searched, search=LITTLE, out=out)
     with pytest.raises(RecipeError, match="was started with other settings: epochs, rate"):
         tune(images, replace(searched, epochs=2), search=("layers", "augment"), out=out)
     with pytest.raises(DataError, match="was started with other images, labels or another split than these"):
