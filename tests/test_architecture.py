@@ -18,7 +18,7 @@ FOUNDATION |= {"tasks", "scores", "machine", "fonts", "signals", "processes"}
 ROOMS = ["data", "features", "model", "train", "evaluate", "views", "bundle", "serve"]
 WHOLE_LINE = {"missing", "runs", "pipeline", "unfinished", "cross_validation", "scale", "clean", "doctor", "cli"}
 WHOLE_LINE |= {"explain", "__init__", "__main__"}
-LIGHT = ["kit", "kit.recipe", "kit.data.images", "kit.manifest", "kit.bundle.predictor"]
+LIGHT = ["kit", "kit.recipe", "kit.data.images", "kit.manifest", "kit.bundle.predictor", "kit.bundle.map_batches"]
 HEAVY = {"torch", "fastai", "pandas", "torchvision", "timm", "gradio", "matplotlib", "sklearn"}
 
 

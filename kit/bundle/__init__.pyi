@@ -1,3 +1,4 @@
+from .map_batches import ray_predictor
 from .predictor import Prediction, Predictor
 from .read import learner, load
 from .write import check_preparation, room_for, save
@@ -8,6 +9,7 @@ __all__ = [
     "check_preparation",
     "learner",
     "load",
+    "ray_predictor",
     "room_for",
     "save",
 ]
