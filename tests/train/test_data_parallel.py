@@ -60,7 +60,8 @@ def found(shapes, recipe, light, tmp_path_factory):
     """Runs of two processes."""
     folder = tmp_path_factory.mktemp("together")
     odd = replace(light, epochs=3, workers=1, cache="none", **ODD)
-    return together([job("plain", shapes, recipe, folder), job("odd", shapes, odd, folder)])
+    poisoned = job("poisoned", shapes, replace(light, epochs=2), folder, poison=3)
+    return together([poisoned, job("plain", shapes, recipe, folder), job("odd", shapes, odd, folder)])
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,12 @@ def test_all_processes_have_the_same_weights_and_figures_and_there_is_one_run_fo
     told = json.loads((folder / "recipe.json").read_text())["chosen"]
     assert told["processes"] == 2
     kit.bundle.load(folder)
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_all_before_the_step(found):
+    first, second = found["poisoned"]
+    assert first["error"] == second["error"]
+    assert first["error"].startswith("the loss became nan at step 3 ")
 
 
 @pytest.fixture(scope="module")

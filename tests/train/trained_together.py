@@ -1,6 +1,6 @@
 """What test_data_parallel.py lets two processes do: torchrun --nproc_per_node 2 tests/train/trained_together.py JOB.
 
-JOB is JSON: a list of runs, each with name, images, recipe, folder (of results), and optionally kill or resume.
+JOB is JSON: a list of runs, each with name, images, recipe, folder (of results), and optionally kill, poison or resume.
 """
 
 import json
@@ -14,6 +14,7 @@ from fastai.vision.all import Callback
 
 import kit
 from kit import Recipe, processes
+from kit.errors import TrainingError
 from kit.train import transfer
 
 
@@ -48,15 +49,33 @@ class KillLast(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def done(name: str, images: str, recipe: dict, folder: str, kill: int = 0, resume: bool = False) -> dict:
+class PoisonLast(KillLast):
+    """Makes the outputs of the last process in that batch NaN."""
+
+    def before_batch(self):
+        self.left -= self.training
+
+    def after_pred(self):
+        if not self.left and self.training and processes.rank() == processes.count() - 1:
+            self.learn.pred = self.pred * float("nan")
+
+
+def done(
+    name: str, images: str, recipe: dict, folder: str, kill: int = 0, poison: int = 0, resume: bool = False
+) -> dict:
     """One run of this process or of all that were started together, and what came out."""
     out, first = Path(folder) / name, FirstGradient()
     transfer.Trial.better = True  # so that all layers are trained
-    cbs = [first, *([KillLast(kill)] if kill else [])]
-    if resume:
-        run = kit.resume(out, cbs=cbs)
-    else:
-        run = kit.fine_tune(images, Recipe.from_json(recipe), out=out, cbs=cbs, onnx=False)
+    cbs = [first, *([KillLast(kill)] if kill else []), *([PoisonLast(poison)] if poison else [])]
+    try:
+        if resume:
+            run = kit.resume(out, cbs=cbs)
+        else:
+            run = kit.fine_tune(images, Recipe.from_json(recipe), out=out, cbs=cbs, onnx=False)
+    except TrainingError as error:
+        if not poison:
+            raise
+        return {"error": error.problem}
     rows = [{name: value for name, value in row.items() if name != "seconds"} for row in run.history.rows]
     return {
         "gradient": first.gradient,
