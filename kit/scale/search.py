@@ -90,12 +90,16 @@ class Search:
 
     @property
     def optimism(self) -> Estimate | None:
-        """The figure that chose the winner minus that on held-out images, with its 95 % interval; None without a run.
+        """How much better the figure that chose the winner is than that on held-out images, with its 95 % interval.
 
-        Below 0 for an error rate, and above 0 for F1 and R2, the search looks better than it is. The run was trained on
-        a quarter more images than the trial, which works against it.
+        Above 0 the search looks better than it is. The run was trained on a quarter more images than the trial, which
+        works against it. None without a run.
         """
-        return difference(self.inner, self.run.headline) if self.run else None
+        if self.run is None:
+            return None
+        higher_is_better = self.study.direction == optuna.study.StudyDirection.MAXIMIZE
+        both = (self.inner, self.run.headline)
+        return difference(*both) if higher_is_better else difference(*reversed(both))
 
     def __repr__(self) -> str:
         return f"Search({str(self.folder)!r}, trial {self.winner.number}, {self.run or self.inner})"
@@ -116,7 +120,7 @@ class Search:
         return [
             *lines,
             f"{name} on held-out images, which no trial saw: {self.run.headline}",
-            f"optimism of the search (inner minus held-out): {interval}{chance}",
+            f"optimism of the search (by how much the inner figure is better): {interval}{chance}",
             f"{self.folder}: trials.html, trials.csv; the trained winner: kit serve {best}",
         ]
 

@@ -90,11 +90,12 @@ def test_what_was_found_is_in_words_in_json_and_on_a_page(found):
     told = json.loads((found.folder / "tune.json").read_text())
     assert told["trials"]["complete"] + told["trials"]["pruned"] == 3
     assert told["winner"]["recipe"]["layers"] == found.run.recipe.layers in ("head", "all")
-    gap = told["inner"]["value"] - told["held_out"]["value"]
+    gap = told["held_out"]["value"] - told["inner"]["value"]
     assert told["optimism"]["value"] == pytest.approx(gap)
     assert told["optimism"]["low"] < gap < told["optimism"]["high"]
     assert told["inner"]["value"] == min(trial.value for trial in finished(found.study) if trial.value is not None)
-    assert f"optimism of the search (inner minus held-out): {gap:.4f} (95 %" in "\n".join(found.lines())
+    words = "\n".join(found.lines())
+    assert f"optimism of the search (by how much the inner figure is better): {gap:.4f} (95 %" in words
     page = (found.folder / "trials.html").read_text()
     assert all(f'<th scope="row">{number}</th>' in page for number in range(3))
     assert page.count("data:image/png") == len(list((found.folder / "pictures").iterdir())) >= 3
