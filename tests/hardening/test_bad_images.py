@@ -140,7 +140,7 @@ class Ways:
     def command(self, files) -> list[Said]:
         out = self.folder / "out.csv"
         try:
-            predict_command(self.folder, [str(self.folder / name) for name in files], out=out)
+            predict_command(self.predictor.folder, [str(self.folder / name) for name in files], out=out)
         except typer.Exit as stop:
             assert stop.exit_code == 1
         with out.open(newline="", encoding="utf-8") as stream:
