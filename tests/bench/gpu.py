@@ -18,6 +18,7 @@ was not measured is named. --json writes all figures, after each measurement.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import wraps
 from importlib import import_module
@@ -92,13 +93,17 @@ def measured(command: list[str], seconds: float) -> dict | str:
     """What a way prints in a process of its own, or why it did not."""
     if seconds < 1:
         return "no time was left"
+    pipe = subprocess.PIPE
+    # A session of its own, so that its loading processes can be ended with it.
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        out, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         return f"stopped after {seconds:.0f} s, because no time was left"
-    if done.returncode:
-        return f"failed: {done.stderr[-1500:]}"
-    return json.loads(done.stdout.splitlines()[-1])
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return f"failed: {errors[-1500:]}" if process.returncode else json.loads(out.splitlines()[-1])
 
 
 def goals(found: dict[str, dict]) -> dict[str, str]:
