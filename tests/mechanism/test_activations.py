@@ -25,11 +25,14 @@ def test_every_activation_is_torchs(ours, torchs):
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 4)])
-@pytest.mark.parametrize("dim", [0, -1])
+@pytest.mark.parametrize("dim", [{}, {"dim": 0}, {"dim": -1}], ids=str)
 def test_softmax_gives_probabilities_along_any_axis(shape, dim):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    torch.testing.assert_close(softmax(x, dim), torch.softmax(x, dim), rtol=1e-13, atol=0)
-    assert torch.allclose(softmax(x, dim).sum(dim), torch.ones((), dtype=x.dtype))
+    axis = dim.get("dim", -1)
+    for function in (softmax, naive_softmax):
+        torch.testing.assert_close(function(x, **dim), torch.softmax(x, axis), rtol=1e-13, atol=0)
+    torch.testing.assert_close(log_softmax(x, **dim), torch.log_softmax(x, axis), rtol=1e-13, atol=1e-15)
+    assert torch.allclose(softmax(x, **dim).sum(axis), torch.ones((), dtype=x.dtype))
 
 
 def test_naive_softmax_overflows_and_softmax_does_not():

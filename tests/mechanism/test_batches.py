@@ -4,8 +4,9 @@ import random
 
 import pytest
 import torch
+from sklearn import datasets
 
-from kit.mechanism.batches import DataLoader, Dataset
+from kit.mechanism.batches import DataLoader, Dataset, load_digits
 
 
 def numbered(n):
@@ -22,6 +23,19 @@ def test_iterations_an_epoch_are_examples_over_batch_size():
     assert [len(x) for x, _ in DataLoader(numbered(10), 4)] == [4, 4, 2]
     assert [len(x) for x, _ in DataLoader(numbered(10), 4, drop_last=True)] == [4, 4]
     assert (len(DataLoader(numbered(10), 4)), len(DataLoader(numbered(10), 4, drop_last=True))) == (3, 2)
+
+
+def test_without_shuffling_the_order_is_that_of_the_data_and_all_examples_may_be_one_batch():
+    assert [x.tolist() for x, _ in DataLoader(numbered(5), 2)] == [[0, 1], [2, 3], [4]]
+    assert [x.tolist() for x, _ in DataLoader(numbered(4), 4, drop_last=True)] == [[0, 1, 2, 3]]
+    assert len(DataLoader(numbered(4), 1)) == 4
+
+
+def test_the_digits_are_scikit_learns_from_0_to_1():
+    digits, theirs = load_digits(), datasets.load_digits()
+    assert digits.x.shape == (1797, 1, 8, 8) and digits.x.dtype == torch.float32
+    assert (digits.x.min(), digits.x.max()) == (0, 1)
+    assert digits.y.tolist() == theirs.target.tolist()
 
 
 def test_every_epoch_has_its_own_order_and_a_seed_repeats_them_all():

@@ -50,6 +50,11 @@ def test_a_weight_inside_a_layer_can_be_measured_through_the_layer():
     assert relative_error(measured, layer.weight.grad) < 1e-8
 
 
+def test_the_error_of_gradients_that_are_almost_zero_is_not_relative():
+    assert relative_error(point(0, 0), point(1e-5, 0)) == pytest.approx(0.1)
+    assert relative_error(point(1), point(2)) == 0.5
+
+
 def test_a_view_that_is_not_contiguous_is_measured_right():
     x = torch.arange(6, dtype=torch.float64).reshape(2, 3).T
     assert relative_error(numerical_gradient(lambda x: (x**2).sum(), x), 2 * x) < 1e-8

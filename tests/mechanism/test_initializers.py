@@ -124,6 +124,13 @@ def test_units_that_start_at_zero_change_but_stay_identical():
     assert all(torch.allclose(unit, hidden[0], rtol=0, atol=1e-9) for unit in hidden)
 
 
+def test_training_lowers_the_squared_error():
+    x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    target, output = sigmoid(2 * x), torch.ones(1, 1, dtype=torch.float64)
+    hidden = train_two_layers(torch.ones(1, 1, dtype=torch.float64), output, x, target, lr=1.0, steps=100)
+    assert 1.3 < hidden.item() < 2.1
+
+
 def test_units_that_start_at_random_become_different():
     hidden = hidden_after_training(xavier)
     assert torch.linalg.matrix_rank(hidden, rtol=1e-3) == 3
@@ -137,4 +144,6 @@ def test_training_does_not_change_the_weights_it_was_given():
 
 def test_a_histogram_in_text_is_highest_where_most_values_are():
     assert text_histogram(torch.tensor([0.1, 0.1, 0.1, 0.1, 0.6]), 0, 1, bins=2) == "█▂"
+    assert text_histogram(torch.tensor([0.1] * 80 + [0.6]), 0, 1, bins=2) == "█▁"
     assert text_histogram(torch.zeros(0), 0, 1, bins=3) == "   "
+    assert len(text_histogram(torch.ones(1), 0, 1)) == 20
