@@ -27,9 +27,9 @@ import multiprocessing
 import os
 import random
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,12 +96,13 @@ NAMES = {"min": "max", "max": "min", "mean": "sum", "zeros": "ones", "ones": "ze
 
 
 class Mutant(NamedTuple):
-    """One change: the place in the module, the new code there, and how it is printed."""
+    """One change: the module, the line, how it is printed, and which change at which place of the syntax tree it is."""
 
     module: str
     line: int
     text: str
-    tree: ast.Module
+    place: int
+    change: int
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST]:
@@ -162,23 +163,33 @@ def places(node: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
 
 
 def mutants(module: str, source: str) -> list[Mutant]:
-    """Return every mutant of a module in the order of its lines."""
-    found, tree = [], ast.parse(source)
-    for number, (parent, field, index) in enumerate(places(tree)):
+    """Return every mutant of a module."""
+    found, lines = [], source.splitlines()
+    for place, (parent, field, index) in enumerate(places(ast.parse(source))):
         node = getattr(parent, field) if index is None else getattr(parent, field)[index]
-        for new in changes(node):
-            changed = ast.parse(source)
-            parent_, *_ = list(places(changed))[number]
-            if index is None:
-                setattr(parent_, field, new)
-            else:
-                getattr(parent_, field)[index] = new
-            code = lambda part: " ".join(ast.unparse(ast.fix_missing_locations(part)).split())[:70]  # noqa: E731
-            line = getattr(node, "lineno", getattr(parent, "lineno", 0))
-            changed = ast.fix_missing_locations(changed)
-            text = f"{code(node)} -> {code(new)}  in: {source.splitlines()[line - 1].strip()[:80]}"
-            found.append(Mutant(module, line, text, changed))
+        line = getattr(node, "lineno", getattr(parent, "lineno", 1))
+        for change, new in enumerate(changes(node)):
+            text = f"{shortened(node)} -> {shortened(new)}  in: {lines[line - 1].strip()[:80]}"
+            found.append(Mutant(module, line, text, place, change))
     return found
+
+
+def shortened(node: ast.AST) -> str:
+    """The code of a node in one line of at most 70 characters."""
+    return " ".join(ast.unparse(node).split())[:70]
+
+
+def mutated(mutant: Mutant) -> ast.Module:
+    """Return the syntax tree of a mutant."""
+    tree = ast.parse((ROOT / mutant.module).read_text())
+    parent, field, index = next(islice(places(tree), mutant.place, None))
+    node = getattr(parent, field) if index is None else getattr(parent, field)[index]
+    new = next(islice(changes(node), mutant.change, None))
+    if index is None:
+        setattr(parent, field, new)
+    else:
+        getattr(parent, field)[index] = new
+    return ast.fix_missing_locations(tree)
 
 
 class Changed(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
@@ -186,7 +197,7 @@ class Changed(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader
 
     def __init__(self, mutant: Mutant):
         super().__init__(mutant.module.removesuffix(".py").replace("/", "."), str(ROOT / mutant.module))
-        self.tree = mutant.tree
+        self.tree = mutated(mutant)
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname == self.name:
@@ -230,6 +241,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=12, help="mutants of each module, at random")
     parser.add_argument("--module", action="append", help="only modules with this name; may be repeated")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=float, default=600, help="seconds for the tests of one mutant")
     parser.add_argument("--results", type=Path, default=Path("mutants.jsonl"), help="the file to append to")
     parser.add_argument("--again", action="store_true", help="try again what survived")
     options = parser.parse_args()
@@ -246,17 +258,13 @@ def main() -> None:
         sha = hashlib.sha256(source.encode()).hexdigest()[:12]
         every = mutants(module, source)
         sample = sorted(random.Random(options.seed).sample(every, min(options.each, len(every))), key=lambda m: m.line)
-        limit, counts[module] = None, Counter()
+        counts[module], tried = Counter(), False
         for mutant in sample:
             key = (sha, mutant.line, mutant.text)
             reason = next((EQUIVALENT[k] for k in EQUIVALENT if k[0] == Path(module).stem and k[1] in mutant.text), "")
             if not reason and (key not in known or (options.again and known[key] == "survived")):
-                if limit is None:
-                    begin = time.monotonic()
-                    if result(None, tests, 600) != "survived":
-                        raise SystemExit(f"{module}: its tests fail without a change: {' '.join(tests)}")
-                    limit = 20 + 5 * (time.monotonic() - begin)
-                known[key] = result(mutant, tests, limit)
+                known[key] = result(mutant, tests, options.limit)
+                tried = True
                 row = {"module": module, "sha": sha, "line": mutant.line, "text": mutant.text, "result": known[key]}
                 with results.open("a") as file:
                     file.write(json.dumps(row) + "\n")
@@ -264,6 +272,8 @@ def main() -> None:
             counts[module][outcome] += 1
             if outcome == "survived":
                 survivors.append(f"{module}:{mutant.line}: {mutant.text}")
+        if tried and not counts[module]["survived"] and result(None, tests, options.limit) != "survived":
+            raise SystemExit(f"{module}: its tests fail without a change: {' '.join(tests)}")
         total, equivalent = sum(counts[module].values()), counts[module]["equivalent"]
         caught = total - equivalent - counts[module]["survived"]
         print(f"{module:36} {caught:>3} of {total - equivalent:>3} caught, {equivalent} equivalent", flush=True)
