@@ -73,6 +73,8 @@ UNTRIED = {
     "markersize",
 }
 """Arguments that are not changed: `strict` guards lengths that are equal, the others change how a picture looks."""
+SHOWN = {"main", "PrintSteps", "compare_starts"}
+"""What only prints, or only slow tests run."""
 START = "where an example starts, or what part of it is drawn; any similar number shows the same"
 TRAINED = "a start or a rate of an example; any similar one learns as well"
 EQUIVALENT = {
@@ -137,6 +139,8 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
             yield new
         case ast.Call(keywords=[_, *_]):
             for place in range(len(new.keywords)):
+                if new.keywords[place].arg in UNTRIED:
+                    continue
                 fewer = copy.deepcopy(new)
                 del fewer.keywords[place]
                 yield fewer
@@ -147,17 +151,15 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def places(node: ast.AST) -> Iterator[tuple[ast.AST, str, int | None]]:
-    """Yield (parent, field, index) of every node that may be changed: no texts, types, `main`, or looks of pictures."""
+    """Yield (parent, field, index) of every node to change: no texts, no types, nothing in `SHOWN` or `UNTRIED`."""
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "decorator_list") or (field == "exc" and isinstance(node, ast.Raise)):
             continue
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            named_main = isinstance(child, ast.FunctionDef) and child.name == "main"
+            untried = isinstance(child, ast.FunctionDef | ast.ClassDef) and child.name in SHOWN
             started = isinstance(child, ast.If) and "__main__" in ast.unparse(child.test)
             cosmetic = isinstance(child, ast.keyword) and child.arg in UNTRIED
-            if isinstance(child, ast.AST) and not (
-                isinstance(child, ast.JoinedStr) or named_main or started or cosmetic
-            ):
+            if isinstance(child, ast.AST) and not (isinstance(child, ast.JoinedStr) or untried or started or cosmetic):
                 yield node, field, index
                 yield from places(child)
 

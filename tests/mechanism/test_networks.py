@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kit.mechanism.autograd import Variable
-from kit.mechanism.convolution import AvgPool2d, Conv2d, GlobalAvgPool, MaxPool2d
+from kit.mechanism.convolution import AvgPool2d, Conv2d, GlobalAvgPool, MaxPool2d, Pool2d
 from kit.mechanism.layers import BatchNorm, Dropout, Layer, Linear, ReLU, Sequential, Sigmoid, SoftmaxCrossEntropy, Tanh
 from kit.mechanism.networks import (
     Concat,
@@ -92,6 +92,50 @@ def test_a_network_learns_the_same_on_our_own_autograd(name, digits):
     by_hand = train(copy.deepcopy(start), x, y[:16], 4)
     by_graph = train(start, x, y[:16], 4, own_autograd=True)
     assert by_hand == pytest.approx(by_graph, rel=1e-9)
+
+
+STRUCTURE = {
+    mlp(64, 32, 10): "flat linear:32 relu linear:10",
+    lenet(): "conv5/1p2:6 tanh avg2/2p0 conv5/1p0:16 tanh avg2/2p0 flat linear:120 tanh linear:84 tanh linear:10",
+    alexnet(): "conv3/1p1:16 relu max3/2p0 conv3/1p1:32 relu max3/2p0 conv3/1p1:48 relu conv3/1p1:48 relu conv3/1p1:32 "
+    "relu max3/2p0 flat dropout:0.5 linear:64 relu dropout:0.5 linear:64 relu linear:10",
+    vgg(): "conv3/1p1:16 relu max2/2p0 conv3/1p1:32 relu conv3/1p1:32 relu max2/2p0 conv3/1p1:64 relu conv3/1p1:64 "
+    "relu max2/2p0 flat linear:64 relu dropout:0.5 linear:10",
+    googlenet(): "conv3/1p1:16 relu (conv1/1p0:8 relu | conv1/1p0:8 relu conv3/1p1:16 relu | conv1/1p0:8 relu "
+    "conv5/1p2:8 relu | max3/1p1 conv1/1p0:8 relu) max2/2p0 (conv1/1p0:16 relu | conv1/1p0:16 relu conv3/1p1:32 relu | "
+    "conv1/1p0:16 relu conv5/1p2:16 relu | max3/1p1 conv1/1p0:16 relu) avg dropout:0.4 linear:10",
+    resnet(): "conv3/1p1:16- bn relu [conv3/1p1:16- bn relu conv3/1p1:16- bn + x] relu [conv3/2p1:32- bn relu "
+    "conv3/1p1:32- bn + conv1/2p0:32- bn] relu [conv3/2p1:64- bn relu conv3/1p1:64- bn + conv1/2p0:64- bn] relu avg "
+    "linear:10",
+    fully_convolutional(): "conv3/1p1:16 relu conv3/2p1:32 relu conv3/1p1:32 relu conv1/1p0:10 avg",
+}
+"""What each network consists of: conv kernel/stride p padding : channels, - without bias; (a | b) branches; [a + b]."""
+
+
+def structure(layer: Layer) -> str:
+    kind = type(layer).__name__
+    match layer:
+        case Sequential():
+            return " ".join(filter(None, map(structure, layer.layers)))
+        case Concat():
+            return "(" + " | ".join(map(structure, layer.branches)) + ")"
+        case Residual():
+            return f"[{structure(layer.body)} + {structure(layer.shortcut) or 'x'}] {structure(layer.relu)}"
+        case Conv2d():
+            kernel_size, stride, padding = layer.window
+            return f"conv{kernel_size}/{stride}p{padding}:{len(layer.weight)}{'-' if layer.bias is None else ''}"
+        case Pool2d():
+            return f"{kind[:3].lower()}{layer.window[0]}/{layer.window[1]}p{layer.window[2]}"
+        case Linear():
+            return f"linear:{len(layer.weight)}"
+        case Dropout():
+            return f"dropout:{layer.p}"
+    return {"BatchNorm": "bn", "ReLU": "relu", "Tanh": "tanh", "GlobalAvgPool": "avg", "Flatten": "flat"}[kind]
+
+
+@pytest.mark.parametrize("network", STRUCTURE, ids=[text[:20] for text in STRUCTURE.values()])
+def test_a_network_consists_of_these_layers(network):
+    assert structure(network) == STRUCTURE[network]
 
 
 def test_lenet_has_as_many_parameters_as_lecun_s():

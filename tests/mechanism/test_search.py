@@ -39,6 +39,13 @@ def test_a_range_narrows_to_the_good_values_and_a_margin():
     assert Range(0, 100, log=False).narrow([40, 50, 60]) == Range(30, 70, log=False)
 
 
+def test_two_values_are_enough_to_narrow_and_one_round_to_search():
+    narrowed = Range(0, 10, log=False).narrow([4, 6])
+    assert (narrowed.low, narrowed.high) == (2, 8)
+    trials = random_search(lambda values: values["x"], {"x": Range(0, 1, log=False)}, trials=2, rounds=1, keep=2)
+    assert [trial.round for trial in trials] == [0, 0] and trials[0].score > trials[1].score
+
+
 def test_a_narrowed_range_stays_inside_the_range():
     assert Range(1, 10, log=False).narrow([1.5, 9.5]) == Range(1, 10, log=False)
 

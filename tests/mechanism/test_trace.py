@@ -109,6 +109,13 @@ def test_a_tensor_that_is_missing_is_a_difference():
     assert str(difference) == "step 0: loss is present in the first run and missing in the second"
 
 
+def test_of_two_runs_with_different_names_the_longer_gives_the_order():
+    one, other, short = {"x": 1, "y": 2}, {"x": 1, "z": 2}, {"x": 1}
+    assert first_difference([one], [other]).name == "y"
+    assert first_difference([other], [one]).name == "z"
+    assert str(first_difference([short], [one])) == "step 0: y is missing in the first run and present in the second"
+
+
 def test_digests_are_small_and_see_the_same_difference():
     first, second = trained(keep=digest), trained(keep=digest, change=forget_zero_grad)
     assert first_difference(first, trained(keep=digest)) is None
