@@ -1,6 +1,6 @@
 """Find near copies that hashes miss: flipped, brightened, cropped, turned and recompressed images.
 
-pairs = find_copies(features, hashes, pictures)          # [(row, row, likeness), ...]
+pairs = find_copies(nearest(features, 5), hashes, pictures)          # [(row, row, likeness), ...]
 
 Candidates are images with similar features, and images whose perceptual hashes are similar after a quarter turn. A
 candidate is a copy where the pixels can be aligned: one image, or its mirror image, is laid over each part of the other
@@ -15,9 +15,7 @@ import numpy as np
 from PIL import Image
 
 from kit.data.duplicates import hashes as hashes_of
-from kit.features.neighbours import nearest
 
-NEIGHBOURS = 5
 LEAST_COSINE = 0.75
 TURNED_BITS = 8
 MOST_TURNED = 20_000  # with more images, quarter turns are not looked for: all pairs of hashes are compared
@@ -27,15 +25,17 @@ SAME, SIMILAR, SIMILAR_COSINE = 0.85, 0.7, 0.88
 SAMPLED, ALIKE_SHARE, ALIKE_MARGIN = 100, 0.95, 0.12
 
 Pair = tuple[int, int, float]
+Neighbours = tuple[np.ndarray, np.ndarray]
 
 
-def find_copies(features: np.ndarray, hashes: np.ndarray, pictures: np.ndarray) -> list[Pair]:
+def find_copies(near: Neighbours, hashes: np.ndarray, pictures: np.ndarray) -> list[Pair]:
     """Pairs of rows that are copies of each other, with their correlation (0 to 1), most similar first.
 
-    features: (n, f). hashes: uint64 (n,), and pictures: uint8 (n, 32, 32, 3), both of `kit.data.scan.scan_images`.
+    near: of `kit.features.neighbours.nearest`. hashes: uint64 (n,), and pictures: uint8 (n, 32, 32, 3), both of
+    `kit.data.scan.scan_images`.
     """
     found, same = {}, max(SAME, _usual_correlation(pictures) + ALIKE_MARGIN)
-    for left, right, cosine, turns in _candidates(features, hashes, pictures):
+    for left, right, cosine, turns in _candidates(near, hashes, pictures):
         likeness = _correlation(pictures[left], np.ascontiguousarray(np.rot90(pictures[right], turns)))
         if likeness >= same or (same == SAME and likeness >= SIMILAR and cosine >= SIMILAR_COSINE):
             found[left, right] = max(likeness, found.get((left, right), 0.0))
@@ -51,15 +51,12 @@ def _usual_correlation(pictures: np.ndarray) -> float:
     return float(np.quantile(found, ALIKE_SHARE)) if found else 0.0
 
 
-def _candidates(
-    features: np.ndarray, hashes: np.ndarray, pictures: np.ndarray
-) -> Iterator[tuple[int, int, float, int]]:
+def _candidates(near: Neighbours, hashes: np.ndarray, pictures: np.ndarray) -> Iterator[tuple[int, int, float, int]]:
     """Pairs of rows, the cosine of their features, and the quarter turns that may align them."""
-    rows, cosines = nearest(features, max(0, min(NEIGHBOURS, len(features) - 1)))
     pairs = {
         (min(row, int(other)), max(row, int(other))): float(cosine)
-        for row, (others, near) in enumerate(zip(rows, cosines, strict=True))
-        for other, cosine in zip(others, near, strict=True)
+        for row, (others, own) in enumerate(zip(*near, strict=True))
+        for other, cosine in zip(others, own, strict=True)
         if cosine >= LEAST_COSINE
     }
     for (left, right), cosine in sorted(pairs.items(), key=lambda pair: -pair[1])[:MOST_PAIRS]:

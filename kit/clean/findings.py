@@ -1,6 +1,6 @@
 """What may be wrong with each image of a table: its label, copies of it, its content, its quality.
 
-for one in find(table, features, scan): print(table["path"][one.row], one.kind, one.reason)
+for one in session.findings: print(table["path"][one.row], one.kind, one.reason)
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ from kit.clean.copies import Pair
 from kit.clean.label_issues import MAD, Opinions
 from kit.data.image_quality import quality_problems
 from kit.evaluate import ood
-from kit.features.neighbours import nearest
 from kit.recipe import Recipe
 from kit.tasks.text import readable
 from kit.tasks.training import TaskTraining, training_of
@@ -28,7 +27,6 @@ KINDS = {
     "quality": "poor quality",
     "broken": "cannot be opened",
 }
-NEIGHBOURS = 5
 FOLDS, MIN_STRATUM = 10, 5
 ODD, VERY_ODD = 2.7, 4.5  # robust standard deviations of the distance to the nearest class
 
@@ -47,14 +45,18 @@ class Finding:
 
 
 def find(
-    table: pd.DataFrame, features: np.ndarray, opinions: Opinions, copies: Sequence[Pair], recipe: Recipe
+    table: pd.DataFrame,
+    features: np.ndarray,
+    opinions: Opinions,
+    copies: Sequence[Pair],
+    similar: Sequence[Sequence[int]],
+    recipe: Recipe,
 ) -> list[Finding]:
     """All findings, most likely first within each kind, kinds in the order of `KINDS`.
 
-    table: of `data.survey`. features: (n, f). opinions: of `label_opinions`. copies: of `find_copies`. recipe: its task
-    and its size in pixels a side count.
+    table: of `data.survey`. features: (n, f). opinions: of `label_opinions`. copies: of `find_copies`. similar: the
+    rows most like each. recipe: its task and its size in pixels a side count.
     """
-    similar, _ = nearest(features, max(0, min(NEIGHBOURS, len(table) - 1)))
     found = [
         *_about_labels(opinions, similar),
         *_about_copies(table, copies),
@@ -65,7 +67,7 @@ def find(
     return sorted(found, key=lambda one: (kinds.index(one.kind), -one.score, one.row))
 
 
-def _about_labels(opinions: Opinions, similar: np.ndarray) -> list[Finding]:
+def _about_labels(opinions: Opinions, similar: Sequence[Sequence[int]]) -> list[Finding]:
     return [
         Finding(
             int(row),
@@ -73,7 +75,7 @@ def _about_labels(opinions: Opinions, similar: np.ndarray) -> list[Finding]:
             float(1 - opinions.quality[row]),
             opinions.reason[row],
             opinions.suggestion[row],
-            tuple(map(int, similar[row])),
+            tuple(similar[row]),
         )
         for row in np.flatnonzero(opinions.suspect)
     ]
@@ -94,7 +96,9 @@ def _about_copies(table: pd.DataFrame, copies: Sequence[Pair]) -> list[Finding]:
     return found
 
 
-def _odd_ones(table: pd.DataFrame, features: np.ndarray, similar: np.ndarray, training: TaskTraining) -> list[Finding]:
+def _odd_ones(
+    table: pd.DataFrame, features: np.ndarray, similar: Sequence[Sequence[int]], training: TaskTraining
+) -> list[Finding]:
     """Images that detectors fitted on the others (`kit.evaluate.ood`) find far from all classes."""
     labels = np.array(training.strata(table["label"].tolist(), MIN_STRATUM))
     folds = np.random.default_rng(0).permutation(len(table)) % FOLDS
@@ -111,9 +115,7 @@ def _odd_ones(table: pd.DataFrame, features: np.ndarray, similar: np.ndarray, tr
     for row in np.flatnonzero(far > ODD):
         kind = "neither" if far[row] > VERY_ODD and training.fewest_classes else "odd"
         reason = f"its distance to the usual images is {scores[row] / middle:.1f} times that of most"
-        found.append(
-            Finding(int(row), kind, float(1 - ODD / far[row] / 2), reason, similar=tuple(map(int, similar[row])))
-        )
+        found.append(Finding(int(row), kind, float(1 - ODD / far[row] / 2), reason, similar=tuple(similar[row])))
     return found
 
 

@@ -148,7 +148,8 @@ def start_labelling(
         classes = [*predictor.vocab, *classes]
         suggested = [one.label or "" for one in predictor.predict(table["path"].tolist())]
     features = reduced(features_of_table(table, recipe))
-    return LabelSession(folder, recipe, table, features, [], journal, given=classes, suggested=suggested)
+    unused = {"copies": [], "similar": np.empty((0, 0), int)}
+    return LabelSession(folder, recipe, table, features, **unused, journal=journal, given=classes, suggested=suggested)
 
 
 def _no_label(path: Path) -> str:

@@ -32,7 +32,7 @@ from kit.tasks.text import SEPARATOR, percent, readable
 from kit.tasks.training import training_of
 
 MANY_IMAGES, AXES = 10_000, 256
-LIKE_IT, AUDITED, LEAST_AUDITED = 24, 50, 10
+NEIGHBOURS, LIKE_IT, AUDITED, LEAST_AUDITED = 5, 24, 50, 10
 
 
 @dataclass
@@ -40,9 +40,9 @@ class Session:
     """The images of a folder with all that is known of them.
 
     table: of `data.survey`, with the column `name` of `with_names`. features: float32 (n, f), of more than 10,000
-    images their first 256 principal components. audit: rows of validation images drawn at random, to estimate the share
-    of wrong labels. version: differs where rows stand for other images. Raises `DataError` for decisions in the journal
-    that are no labels of the task.
+    images their first 256 principal components. similar: (n, k), the rows most like each, nearest first. audit: rows of
+    validation images drawn at random, to estimate the share of wrong labels. version: differs where rows stand for
+    other images. Raises `DataError` for decisions in the journal that are no labels of the task.
     """
 
     folder: Path
@@ -50,6 +50,7 @@ class Session:
     table: pd.DataFrame
     features: np.ndarray
     copies: list[Pair]
+    similar: np.ndarray
     journal: Decisions
     findings: list[Finding] = field(default_factory=list)
     audit: list[int] = field(default_factory=list)
@@ -125,7 +126,8 @@ class Session:
             copies = [(number[a], number[b], c) for a, b, c in self.copies if a in number and b in number]
             features, labels = self.features[kept], part["label"].tolist()
             opinions = label_opinions(labels, features, part["group"].tolist(), self.task)
-            found = find(part, features, opinions, copies, self.recipe)
+            similar = [[number[row] for row in self.similar[own].tolist() if row in number] for own in rows]
+            found = find(part, features, opinions, copies, similar, self.recipe)
             self.findings = [
                 replace(one, row=int(rows[one.row]), similar=tuple(int(rows[other]) for other in one.similar))
                 for one in found
@@ -219,8 +221,9 @@ def start(source: str | Path, recipe: Recipe, journal: Decisions, rows: pd.DataF
     table = with_names(table, folder)
     features = reduced(features_of_table(table, recipe))
     say("look for copies ...")
-    copies = find_copies(features, scan.hashes, scan.pictures)
-    return Session(folder, recipe, table, features, copies, journal)
+    near = nearest(features, max(0, min(NEIGHBOURS, len(features) - 1)))
+    copies = find_copies(near, scan.hashes, scan.pictures)
+    return Session(folder, recipe, table, features, copies, near[0], journal)
 
 
 def with_names(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -242,9 +245,9 @@ def reduced(features: np.ndarray) -> np.ndarray:
     """The features, or, of many images, their first principal components, in which the rest is quicker."""
     if len(features) <= MANY_IMAGES or features.shape[1] <= AXES:
         return features
-    centred = features - features.mean(0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    return np.ascontiguousarray(centred @ axes[:, -AXES:], dtype=np.float32)
+    mean, parts = features.mean(0), np.array_split(features, len(features) // MANY_IMAGES)  # no second copy of all
+    _, axes = np.linalg.eigh(sum((part - mean).T @ (part - mean) for part in parts))
+    return np.concatenate([(part - mean) @ axes[:, -AXES:] for part in parts], dtype=np.float32)
 
 
 def _drawn(table: pd.DataFrame) -> list[int]:

@@ -5,7 +5,7 @@ rows, cosines = nearest(features, 5)             # both (n, 5), nearest first
 
 import numpy as np
 
-ROWS_AT_ONCE = 1_024
+PAIRS_AT_ONCE = 8_000_000
 
 
 def nearest(features: np.ndarray, count: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -17,11 +17,13 @@ def nearest(features: np.ndarray, count: int, among: np.ndarray | None = None) -
     own = _directions(features)
     others = own if among is None else _directions(among)
     rows, cosines = np.empty((len(own), count), np.int64), np.empty((len(own), count), np.float32)
-    for start in range(0, len(own), ROWS_AT_ONCE):
-        block = own[start : start + ROWS_AT_ONCE] @ others.T
+    step = max(1, PAIRS_AT_ONCE // max(1, len(others)))
+    for start in range(0, len(own), step):
+        block = own[start : start + step] @ others.T
         if among is None:
             block[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
-        best = np.argpartition(-block, count - 1, axis=1)[:, :count] if count else np.empty((len(block), 0), np.int64)
+        first = block.shape[1] - count
+        best = np.argpartition(block, first, axis=1)[:, first:] if count else np.empty((len(block), 0), np.int64)
         near = np.take_along_axis(block, best, 1)
         order = np.argsort(-near, axis=1, kind="stable")
         here = slice(start, start + len(block))

@@ -26,9 +26,10 @@ from kit.clean.copies import find_copies
 from kit.clean.decisions import Journal
 from kit.clean.label_issues import label_opinions
 from kit.clean.page import application
-from kit.clean.session import features_of_table, start
+from kit.clean.session import NEIGHBOURS, features_of_table, start
 from kit.cli.script import script
 from kit.data.scan import scan_images
+from kit.features.neighbours import nearest
 
 SEEDS, COPIED, DECIDED = 8, 60, 50
 SHARES = (0.02, 0.05, 0.1)
@@ -124,7 +125,8 @@ def about_copies(images: Path) -> None:
             rows = [{"path": str(path), "label": "photo"} for path in [*paths, *copies]]
             table = data.table(pd.DataFrame(rows))
             scan = scan_images(table["path"].tolist())
-            pairs = {pair[:2] for pair in find_copies(features_of_table(table, Recipe()), scan.hashes, scan.pictures)}
+            near = nearest(features_of_table(table, Recipe()), NEIGHBOURS)
+            pairs = {pair[:2] for pair in find_copies(near, scan.hashes, scan.pictures)}
             true = {(int(number), len(paths) + place) for place, number in enumerate(chosen)}
             print(f"| {name} | {len(pairs & true) / len(true):.3f} | {len(pairs - true)} |", flush=True)
 
