@@ -140,12 +140,16 @@ def machine() -> dict[str, Any]:
 
 
 def make_files(images: Path, folder: Path, count: int) -> None:
-    """Write `count` files to folder/SIDE/CLASS: the photos, then variants of them. Every fifth is for validation."""
+    """Write `count` files to folder/SIDE/CLASS: photos in random order, then variants of them. Every fifth photo, with
+    its variants, is for validation."""
+    import random
+
     from joblib import Parallel, delayed
 
     photos = sorted(images.glob("*.jpg"))
     if not photos:
         raise SystemExit(f"{images} has no .jpg files")
+    random.Random(0).shuffle(photos)  # by name all cats come first
     for side in ("train", "valid"):
         for label in ("cat", "dog"):
             (folder / side / label).mkdir(parents=True, exist_ok=True)
@@ -160,7 +164,7 @@ def write_variant(photo: Path, folder: Path, number: int, photos: int) -> None:
 
     from PIL import Image, ImageEnhance, ImageOps
 
-    side, label = "train" if number % 5 else "valid", "cat" if photo.name[0].isupper() else "dog"
+    side, label = "train" if number % photos % 5 else "valid", "cat" if photo.name[0].isupper() else "dog"
     path = folder / side / label / f"{photo.stem}_{number}.jpg"
     if number < photos:
         shutil.copy(photo, path)
