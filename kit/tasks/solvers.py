@@ -42,9 +42,13 @@ class Softmax(Solver):
             if len(own) == 1:  # of two classes scikit-learn gives the difference
                 own, constant = np.concatenate([-own, own]) / 2, np.concatenate([-constant, constant]) / 2
             weight[there], bias[there] = own, constant
+        self._never_predicted(bias, there)
+        return weight, bias
+
+    def _never_predicted(self, bias: np.ndarray, there: np.ndarray) -> None:
+        """Set the bias of all classes but `there` so low that they are never predicted."""
         absent = np.setdiff1d(np.arange(self.outputs), there)
         bias[absent] = bias[there].min() - NEVER
-        return weight, bias
 
     def losses(self, outputs: np.ndarray, which: np.ndarray) -> np.ndarray:
         """Cross entropy, in nats."""
@@ -74,8 +78,7 @@ class Discriminant(Softmax):
         weight, bias = np.zeros((self.outputs, rows.shape[1])), np.zeros(self.outputs)
         weight[there] = solve(within, means.T, assume_a="pos").T
         bias[there] = np.log(counts / len(own)) - (means * weight[there]).sum(1) / 2
-        absent = np.setdiff1d(np.arange(self.outputs), there)
-        bias[absent] = bias[there].min() - NEVER
+        self._never_predicted(bias, there)
         return weight, bias
 
 
