@@ -9,11 +9,12 @@ from kit import bundle, data
 from kit.console import say
 from kit.errors import DataError
 from kit.explain.finished import read_finished
-from kit.explain.head import head_by_hand, is_balanced
+from kit.explain.head import head_by_hand
 from kit.explain.page import head_page, step_page
 from kit.explain.replay import replay_step
 from kit.explain.step import shapes_of, step_by_hand
 from kit.files import check_parent, write_text
+from kit.train.transfer import is_balanced
 
 MARK = "<!-- kit explain adds its links here -->"
 
@@ -30,7 +31,7 @@ def explain(folder: Path, step: int = 1, out: Path | None = None) -> str:
     run = read_finished(folder)
     check_parent(path)
     if run.kept == "head":
-        if is_balanced(run):
+        if is_balanced(run.recipe):
             problem = f"the head of {folder} was fitted with balanced weights, which are not computed by hand"
             raise DataError(problem, fix="explain a run without --class-weights and --sampler")
         say(f"{folder}: the head alone was trained, so step {step} is one of logistic regression by hand")

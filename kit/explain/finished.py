@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from kit.data.scan import CHANGED, changes
 from kit.errors import DataError, some_of
-from kit.files import sha256
 from kit.manifest import find_bundle, read_config
 from kit.recipe import Recipe
 from kit.tasks.text import REGRESSION
@@ -62,12 +62,11 @@ def read_finished(folder: Path) -> Finished:
 
 def _check_images(folder: Path, table: pd.DataFrame) -> None:
     used = table[table["split"].isin(["train", "valid"])]
-    gone = [path for path in used["path"] if not Path(path).is_file()]
+    found = changes(used["path"].tolist(), used["sha256"].tolist())
+    gone = [path for path, change in found.items() if change != CHANGED]
     if gone:
         problem = f"{len(gone)} of the {len(used)} images that {folder} was trained on are gone: {some_of(gone)}"
         raise DataError(problem, fix="put them back where they were")
-    rows = zip(used["path"], used["sha256"], strict=True)
-    changed = [path for path, known in rows if sha256(Path(path)) != known]
-    if changed:
-        problem = f"{len(changed)} images are not those that {folder} was trained on: {some_of(changed)}"
+    if found:
+        problem = f"{len(found)} images are not those that {folder} was trained on: {some_of(list(found))}"
         raise DataError(problem, fix="restore them, or train again and explain that run")

@@ -63,11 +63,6 @@ class HeadByHand:
     largest: float
 
 
-def is_balanced(run: Finished) -> bool:
-    """Whether the head was fitted with balanced weights, which are not computed by hand."""
-    return "balanced" in (run.recipe.class_weights, run.recipe.sampler)
-
-
 def head_by_hand(learn: Learner, run: Finished, step: int = 1) -> HeadByHand:
     """Descend from 0 until no element of the gradient is above 1e-6, or for 3,000 steps, and at least to `step`.
 

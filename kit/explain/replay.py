@@ -21,12 +21,13 @@ from kit import data, model, train
 from kit.console import say
 from kit.errors import DataError
 from kit.explain.finished import Finished
-from kit.explain.head import HeadByHand, head_by_hand, is_balanced
+from kit.explain.head import HeadByHand, head_by_hand
 from kit.mechanism.trace import Step, snapshot
 from kit.model.build import ModelSpec, spec_of
 from kit.model.heads import LINEAR
 from kit.train.precision import Precision, precision_for
 from kit.train.state import random_state_kept
+from kit.train.transfer import is_balanced
 
 NAMES = {"grad_avg": "mean", "sqr_avg": "squares", "step": "step"}
 
@@ -100,7 +101,7 @@ class Witness(Callback):
         self.moment = self.moment if self.done else None
         if self.number >= self.step and not self.done:
             raise Seen
-        if spec_of(self.learn).head == LINEAR and self.head is None and not is_balanced(self.finished):
+        if spec_of(self.learn).head == LINEAR and self.head is None and not is_balanced(self.finished.recipe):
             with random_state_kept(self.dls):
                 self.head = head_by_hand(self.learn, self.finished)
 

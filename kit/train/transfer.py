@@ -93,7 +93,7 @@ def transfer(
     features, targets = features_of(learn, rows, create=True), targets_of(learn, rows)
     valid = features_of(learn, learn.dls.valid_ds.items, create=True)
     folds = inner_folds(rows.assign(label=training_of(recipe.task).strata(rows["label"].tolist())), FOLDS, recipe.seed)
-    head = processes.first(fit_head, features, targets, folds, recipe.task, _balanced(recipe))
+    head = processes.first(fit_head, features, targets, folds, recipe.task, is_balanced(recipe))
     fill_head(learn.model, head)
     history.add_head(head_row(learn, features, valid), head.losses, time.perf_counter() - started)
     history.chosen |= {"strength": head.strength}
@@ -108,8 +108,8 @@ def transfer(
         train_all_layers(learn, recipe, history, cbs, options, accumulate)
 
 
-def _balanced(recipe: Recipe) -> bool:
-    """Whether all classes have the same total weight."""
+def is_balanced(recipe: Recipe) -> bool:
+    """Whether all classes have the same total weight in the fit of a head."""
     return "balanced" in (recipe.class_weights, recipe.sampler)
 
 
@@ -201,7 +201,7 @@ def _decide(
     say(f"try all layers on {(~held).sum()} training images ...")
     inner = inner_learner(learn, held)
     no_folds = np.full((~held).sum(), -1)
-    balanced, strengths = _balanced(recipe), (head.strength,)
+    balanced, strengths = is_balanced(recipe), (head.strength,)
     part = processes.first(fit_head, features[~held], targets[~held], no_folds, recipe.task, balanced, strengths)
     try:
         outputs = _tried(inner, recipe, part, accumulate)
