@@ -17,7 +17,7 @@ from kit.mechanism.precision import (
     underflow_fraction,
 )
 
-LOSS = SoftmaxCrossEntropy()
+LOSS, LARGEST = SoftmaxCrossEntropy(), torch.finfo(torch.float32).max
 
 
 def digits():
@@ -93,8 +93,9 @@ def test_scale_and_weights_are_those_of_torchs_grad_scaler_bit_for_bit():
     assert [number for number, done in enumerate(stepped) if not done] == [4, 5, 17, 30]
 
 
-def test_the_scale_stays_finite_in_float32_as_torchs_does():
-    scaler, judge = GradScaler(2.0**127, growth_interval=1), torch.amp.GradScaler("cpu", 2.0**127, growth_interval=1)
+@pytest.mark.parametrize(("start", "end"), [(2.0**127, 2.0**127), (LARGEST / 2, LARGEST)])
+def test_the_scale_stays_finite_in_float32_as_torchs_does(start, end):
+    scaler, judge = GradScaler(start, growth_interval=1), torch.amp.GradScaler("cpu", start, growth_interval=1)
     weight = torch.ones(1, requires_grad=True)
     weight.grad = torch.ones(1)
     judge.scale(torch.tensor(0.0))
@@ -102,7 +103,7 @@ def test_the_scale_stays_finite_in_float32_as_torchs_does():
     judge.update()
     scaler.unscale(optimizer_of(torch.ones(1)))
     scaler.update()
-    assert scaler.factor == judge.get_scale() == 2.0**127
+    assert scaler.factor == judge.get_scale() == end
 
 
 def test_a_step_with_an_infinite_gradient_is_skipped_and_the_scale_halved():

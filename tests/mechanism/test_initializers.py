@@ -124,6 +124,17 @@ def test_units_that_start_at_zero_change_but_stay_identical():
     assert all(torch.allclose(unit, hidden[0], rtol=0, atol=1e-9) for unit in hidden)
 
 
+def test_training_takes_the_steps_of_gradient_descent_by_autograd():
+    x, target = torch.randn(12, 3, dtype=torch.float64), torch.randn(12, 1, dtype=torch.float64)
+    start = [xavier(shape).double() for shape in ((4, 3), (1, 4))]
+    trained = train_two_layers(*start, x, target, lr=0.5, steps=5)
+    for _ in range(5):
+        hidden, output = (weight.detach().requires_grad_() for weight in start)
+        torch.nn.functional.mse_loss(sigmoid(x @ hidden.T) @ output.T, target).backward()
+        start = [weight - 0.5 * weight.grad for weight in (hidden, output)]
+    torch.testing.assert_close(trained, start[0].detach(), rtol=0, atol=1e-8)
+
+
 def test_training_lowers_the_squared_error():
     x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
     target, output = sigmoid(2 * x), torch.ones(1, 1, dtype=torch.float64)

@@ -36,6 +36,10 @@ def test_the_correct_training_repeats_in_every_bit_and_leaves_the_generator_as_i
     assert first_difference(first, train(data)[0]) is None
     assert torch.equal(torch.random.get_rng_state(), state)
     assert len(first) == 15 and accuracy > 0.5
+    parameters = {name for name in first[0] if name.startswith("parameter ")}  # no bias before the batch norm
+    assert parameters == {
+        f"parameter {name}" for name in ("0.0.weight", "0.1.weight", "0.1.bias", "1.2.weight", "1.2.bias")
+    }
 
 
 def test_every_mistake_has_a_place():

@@ -85,7 +85,7 @@ def test_batch_norm_makes_every_feature_mean_0_and_variance_1():
 
 
 @pytest.mark.parametrize("settings", [{}, {"momentum": 0.7, "eps": 0.2}], ids=str)
-@pytest.mark.parametrize("shape", [(8, 3), (4, 3, 5, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(8, 3), (2, 3), (4, 3, 5, 2), (1, 3, 2, 1)], ids=str)
 def test_batch_norm_and_its_running_statistics_are_pytorchs(shape, settings):
     ours = BatchNorm(3, **settings).to(torch.float64)
     theirs = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(3, **settings).double()

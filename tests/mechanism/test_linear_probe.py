@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from kit.mechanism.activations import identity, sigmoid
+from kit.mechanism.activations import identity, sigmoid, softmax
 from kit.mechanism.linear_probe import (
     compare_fine_tuning,
     compute_features,
@@ -21,7 +21,6 @@ from kit.mechanism.linear_probe import (
     step_size,
 )
 from kit.mechanism.losses import one_hot
-from kit.mechanism.plots import feature_spaces
 from kit.mechanism.tensors import append_ones
 
 
@@ -106,6 +105,15 @@ def test_the_curvature_is_never_above_the_bound_of_the_step_size():
         assert torch.linalg.eigvalsh(curvature.reshape(18, 18)).max() <= 1 / step_size(x, 0.1)
 
 
+@pytest.mark.parametrize(("activation", "classes"), [(softmax, 2), (sigmoid, 3), (identity, 3)])
+def test_the_bound_is_reached_so_the_step_size_could_not_be_larger(activation, classes):
+    """By two classes of equal probability, by probabilities of one half, and by the squared error everywhere."""
+    x, weight = problem()[0], torch.zeros(classes, 6, dtype=torch.float64)
+    gradient = lambda w: logistic_gradient(w, x, torch.zeros(60, classes).double(), 0.0, activation)  # noqa: E731
+    curvature = torch.autograd.functional.jacobian(gradient, weight).reshape(6 * classes, 6 * classes)
+    assert step_size(x, 0.0, activation) == pytest.approx(1 / torch.linalg.eigvalsh(curvature).max().item())
+
+
 def test_acceleration_needs_a_fraction_of_the_steps():
     x, target = problem()
 
@@ -116,14 +124,16 @@ def test_acceleration_needs_a_fraction_of_the_steps():
     assert steps(accelerate=True) < steps(accelerate=False) / 4
 
 
-@pytest.mark.parametrize("l2", [1e-3, 1e-2, 1.0])
-def test_the_minimum_is_that_of_scikit_learn(l2):
+@pytest.mark.parametrize(("settings", "l2"), [({"l2": 1e-3}, 1e-3), ({}, 1e-2), ({"l2": 1.0}, 1.0)])
+def test_the_minimum_is_that_of_scikit_learn(settings, l2):
     x, labels = blobs()
-    head = linear_probe(x, labels, 3, l2)
+    head = linear_probe(x, labels, 3, **settings)
     standardised = StandardScaler().fit_transform(x.double().numpy())
     reference = LogisticRegression(C=1 / (len(x) * l2), tol=1e-8, max_iter=5000).fit(standardised, labels.numpy())
     expected = torch.tensor(reference.predict_proba(standardised)).float()
     assert (head(x).softmax(1) - expected).abs().max() < 1e-4
+    weight, _ = logistic_regression(torch.from_numpy(standardised), labels, 3, **settings)
+    assert (weight - torch.from_numpy(reference.coef_)).abs().max() < 1e-3
 
 
 def test_at_the_minimum_the_mean_probability_of_a_class_is_its_share():
@@ -175,26 +185,6 @@ def test_careless_fine_tuning_distorts_the_features_and_careful_fine_tuning_does
 def test_images_with_the_training_backgrounds_hide_the_damage(seed):
     careless = compare_fine_tuning(seed)[1]["careless fine-tuning"]
     assert careless.same_background_error < careless.error / 2
-
-
-def test_every_panel_has_the_axes_and_the_circles_of_the_first():
-    x, labels = blobs()
-    figure = feature_spaces({"before": x, "moved": x + 5, "shrunk": 0.1 * x}, labels)
-    assert [axes.get_title() for axes in figure.axes] == ["before", "moved", "shrunk"]
-    assert len({axes.get_xlim() for axes in figure.axes}) == len({axes.get_ylim() for axes in figure.axes}) == 1
-    for axes in figure.axes:
-        assert [len(points.get_offsets()) for points in axes.collections] == [20, 20, 20]
-    rings = [[line.get_xydata().tolist() for line in axes.lines] for axes in figure.axes]
-    assert rings[0] == rings[1] == rings[2]
-    first = figure.axes[0].collections[0].get_offsets().mean(0)
-    assert rings[0][0][0] == pytest.approx(first)
-
-
-def test_the_first_axis_is_the_first_principal_component():
-    x, labels = blobs()
-    (axes,) = feature_spaces({"before": x}, labels).axes
-    share = torch.linalg.eigvalsh(x.T.cov())[-1] / x.var(0).sum()
-    assert axes.get_xlabel().startswith(f"first component ({share:.0%} ")
 
 
 @pytest.mark.parametrize("activation", [sigmoid, identity])

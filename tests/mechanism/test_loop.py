@@ -157,12 +157,23 @@ def test_callbacks_are_called_in_order_and_progress_goes_from_0_to_1():
     assert spy.progress == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
 
 
-def test_accumulated_batches_step_like_one_large_batch():
+def test_loss_and_accuracy_are_those_of_all_examples_at_once_whatever_the_batches():
+    net, (_, valid) = network(), digits()
+    scores = net(valid.x)
+    loss, accuracy = nn.functional.cross_entropy(scores, valid.y), (scores.argmax(1) == valid.y).double().mean()
+    batches = DataLoader(valid, 100)  # the last one is smaller
+    assert validate(net, batches, SoftmaxCrossEntropy()) == pytest.approx((loss.item(), accuracy.item()))
+    trained = train_epoch(net, batches, SoftmaxCrossEntropy(), SGD(net.parameters(), lr=1e-12))
+    assert trained == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize(("examples", "batch", "group"), [(1280, 32, 128), (8, 1, 1)])
+def test_accumulated_batches_step_like_one_large_batch(examples, batch, group):
     train, valid = digits()
-    train = Dataset(*train[list(range(1280))])
+    train = Dataset(*train[list(range(examples))])
     nets = network(), network()
-    small, large = (DataLoader(train, size) for size in (32, 128))
-    learner(nets[0], small, DataLoader(valid, 512)).fit(2, [GradientAccumulation(128)])
+    small, large = (DataLoader(train, size) for size in (batch, group))
+    learner(nets[0], small, DataLoader(valid, 512)).fit(2, [GradientAccumulation(group)])
     learner(nets[1], large, DataLoader(valid, 512)).fit(2)
     for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)

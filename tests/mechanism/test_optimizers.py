@@ -1,12 +1,26 @@
 """Every optimizer compared with PyTorch's and fastai's over 100 steps."""
 
+from itertools import combinations
+
 import fastai.optimizer as fastai
 import pytest
 import torch
 
-from kit.mechanism.optimizers import SGD, AdaGrad, Adam, AdamW, RMSprop, get_momentum, set_momentum
+from kit.mechanism.gradient import gradient_descent
+from kit.mechanism.landscapes import LANDSCAPES
+from kit.mechanism.optimizers import (
+    EXAMPLES,
+    SGD,
+    AdaGrad,
+    Adam,
+    AdamW,
+    RMSprop,
+    get_momentum,
+    optimize,
+    set_momentum,
+)
 
-STEPS = 100
+STEPS, VALLEY = 100, LANDSCAPES["stretched valley"]
 
 
 def start():
@@ -145,6 +159,24 @@ def test_the_steps_of_adagrad_shrink_and_those_of_rmsprop_do_not():
         moved[kind] = (before - p).item()
     assert moved[AdaGrad] == pytest.approx(0.1 / 1000**0.5, rel=1e-3)
     assert moved[RMSprop] == pytest.approx(0.1, rel=1e-2)
+
+
+def test_a_path_over_a_landscape_is_that_of_gradient_descent():
+    walk = optimize(EXAMPLES["SGD"], VALLEY, 30)
+    start = torch.tensor(VALLEY.start, dtype=torch.float64)
+    torch.testing.assert_close(walk, gradient_descent(VALLEY.function, start, 0.95, 30, VALLEY.gradient))
+
+
+def test_each_example_is_the_optimizer_that_its_name_says_and_goes_downhill_on_a_path_of_its_own():
+    walks = {name: optimize(make, VALLEY, 30) for name, make in EXAMPLES.items()}
+    assert all(VALLEY.function(walk[-1]) < VALLEY.function(walk[0]) / 2 for walk in walks.values())
+    assert all((one - other).abs().max() > 0.01 for one, other in combinations(walks.values(), 2))
+    made = {name: make([torch.zeros(1)]) for name, make in EXAMPLES.items()}
+    assert [type(optimizer) for optimizer in made.values()] == [SGD, SGD, SGD, AdaGrad, RMSprop, Adam, AdamW]
+    settings = [made[name].param_groups[0] for name in ("SGD", "momentum", "Nesterov")]
+    assert [(group["momentum"] > 0, group["nesterov"]) for group in settings] == [
+        (False, False), (True, False), (True, True)
+    ]  # fmt: skip
 
 
 def test_momentum_is_read_and_set_for_sgd_and_adam():

@@ -4,11 +4,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from kit.mechanism.overfitting import (
-    compare_remedies,
-    flip_labels,
-    split_for_overfitting,
-)
+from kit.mechanism.overfitting import Curves, compare_remedies, flip_labels, split_for_overfitting
 
 
 def digits():
@@ -26,6 +22,10 @@ def test_a_wide_network_memorises_a_hundred_digits_and_fails_on_others(curves):
     assert overfitted.training_loss[-1] < 0.02
     assert overfitted.validation_error[-1] > 0.2
     assert overfitted.gap > 0.8
+
+
+def test_the_gap_is_that_of_the_last_losses():
+    assert Curves([2.0, 1.0], [3.0, 5.0]).gap == 4
 
 
 def test_the_validation_loss_falls_and_then_rises_while_the_training_loss_falls(curves):

@@ -12,6 +12,13 @@ def test_weights_set_by_hand_make_the_gate(gate, name):
     assert gate(INPUTS).tolist() == TRUTH[name].tolist()
 
 
+@pytest.mark.parametrize(("gate", "threshold", "above"), [(and_gate, 1.5, 1), (nand_gate, 1.5, 0), (or_gate, 0.5, 1)])
+def test_the_output_changes_where_the_sum_of_the_inputs_passes_the_threshold(gate, threshold, above):
+    for first in (0.0, 0.3, 1.0):
+        beside = torch.tensor([[first, threshold - first + distance] for distance in (-0.1, 0.1)])
+        assert gate(beside).tolist() == [1 - above, above]
+
+
 @pytest.mark.parametrize("name", ["AND", "NAND", "OR"])
 def test_the_perceptron_rule_learns_the_linearly_separable_gates(name):
     trained = train_perceptron(INPUTS, TRUTH[name])

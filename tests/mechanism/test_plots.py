@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from kit.mechanism import plots
 from kit.mechanism.gradient import gradient_descent
 from kit.mechanism.landscapes import LANDSCAPES
-from kit.mechanism.plots import curves, histograms, images, paths
+from kit.mechanism.plots import curves, feature_spaces, histograms, images, paths
 
 bowl, valley, saddle, *_ = (landscape.function for landscape in LANDSCAPES.values())
 
@@ -121,6 +121,33 @@ def test_bytes_are_divided_and_weights_are_scaled_for_each_image():
     for axes in images(weights).axes:
         assert axes.images[0].get_array().tolist() == [[0.0, 1.0]]
     assert images(torch.full((1, 2, 2), 5.0)).axes[0].images[0].get_array().tolist() == [[0.0, 0.0]] * 2
+
+
+def two_classes():
+    """Features (60, 5) of different spreads, around one centre for each class, and labels."""
+    labels = torch.arange(60) % 2
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) + 4 * labels[:, None]
+    return x * torch.tensor([1.0, 10, 0.1, 3, 0.5]) + torch.tensor([0.0, 50, -1, 2, 4]), labels
+
+
+def test_every_panel_has_the_axes_and_the_circles_of_the_first():
+    x, labels = two_classes()
+    figure = feature_spaces({"before": x, "moved": x + 5, "shrunk": 0.1 * x}, labels)
+    assert [axes.get_title() for axes in figure.axes] == ["before", "moved", "shrunk"]
+    assert len({axes.get_xlim() for axes in figure.axes}) == len({axes.get_ylim() for axes in figure.axes}) == 1
+    for axes in figure.axes:
+        assert [len(points.get_offsets()) for points in axes.collections] == [30, 30]
+    rings = [[line.get_xydata().tolist() for line in axes.lines] for axes in figure.axes]
+    assert rings[0] == rings[1] == rings[2]
+    first = figure.axes[0].collections[0].get_offsets().mean(0)
+    assert rings[0][0][0] == pytest.approx(first)
+
+
+def test_the_first_axis_is_the_first_principal_component():
+    x, labels = two_classes()
+    (axes,) = feature_spaces({"before": x}, labels).axes
+    share = torch.linalg.eigvalsh(x.T.cov())[-1] / x.var(0).sum()
+    assert axes.get_xlabel().startswith(f"first component ({share:.0%} ")
 
 
 @pytest.mark.parametrize(

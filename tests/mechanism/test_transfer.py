@@ -16,6 +16,7 @@ from kit.mechanism.transfer import (
     discriminative_lrs,
     fine_tune,
     freeze_to,
+    network_parts,
     param_groups,
     scatter,
 )
@@ -112,6 +113,14 @@ def test_frozen_weights_stay_bit_for_bit_also_after_an_earlier_training():
 def digits():
     bunch = load_digits()
     return Dataset(torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16, torch.tensor(bunch.target))
+
+
+def test_a_new_network_classifies_images_and_a_body_can_be_given_a_new_head():
+    body, head = network_parts(None, 5)
+    assert head(body(torch.randn(2, 1, 16, 16))).shape == (2, 5)
+    kept, other = network_parts(body, 3)
+    assert kept is body and other(body(torch.randn(2, 1, 16, 16))).shape == (2, 3)
+    assert [tuple(p.shape[:2]) for p in body.parameters() if p.ndim == 4] == [(16, 1), (32, 16), (32, 32)]
 
 
 @pytest.mark.slow
