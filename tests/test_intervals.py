@@ -216,6 +216,12 @@ def test_as_many_images_as_needed_show_the_difference_four_times_of_five():
     assert 0.72 < seen < 0.86
 
 
+def test_the_number_of_images_is_that_of_connors_formula():
+    found = paired(*wrong(0, only_a=30, only_b=10, neither=60))  # d 0.2, s 0.4
+    assert pairs_needed(found) == 77  # (1.9600 sqrt(0.4) + 0.8416 sqrt(0.36))^2 / 0.04 = 76.1
+    assert pairs_needed(found, power=0.95) == 124  # 1.6449 instead of 0.8416: 123.9
+
+
 def test_more_images_are_needed_for_a_smaller_difference_and_none_can_show_none():
     few, many = (pairs_needed(paired(*wrong(0, only_a, 10, 100))) for only_a in (20, 12))
     assert many > 3 * few

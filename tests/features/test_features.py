@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 
 from kit import data, model
@@ -114,6 +115,55 @@ def test_a_damaged_file_of_the_cache_is_removed_and_computed_again(learn, cache,
     seen = counted(monkeypatch)
     np.testing.assert_array_equal(features_of(learn, rows), first)
     assert len(seen) == 18
+
+
+def test_a_store_is_found_by_the_values_of_its_key_and_every_addition_is_one_more_file(cache):
+    store = Store({"a": 1, "b": 2})
+    assert not store.exists() and store.read() == {}
+    store.add({})
+    assert not store.exists()
+    for number in range(2):
+        store.add({f"{number:064x}": np.full(3, number, np.float32)})
+    again = Store({"b": 2, "a": 1})
+    assert again.folder == store.folder != Store({"a": 1, "b": 3}).folder
+    assert again.exists() and len(list(store.folder.iterdir())) == 2
+    assert {name: row.tolist() for name, row in again.read().items()} == {f"{n:064x}": [n] * 3 for n in range(2)}
+
+
+@pytest.mark.parametrize("content", [{"features": [[1.0]]}, {"hashes": [[0] * 31], "features": [[1.0]]}, {}], ids=str)
+def test_a_file_of_features_that_are_not_those_written_is_removed(cache, content):
+    store = Store({"a": 1})
+    store.add({"00" * 32: np.ones(1, np.float32)})
+    wrong, nan = store.folder / "wrong.safetensors", store.folder / "nan.safetensors"
+    wrong.write_bytes(safetensors.numpy.save({name: np.array(value, np.float32) for name, value in content.items()}))
+    hashes = np.ones((1, 32), np.uint8)
+    nan.write_bytes(safetensors.numpy.save({"hashes": hashes, "features": np.full((1, 1), np.nan, np.float32)}))
+    assert list(store.read()) == ["00" * 32]
+    assert not wrong.exists() and not nan.exists()
+
+
+def test_a_damaged_or_missing_file_beside_the_features_is_none(cache):
+    store = Store({"a": 1})
+    assert store.read_file("map") is None
+    store.add_file("map", b"what it holds")
+    assert store.read_file("map") == b"what it holds"
+    (store.folder / "map").write_bytes((store.folder / "map").read_bytes()[:-1])
+    assert store.read_file("map") is None
+
+
+def test_the_store_that_is_written_to_is_never_removed_and_all_are_listed_with_their_sizes(cache, monkeypatch):
+    assert store_module.stores() == []
+    for number in (1, 2):
+        store = Store({"number": number})
+        store.add_file("file", b"-" * 968)  # and 32 of its SHA-256
+        os.utime(store.folder, (number, number))
+    first, second = (Store({"number": number}).folder for number in (1, 2))
+    assert store_module.stores() == [(second, 1000), (first, 1000)]
+    monkeypatch.setattr(store_module, "MAX_BYTES", 2000)
+    store_module.make_room(0, keep=first)
+    assert first.is_dir() and second.is_dir()
+    store_module.make_room(1000, keep=first)
+    assert first.is_dir() and not second.exists()
 
 
 def test_what_was_used_longest_ago_makes_room(cache, monkeypatch):

@@ -44,9 +44,10 @@ def test_a_curve_with_a_corner_is_approximated_too_but_more_slowly():
     assert 0.9 < order(errors) < 1.2
 
 
-def test_the_lines_go_through_the_curve_at_every_knot():
-    x = torch.linspace(0, 1, 17, dtype=torch.float64)[:, None]
-    torch.testing.assert_close(piecewise_linear_network(wave, 16)(x), wave(x), rtol=0, atol=1e-12)
+@pytest.mark.parametrize("width", [1, 16])
+def test_the_lines_go_through_the_curve_at_every_knot(width):
+    x = torch.linspace(0, 1, width + 1, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(piecewise_linear_network(wave, width)(x), wave(x), rtol=0, atol=1e-12)
 
 
 def test_the_network_with_computed_weights_can_be_trained():
