@@ -1,13 +1,23 @@
-"""What stands behind the body for numbers: the range in which they are answered, and the loss measured in it."""
+"""Heads: their layers, their description in a bundle, and for numbers the range in which they are answered."""
 
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import SigmoidRange
+from fastai.vision.all import AdaptiveConcatPool2d, Flatten, SigmoidRange
+from torch import nn
 
 from kit import Recipe
-from kit.errors import RecipeError
-from kit.model.heads import Range, empty_network, range_of
+from kit.errors import ArchitectureError, RecipeError
+from kit.model.heads import (
+    FASTAI,
+    LINEAR,
+    Range,
+    classifier,
+    described,
+    empty_network,
+    featurizer,
+    range_of,
+)
 from kit.tasks.objectives import RangeLoss
 from kit.tasks.training import training_of
 
@@ -62,6 +72,63 @@ def test_the_range_is_the_last_layer_of_the_head_and_travels_with_the_weights():
     network = empty_network("timm/test_resnet", 2, 32, Range([0.0, 1.0], [3.0, 4.0]))
     assert isinstance(network[1][-1], Range)
     assert network.state_dict()["1.9.high"].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("kind", [LINEAR, FASTAI])
+def test_a_head_built_from_its_description_gives_the_same_answers(kind):
+    network = empty_network("timm/test_resnet", 3, 32, kind=kind).eval()
+    layers = described(network[1])
+    again = empty_network("timm/test_resnet", 3, 32, kind=layers).eval()
+    assert described(again[1]) == layers
+    again.load_state_dict(network.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(again(images), network(images))
+
+
+def test_a_head_is_described_by_the_names_and_the_arguments_of_its_layers():
+    layers = [nn.AdaptiveAvgPool2d((1, 1)), Flatten(), nn.BatchNorm1d(8, eps=0.1), nn.Dropout(0.3), nn.ReLU()]
+    head = nn.Sequential(*layers, nn.Sequential(nn.Linear(8, 4, bias=False), nn.Linear(4, 2)))
+    assert described(head) == [
+        ["average pooling"],
+        ["flatten"],
+        ["batch norm", 8, 0.1],
+        ["dropout", 0.3],
+        ["relu"],
+        ["linear", 8, 4, 0],
+        ["linear", 4, 2, 1],
+    ]
+    assert described(AdaptiveConcatPool2d(1)) == [["max and average pooling"]]
+
+
+class Backwards(nn.Sequential):
+    """A sequence whose layers run in another order."""
+
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Tanh(), nn.AdaptiveAvgPool2d(2), AdaptiveConcatPool2d(2), Backwards(nn.ReLU())], ids=repr
+)
+def test_a_layer_that_no_bundle_describes_is_refused_by_name(layer):
+    with pytest.raises(ArchitectureError, match=f"its head has a layer {type(layer).__name__}") as error:
+        described(nn.Sequential(layer))
+    assert "only heads of these layers can be saved: max and average pooling, average pooling" in error.value.fix
+
+
+@pytest.mark.parametrize("layer", [["tanh"], ["linear", 3], ["linear", "three", 2], ["linear", -1, 2]], ids=str)
+def test_a_description_of_no_layer_is_refused(layer):
+    with pytest.raises(ArchitectureError, match="no layer of a head: ") as error:
+        empty_network("timm/test_resnet", 2, 32, kind=[layer])
+    assert error.value.fix.startswith("one of max and average pooling, average pooling, flatten, linear")
+
+
+@pytest.mark.parametrize("kind", [LINEAR, FASTAI])
+def test_a_network_is_its_features_and_a_classifier_of_them(kind):
+    network, images = empty_network("timm/test_resnet", 3, 32, kind=kind).eval(), torch.randn(2, 3, 32, 32)
+    features = featurizer(network)(images)
+    assert features.ndim == 2
+    assert torch.equal(classifier(network)(features), network(images))
 
 
 def test_metrics_of_several_classes_and_numbers_are_those_of_all_images_at_once():

@@ -38,6 +38,7 @@ def test_the_strength_is_that_of_the_lowest_cross_validated_loss_and_what_is_hel
     head = fit_head(features, labels, folds, "classification")
     assert list(head.losses) == list(STRENGTHS)
     assert head.losses[head.strength] == min(head.losses.values())
+    assert np.isfinite(head.held_out).all()
     noise = DICE.permutation(labels)
     told = fit_head(features, noise, folds, "classification")
     wrong = (told.held_out.argmax(1) != noise).mean()
@@ -57,7 +58,8 @@ def test_the_only_image_of_a_class_trains_and_is_not_cross_validated():
 def test_with_too_few_images_to_choose_it_takes_the_usual_strength():
     features, labels = points(2, 5, 2)
     head = fit_head(features, labels, np.array([-1, -1]), "classification")
-    assert head.strength == USUAL
+    assert head.strength == USUAL in STRENGTHS
+    assert fit_head(features, labels, np.array([-1, -1]), "classification", strengths=[0.3]).strength == 0.3
     assert (features @ head.weight.T + head.bias).argmax(1).tolist() == [0, 1]
 
 
