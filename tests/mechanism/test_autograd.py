@@ -182,6 +182,12 @@ def test_the_sigmoid_of_a_very_small_number_has_the_gradient_zero_and_not_nan():
     assert x.grad.tolist() == [0, 0.25, 0]
 
 
+def test_the_gradient_of_relu_is_0_at_0():
+    x = Variable(torch.tensor([-1.0, 0.0, 2.0]))
+    x.relu().sum().backward()
+    assert x.grad.tolist() == [0, 0, 1]
+
+
 def test_the_gradient_of_a_network_reaches_every_weight_where_pytorch_keeps_it():
     network, x, y = mlp(4, 5, 3), torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     SoftmaxCrossEntropy()(network(Variable(x)), y).backward()

@@ -7,7 +7,16 @@ import torch
 from torch.nn import functional as F
 
 from kit.mechanism.autograd import Variable
-from kit.mechanism.convolution import AvgPool2d, Conv2d, GlobalAvgPool, MaxPool2d, col2im, im2col, output_size
+from kit.mechanism.convolution import (
+    AvgPool2d,
+    Conv2d,
+    ConvTranspose2d,
+    GlobalAvgPool,
+    MaxPool2d,
+    col2im,
+    im2col,
+    output_size,
+)
 from kit.mechanism.layers import Linear
 
 WINDOWS = [(1, 1, 0), (2, 2, 0), (3, 1, 0), (3, 1, 1), (3, 2, 1), (2, 3, 0), (5, 1, 2), (3, 2, 0)]
@@ -129,6 +138,37 @@ def test_conv2d_says_which_images_it_expects():
         Conv2d(3, 4, 3)(torch.ones(3, 8, 8))
     with pytest.raises(ValueError, match=r"none of them 0, got \(0, 3, 8, 8\)"):
         Conv2d(3, 4, 3)(torch.ones(0, 3, 8, 8))
+
+
+@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(3, 1, 1), (4, 2, 1), (2, 2, 0), (3, 2, 0)])
+def test_a_transposed_convolution_is_pytorchs_and_the_backward_pass_of_a_convolution(kernel_size, stride, padding):
+    window = (kernel_size, stride, padding)
+    layer, x = ConvTranspose2d(3, 2, *window).to(torch.float64), rand(2, 3, 4, 5)
+    layer.bias = rand(2)
+    y = layer(x)
+    theirs = F.conv_transpose2d(x, layer.weight, layer.bias, stride=stride, padding=padding)
+    torch.testing.assert_close(y, theirs, rtol=1e-12, atol=1e-12)
+    conv = Conv2d(2, 3, *window, bias=False).to(torch.float64)
+    conv.weight = layer.weight
+    assert conv(y).shape == x.shape
+    torch.testing.assert_close(conv.backward(x), y - layer.bias[:, None, None], rtol=1e-12, atol=1e-12)
+
+
+def test_col2im_is_an_operation_of_the_graph_whose_gradient_is_im2col():
+    columns, weights = Variable(rand(2, 12, 6)), rand(2, 3, 3, 4)
+    (col2im(columns, (2, 3, 3, 4), 2) * weights).sum().backward()
+    assert torch.equal(columns.grad, im2col(weights, 2))
+
+
+def test_a_transposed_convolution_says_which_shape_it_expects():
+    with pytest.raises(
+        ValueError, match=r"ConvTranspose2d expects images of shape \(n, 3, height, width\), got \(2, 2"
+    ):
+        ConvTranspose2d(3, 2, 4)(torch.ones(2, 2, 4, 4))
+    with pytest.raises(ValueError, match=r"got \(1, 3, 4\)"):
+        ConvTranspose2d(3, 2, 4)(torch.ones(1, 3, 4))
+    with pytest.raises(ValueError, match="expected kernel_size and stride of at least 1"):
+        ConvTranspose2d(3, 2, 4, 0)
 
 
 @pytest.mark.parametrize("window", [(2, 2, 0), (3, 2, 0), (3, 1, 1), (3, 2, 1), (2, 1, 1)], ids=str)

@@ -1,47 +1,12 @@
-"""Segmentation: the transposed convolution, the scenes, the measure, and that the network learns. Gradients:
-test_agreement.py."""
+"""Segmentation: the scenes, the measure, and that the network learns. Gradients: test_agreement.py."""
 
 import pytest
 import torch
 from torch import nn
 
-from kit.mechanism.autograd import Variable
 from kit.mechanism.batches import Dataset
-from kit.mechanism.convolution import Conv2d, ConvTranspose2d, col2im, im2col
+from kit.mechanism.convolution import ConvTranspose2d
 from kit.mechanism.segmentation import FCN, bilinear, draw_scenes, intersection_over_union, predict, train
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(3, 1, 1), (4, 2, 1), (2, 2, 0), (3, 2, 0)])
-def test_a_transposed_convolution_is_pytorchs_and_the_backward_pass_of_a_convolution(kernel_size, stride, padding):
-    window = (kernel_size, stride, padding)
-    layer, x = ConvTranspose2d(3, 2, *window).to(torch.float64), rand(2, 3, 4, 5)
-    layer.bias = rand(2)
-    y = layer(x)
-    theirs = nn.functional.conv_transpose2d(x, layer.weight, layer.bias, stride=stride, padding=padding)
-    torch.testing.assert_close(y, theirs, rtol=1e-12, atol=1e-12)
-    conv = Conv2d(2, 3, *window, bias=False).to(torch.float64)
-    conv.weight = layer.weight
-    assert conv(y).shape == x.shape
-    torch.testing.assert_close(conv.backward(x), y - layer.bias[:, None, None], rtol=1e-12, atol=1e-12)
-
-
-def test_col2im_is_an_operation_of_the_graph_whose_gradient_is_im2col():
-    columns, weights = Variable(rand(2, 12, 6)), rand(2, 3, 3, 4)
-    (col2im(columns, (2, 3, 3, 4), 2) * weights).sum().backward()
-    assert torch.equal(columns.grad, im2col(weights, 2))
-
-
-def test_a_transposed_convolution_says_which_shape_it_expects():
-    with pytest.raises(
-        ValueError, match=r"ConvTranspose2d expects images of shape \(n, 3, height, width\), got \(2, 2"
-    ):
-        ConvTranspose2d(3, 2, 4)(torch.ones(2, 2, 4, 4))
-    with pytest.raises(ValueError, match="expected kernel_size and stride of at least 1"):
-        ConvTranspose2d(3, 2, 4, 0)
 
 
 def test_bilinear_weights_interpolate_inside_the_image():
