@@ -7,7 +7,6 @@ Run `python -m kit.mechanism.lab` for all mistakes, or `python -m kit.mechanism.
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -46,7 +45,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any]]] = {
     "bias_correction": ("Adam's averages are not corrected", {"optimizer": AdamWithoutBiasCorrection}),
     "train_mode": ("train() is not called after a validation", {"callbacks": [StayInEvalMode()]}),
     "softmax": ("softmax is applied before a loss that contains it", {"loss_func": softmax_twice}),
-    "decoupled": ("weight decay is added to Adam's gradient", {"optimizer": partial(Adam, decoupled=False)}),
+    "decoupled": ("weight decay is added to Adam's gradient", {"optimizer": Adam}),
     "shuffle": ("the images come in the same order in every epoch", {"shuffle": False}),
 }
 """name -> what is wrong, and the arguments of `train` that make it so."""

@@ -41,7 +41,10 @@ from kit.mechanism import exercise  # noqa: E402
 
 TESTS = {
     **{
-        path.relative_to(ROOT).as_posix(): [test.relative_to(ROOT).as_posix() for test in exercise.tests_of(path.stem)]
+        path.relative_to(ROOT).as_posix(): [
+            *(test.relative_to(ROOT).as_posix() for test in exercise.tests_of(path.stem)),
+            "tests/mechanism/test_defaults.py",
+        ]
         for path in sorted((ROOT / "kit/mechanism").glob("[!_]*.py"))
     },
     "kit/intervals.py": ["tests/test_intervals.py"],
@@ -58,6 +61,7 @@ IMPORTS = ("torch", "torchvision.models", "fastai.vision.all", "matplotlib.figur
 """What the tests import besides kit; imported once."""
 UNTRIED = {
     "strict",
+    "encoding",
     "figsize",
     "layout",
     "alpha",
@@ -71,7 +75,8 @@ UNTRIED = {
     "dpi",
     "markersize",
 }
-"""Arguments that are not changed: `strict` guards lengths that are equal, the others change how a picture looks."""
+"""Arguments that are not changed: `strict` guards lengths that are equal, `encoding` is UTF-8 without it too where the
+tests run, the others change how a picture looks."""
 SHOWN = {"main", "PrintSteps", "compare_starts"}
 """What only prints, or only slow tests run."""
 START = "where an example starts, or what part of it is drawn; any similar number shows the same"
@@ -103,9 +108,12 @@ EQUIVALENT = {
         "calibration",
         "np.empty(len(truth), dtype=int) -> np.empty(len(truth))",
     ): "floats compare with numbers of folds too",
+    ("convolution", "in: image = columns.new_zeros("): "a larger image, of which the same part is taken",
+    ("gradient", "0.0 -> 1.0  in: here = "): "not read by central differences",
     ("compute", "np.empty((0, 0), np.float32)"): "a part without rows, of any width",
     ("embedding", "in: AXES, LANDMARKS, NEIGHBOURS = "): TUNED,
     ("embedding", "cosines - cosines[:, :1] -> cosines + cosines[:, :1]"): "a factor that all weights of a row have",
+    ("lab", "param_groups(parts, weight_decay=0.1)"): TRAINED,
     ("linear", "range(some_folds.max() + 1)"): "one more fold, in which no image is",
     ("linear", "0.01 -> 0.0125  in: USUAL"): TUNED,
     ("splits", "1 -> 2  in: sets = join_sets("): "NumPy takes any negative number for the size that is missing",

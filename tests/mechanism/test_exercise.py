@@ -42,6 +42,22 @@ def test_only_the_bodies_of_public_functions_are_taken_out(rung):
     assert not {"main", "__init__"} & set(names)
 
 
+def test_operators_are_to_be_written_and_private_helpers_are_not():
+    _, names = exercise.without_bodies((ROOM / "autograd.py").read_text())
+    assert {"__add__", "__neg__", "backward"} <= set(names)
+    assert not {"_binary", "_topological_order", "__repr__"} & set(names)
+
+
+def test_the_folder_holds_the_file_all_its_tests_and_a_conftest_that_puts_it_in_place(tmp_path):
+    exercise.write("autograd", [], tmp_path / "new" / "folder")
+    made = {path.name: path.read_text() for path in (tmp_path / "new" / "folder").iterdir()}
+    tests = exercise.tests_of("autograd")
+    assert [path.name for path in tests] == ["test_autograd.py", "test_agreement.py"]
+    assert set(made) == {"autograd.py", "conftest.py", *(path.name for path in tests)}
+    assert all(made[path.name] == path.read_text() for path in tests)
+    assert 'spec_from_file_location("kit.mechanism.autograd"' in made["conftest.py"]
+
+
 def test_every_rung_has_tests():
     for rung in ladder.RUNGS:
         assert all(path.is_file() for path in exercise.tests_of(rung)), rung

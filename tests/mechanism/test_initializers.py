@@ -39,6 +39,10 @@ def test_the_weights_have_the_spread_that_is_promised(make, std):
     assert abs(weight.mean().item()) < 0.02 * std
 
 
+def test_zeros_are_zeros_in_any_shape():
+    assert zeros((2, 3)).tolist() == [[0] * 3] * 2
+
+
 def test_he_for_a_linear_layer_is_torchs_kaiming():
     weight = torch.empty(300, 400)
     torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
@@ -68,9 +72,13 @@ def test_a_spread_that_is_not_positive_is_refused(std):
         normal((2, 2), std)
 
 
-def outputs_of(initializer, activation, layers=5):
+def outputs_of(initializer, activation, **settings):
     x = torch.randn(1000, 100)
-    return activations_by_layer(x, initializer, activation, layers)
+    return activations_by_layer(x, initializer, activation, **settings)
+
+
+def test_there_are_five_layers_unless_another_number_is_given():
+    assert len(outputs_of(xavier, tanh)) == 5 and len(outputs_of(xavier, tanh, layers=2)) == 2
 
 
 def test_normal_1_saturates_sigmoids_at_0_and_1_where_the_derivative_is_almost_0():

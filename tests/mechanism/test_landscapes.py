@@ -50,6 +50,10 @@ def test_the_curvatures_are_the_eigenvalues_of_autograds_hessian(landscape):
         assert torch.allclose(curvatures(landscape, place), torch.linalg.eigvalsh(hessian), atol=1e-5)
 
 
+def test_the_curvature_of_a_parabola_has_a_rounding_error_only():
+    assert curvatures(PARABOLA, at(1, 2)).tolist() == pytest.approx([2, 2], abs=1e-10)
+
+
 @ALL
 def test_a_grid_is_computed_at_once_as_point_by_point(landscape):
     points = grid(landscape.bounds, 7)
