@@ -62,6 +62,7 @@ IMPORTS = ("torch", "torchvision.models", "fastai.vision.all", "matplotlib.figur
 UNTRIED = {
     "strict",
     "encoding",
+    "devices",
     "figsize",
     "layout",
     "alpha",
@@ -75,8 +76,8 @@ UNTRIED = {
     "dpi",
     "markersize",
 }
-"""Arguments that are not changed: `strict` guards lengths that are equal, `encoding` is UTF-8 without it too where the
-tests run, the others change how a picture looks."""
+"""Arguments that are not changed: `strict` guards lengths that are equal, `encoding` and `devices` matter on other
+machines than that of the tests, the others change how a picture looks."""
 SHOWN = {"main", "PrintSteps", "compare_starts"}
 """What only prints, or only slow tests run."""
 START = "where an example starts, or what part of it is drawn; any similar number shows the same"
@@ -114,6 +115,7 @@ EQUIVALENT = {
     ("embedding", "in: AXES, LANDMARKS, NEIGHBOURS = "): TUNED,
     ("embedding", "cosines - cosines[:, :1] -> cosines + cosines[:, :1]"): "a factor that all weights of a row have",
     ("lab", "param_groups(parts, weight_decay=0.1)"): TRAINED,
+    ("linear_probe", "> 0 -> (gradient * (new - last)).sum() >= 0"): "0 at the minimum alone, where no step moves",
     ("linear", "range(some_folds.max() + 1)"): "one more fold, in which no image is",
     ("linear", "0.01 -> 0.0125  in: USUAL"): TUNED,
     ("splits", "1 -> 2  in: sets = join_sets("): "NumPy takes any negative number for the size that is missing",

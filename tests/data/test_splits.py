@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from fastai.vision.all import RandomSplitter
 
-from kit.data.splits import assign_splits, folds, join_groups
+from kit.data.splits import assign_splits, folds, inner_folds, join_groups
 from kit.errors import DataError
 
 
@@ -77,6 +77,48 @@ def test_given_needs_validation_images():
 
 def test_groups_and_duplicates_that_meet_become_one():
     assert join_groups(["x", "x", "y", "", "", ""], [[1, 2], [3, 4]]) == ["x", "x", "x", *["duplicates 2"] * 2, ""]
+
+
+def test_a_group_counts_for_its_most_frequent_label():
+    table = rows(["a"] * 8 + ["b"] * 6, ["mixed"] * 3 + [""] * 5 + ["mixed"] * 2 + [""] * 4)
+    sides = inner_folds(table, 5, seed=1)
+    assert len({*sides[:3], *sides[8:10]}) == 1
+    assert sorted([*sides[3:8].tolist(), sides[0]]) == [0, 0, 1, 2, 3, 4]  # six units of a
+    splits = np.array(assign_splits(table, "stratified", 0.25, 1))
+    assert (splits[10:] == "valid").sum() == 1  # of four images of b that are alone
+
+
+def test_the_share_of_a_class_is_met_by_groups_that_fit_and_by_one_in_any_case():
+    table = rows(["a"] * 20, [f"g{index // 4}" for index in range(20)])
+    for share, images in ((0.2, 4), (0.3, 4), (0.4, 8), (0.01, 4), (1.0, 16)):
+        for seed in range(3):
+            assert assign_splits(table, "stratified", share, seed).count("valid") == images
+    assert assign_splits(rows(["a"] * 20), "stratified", 1.0, 1).count("train") == 1
+
+
+def test_whole_groups_are_taken_until_the_share_is_reached_and_one_is_always_left():
+    table = rows(["a", "b"] * 10, [f"g{index // 4}" for index in range(20)])
+    for share, images in ((0.2, 4), (0.3, 8), (0.4, 8), (1.0, 16)):
+        assert assign_splits(table, "grouped", share, 1).count("valid") == images
+
+
+def test_inner_folds_hold_out_each_class_evenly_and_never_the_only_image_of_one():
+    table = rows(["a"] * 11 + ["b"] * 4 + ["rare"] + ["c"] * 6, [""] * 16 + ["g"] * 4 + [""] * 2)
+    sides = inner_folds(table, 5, seed=3)
+    assert sides[15] == -1 and (np.delete(sides, 15) >= 0).all()
+    assert np.bincount(sides[:11]).tolist() == [3, 2, 2, 2, 2]
+    assert sorted(sides[11:15]) == [1, 2, 3, 4]  # begins one fold later, so that small classes do not meet in one
+    assert len(set(sides[16:20])) == 1 and len(set(sides[16:])) == 3
+    assert (inner_folds(table, 5, seed=3) == sides).all() and (inner_folds(table, 5, seed=4) != sides).any()
+
+
+def test_given_images_of_tests_and_copies_of_them_are_never_chosen():
+    splits = ["test", "out", "", "", "", "", "", ""]
+    table = rows(["a"] * 8, ["x", "", "x", "", "", "", "", ""], splits)
+    found = assign_splits(table, "random", 0.5, 1)
+    assert found[:3] == ["test", "out", "out"] and set(found[3:]) == {"train", "valid"}
+    table = rows(["a"] * 4, ["x", "x", "y", "y"], ["valid", "", "test", "valid"])
+    assert assign_splits(table, "given", 0.5, 1) == ["valid", "out", "test", "out"]
 
 
 def test_every_image_validates_once_over_the_folds_and_groups_stay_whole():

@@ -114,6 +114,24 @@ def test_the_bound_is_reached_so_the_step_size_could_not_be_larger(activation, c
     assert step_size(x, 0.0, activation) == pytest.approx(1 / torch.linalg.eigvalsh(curvature).max().item())
 
 
+def test_the_momentum_grows_step_by_step_and_restarts_from_0_after_a_step_uphill():
+    x, target = problem()
+    lr, ends, uphill = step_size(x, 1e-3), [torch.zeros(3, 6)], []
+    path = list(islice(descend(x, target, 1e-3), 101))
+    momenta = []
+    for (weight, gradient), (following, _) in pairwise(path):
+        ends.append(weight - lr * gradient)
+        moved = ends[-1] - ends[-2]
+        uphill.append(bool((gradient * moved).sum() > 0))
+        momenta.append(((following - ends[-1]).norm() / moved.norm()).item())
+    expected, age = [], 0
+    for up in uphill:
+        age = 0 if up else age + 1
+        expected.append(age / (age + 3))
+    assert any(uphill) and momenta == pytest.approx(expected, abs=1e-9)
+    assert momenta[:3] == pytest.approx([1 / 4, 2 / 5, 3 / 6])
+
+
 def test_acceleration_needs_a_fraction_of_the_steps():
     x, target = problem()
 

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 from kit.tasks.solvers import NEVER, Discriminant
-from kit.train.linear import MOST_FITTED, STRENGTHS, USUAL, cross_predict, fit_head
+from kit.train.linear import MOST_FITTED, STRENGTHS, USUAL, _standardised, cross_predict, fit_head
 
 DICE = np.random.default_rng(1)
 
@@ -61,6 +61,47 @@ def test_with_too_few_images_to_choose_it_takes_the_usual_strength():
     assert head.strength == USUAL in STRENGTHS
     assert fit_head(features, labels, np.array([-1, -1]), "classification", strengths=[0.3]).strength == 0.3
     assert (features @ head.weight.T + head.bias).argmax(1).tolist() == [0, 1]
+
+
+def test_a_constant_feature_changes_no_answer_and_features_are_standardised_in_float64():
+    features, labels = points(40, 6, 2)
+    folds = np.arange(40) % 5
+    wider = np.column_stack([features, np.full(40, 7, np.float32)])
+    without, with_it = (fit_head(one, labels, folds, "classification") for one in (features, wider))
+    np.testing.assert_allclose(with_it.weight[:, :6], without.weight, rtol=1e-3, atol=1e-6)
+    assert not with_it.weight[:, 6].any()
+    standard, mean, spread = _standardised(wider + np.float32(1000))
+    np.testing.assert_allclose(standard.mean(0), 0, atol=1e-10)
+    np.testing.assert_allclose(standard.std(0), [1] * 6 + [0], atol=1e-10)
+    np.testing.assert_allclose(standard * spread + mean, wider + np.float32(1000), rtol=1e-12)
+
+
+def test_of_too_many_images_some_are_cross_validated_evenly_taken(monkeypatch):
+    monkeypatch.setattr("kit.train.linear.MAX_CV_IMAGES", 13)
+    features, labels = points(61, 5, 2)
+    head = fit_head(features, labels, np.arange(61) % 3, "classification")
+    assert np.flatnonzero(np.isfinite(head.held_out[:, 0])).tolist() == list(range(0, 61, 5))
+
+
+def test_what_one_fold_holds_out_is_predicted_from_the_others():
+    features, labels = points(60, 5, 3)
+    folds, trusted = np.arange(60) % 4 - 1, np.arange(60) % 7 != 0
+    single = fit_head(features, labels, np.where(folds == 2, 0, -1), "classification", strengths=[0.1])
+    assert list(single.losses) == [0.1]
+    standard = StandardScaler().fit_transform(features.astype(np.float64))
+    for outputs, among in (
+        (cross_predict(features, labels, folds, "classification", trusted, strength=0.1), trusted),
+        (cross_predict(features, labels, folds, "classification", strength=0.1), np.ones(60, bool)),
+        (single.held_out, np.ones(60, bool)),
+    ):
+        held = folds == 2
+        expected = LogisticRegression(C=0.1, max_iter=5000, tol=1e-8).fit(
+            standard[~held & among], labels[~held & among]
+        )
+        shares = np.exp(outputs[held] - outputs[held].max(1, keepdims=True))
+        found = shares / shares.sum(1, keepdims=True)
+        np.testing.assert_allclose(found, expected.predict_proba(standard[held]), atol=0.01)
+        assert np.isnan(outputs[folds == -1]).all()
 
 
 def test_balanced_a_rare_class_is_said_more_often():
