@@ -118,6 +118,7 @@ EQUIVALENT = {
     ("linear_probe", "> 0 -> (gradient * (new - last)).sum() >= 0"): "0 at the minimum alone, where no step moves",
     ("linear", "range(some_folds.max() + 1)"): "one more fold, in which no image is",
     ("linear", "0.01 -> 0.0125  in: USUAL"): TUNED,
+    ("networks", "in: return body(torch.zeros("): "only the number of outputs matters",
     ("splits", "1 -> 2  in: sets = join_sets("): "NumPy takes any negative number for the size that is missing",
     ("splits", "0 -> 1  in: side = [0] * len(rows)"): "each is set before it is read",
 }

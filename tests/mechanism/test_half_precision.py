@@ -1,5 +1,6 @@
 """Half precision: underflow, loss scaling compared with `torch.amp.GradScaler`, master weights, prediction."""
 
+import copy
 import math
 
 import pytest
@@ -52,6 +53,7 @@ def test_a_gradient_of_1e_8_is_zero_in_float16_and_not_in_bfloat16():
     assert underflow_fraction(small, torch.bfloat16) == 0
     assert underflow_fraction(small * 2.0**30, torch.float16) == 0
     assert underflow_fraction(torch.tensor([0.0, 1e-9, 1.0]), torch.float16) == 0.5
+    assert underflow_fraction(torch.zeros(3), torch.float16) == 0
 
 
 def test_float16_is_finer_and_bfloat16_reaches_further():
@@ -179,6 +181,11 @@ def test_the_predictions_of_a_trained_network_hardly_change_in_half_precision(dt
     for seed in range(3):
         trained, _ = train(network(seed), data, 300, 0.5, torch.float32)
         share, largest = agreement(trained, others, dtype)
+        full, half = (
+            copy.deepcopy(trained).to(kind)(others.to(kind)).float().softmax(1) for kind in (torch.float, dtype)
+        )
+        assert share == pytest.approx((full.argmax(1) == half.argmax(1)).double().mean().item())
+        assert largest == pytest.approx((full - half).abs().max().item(), rel=1e-3)
         assert share >= equal
         assert 0 < largest < distance
 

@@ -1,6 +1,7 @@
 """The loop: the same for networks of our layers and for torch modules, and its callbacks."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -214,6 +215,19 @@ def test_clipping_scales_gradients_that_are_too_long_and_no_others():
         lengths[limit] = watch.lengths
     assert max(lengths[1e9]) > 0.5
     assert max(lengths[0.5]) <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("limit", [0.5, 3.0, 1e9])
+def test_clipped_gradients_are_pytorchs_in_every_bit(limit):
+    nets = as_torch(network()), as_torch(network())
+    for net in nets:
+        for number, p in enumerate(net.parameters()):
+            p.grad = torch.full_like(p, 0.1) * number
+    nets[0][2].bias.grad = nets[1][2].bias.grad = None
+    GradientClip(limit).before_step(SimpleNamespace(model=nets[0]))
+    nn.utils.clip_grad_norm_(nets[1].parameters(), limit)
+    for ours, theirs in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert ours.grad is theirs.grad is None or torch.equal(ours.grad, theirs.grad)
 
 
 def test_validation_changes_nothing():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from kit.mechanism.overfitting import Curves, compare_remedies, flip_labels, split_for_overfitting
+from kit.mechanism.layers import Linear, Sequential
+from kit.mechanism.overfitting import Curves, compare_remedies, flip_labels, split_for_overfitting, train
 
 
 def digits():
@@ -61,6 +62,42 @@ def test_flipped_labels_are_wrong_with_the_given_probability():
     assert (changed != y).double().mean().item() == pytest.approx(0.2, abs=0.02)
     assert changed.min() >= 0 and changed.max() <= 9
     assert (flip_labels(y, 1.0, 10) != y).all()
+
+
+def test_the_100_are_part_of_the_600_and_the_validation_examples_are_others_with_correct_labels():
+    x, y = torch.arange(1300.0)[:, None], torch.arange(1300) % 10
+    (few_x, few_y), (more_x, more_y), (valid_x, valid_y) = split_for_overfitting(x, y)
+    assert (len(few_x), len(more_x), len(valid_x)) == (100, 600, 600)
+    assert torch.equal(few_x, more_x[:100]) and torch.equal(few_y, more_y[:100])
+    assert len({*more_x.flatten().tolist(), *valid_x.flatten().tolist()}) == 1200
+    assert torch.equal(valid_y, y[valid_x.flatten().long()])
+    assert (more_y != y[more_x.flatten().long()]).double().mean().item() == pytest.approx(0.2, abs=0.05)
+    assert more_y.max() == 9
+    assert torch.equal(split_for_overfitting(x, y, seed=0)[1][1], more_y)
+    assert not torch.equal(split_for_overfitting(x, y, seed=1)[1][1], more_y)
+    assert len(split_for_overfitting(x[:1200], y[:1200])) == 3
+
+
+def test_training_is_pytorchs_sgd_on_the_whole_set_measured_every_twentieth_step():
+    x, y = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 2
+    torch.manual_seed(0)
+    network = Sequential(Linear(4, 2))
+    weight, bias = (p.clone().requires_grad_() for p in network.parameters())
+    curves = train(network, (x[:20], y[:20]), (x[20:], y[20:]), steps=40, weight_decay=0.1)
+    judge, measured = torch.optim.SGD([weight, bias], lr=0.1, momentum=0.9, weight_decay=0.1), []
+    for step in range(41):
+        scores = x @ weight.T + bias
+        losses = [torch.nn.functional.cross_entropy(scores[part], y[part]) for part in (slice(20), slice(20, None))]
+        if step % 20 == 0:
+            measured.append(
+                (*(loss.item() for loss in losses), (scores[20:].argmax(1) != y[20:]).double().mean().item())
+            )
+        judge.zero_grad()
+        losses[0].backward()
+        judge.step()
+    found = zip(curves.training_loss, curves.validation_loss, curves.validation_error, strict=True)
+    for ours, theirs in zip(found, measured, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def test_too_few_examples_are_refused():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from sklearn.decomposition import PCA
 
 from kit.mechanism import plots
 from kit.mechanism.gradient import gradient_descent
@@ -60,6 +61,11 @@ def test_histograms_share_one_range_and_count_every_value():
     assert share_of(figure, "C0") > 0.05
 
 
+def test_a_histogram_has_forty_bars_unless_another_number_is_given():
+    (axes,) = histograms({"some": torch.rand(50)}).axes
+    assert len(axes.patches) == 40
+
+
 def test_histograms_leave_out_values_that_are_not_finite():
     (axes,) = histograms({"diverged": torch.tensor([1.0, 2.0, torch.nan, torch.inf])}).axes
     assert sum(bar.get_height() for bar in axes.patches) == 2
@@ -74,6 +80,21 @@ def test_paths_holds_the_walks_in_their_order_over_contours():
     assert len(drawn["fast"].get_xdata()) == 4
     assert (axes.get_xlim(), axes.get_ylim()) == ((-8, 8), (-4, 4))
     assert share_of(figure, "C0") > 0.0005 and share_of(figure, "C1") > 0.0005
+
+
+def test_a_circle_is_at_the_start_of_a_walk_and_a_star_at_its_end_in_its_colour():
+    (axes,) = paths(valley, {"slow": [(-7, 2), (-6, 1), (-5, 0.5)], "fast": [(1, 1), (0, 0)]}, (-8, 8, -4, 4)).axes
+    for (line, start, end), ends in zip(
+        (axes.lines[:3], axes.lines[3:]), ([(-7, 2), (-5, 0.5)], [(1, 1), (0, 0)]), strict=True
+    ):
+        assert [(one.get_marker(), one.get_xydata().tolist()) for one in (start, end)] == [
+            ("o", [list(ends[0])]),
+            ("*", [list(ends[1])]),
+        ]
+        assert line.get_color() == start.get_color() == end.get_color()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["slow", "fast"]
+    assert axes.lines[0].get_color() != axes.lines[3].get_color()
+    assert paths(valley, {}, (-8, 8, -4, 4)).axes[0].get_legend() is None
 
 
 def test_the_contours_are_where_the_function_has_their_value():
@@ -104,6 +125,13 @@ def test_images_shows_grey_pictures_row_by_row_with_titles():
     corners = [axes.get_position() for axes in figure.axes]
     pixels(figure)
     assert corners[0].y0 == corners[1].y0 > corners[2].y0
+
+
+def test_a_row_has_eight_images_and_all_have_the_same_scale_of_greys():
+    figure = images(torch.rand(9, 2, 2) / 2)
+    assert [axes.get_subplotspec().rowspan.start for axes in figure.axes] == [0] * 8 + [1]
+    assert all(axes.images[0].get_clim() == (0, 1) and axes.images[0].get_cmap().name == "gray" for axes in figure.axes)
+    assert not any(axes.axison or axes.get_title() for axes in figure.axes)
 
 
 def test_images_have_their_colours():
@@ -146,8 +174,25 @@ def test_every_panel_has_the_axes_and_the_circles_of_the_first():
 def test_the_first_axis_is_the_first_principal_component():
     x, labels = two_classes()
     (axes,) = feature_spaces({"before": x}, labels).axes
-    share = torch.linalg.eigvalsh(x.T.cov())[-1] / x.var(0).sum()
-    assert axes.get_xlabel().startswith(f"first component ({share:.0%} ")
+    second, first = torch.linalg.eigvalsh(x.T.cov())[-2:] / x.var(0).sum()
+    assert axes.get_xlabel() == f"first component ({first:.0%} of the variance)"
+    assert axes.get_ylabel() == f"second component ({second:.0%})"
+
+
+def test_the_points_are_the_first_two_principal_components_and_have_the_colour_of_their_class():
+    x, labels = two_classes()
+    (axes,) = feature_spaces({"before": x}, labels).axes
+    expected = PCA(2).fit_transform(x.double())
+    for label, points in enumerate(axes.collections):
+        found = points.get_offsets()
+        signs = np.sign(found[0] / expected[labels == label][0])
+        np.testing.assert_allclose(found, signs * expected[labels == label], atol=1e-6)
+        assert to_rgb(points.get_facecolor()[0]) == to_rgb(f"C{label}")
+        black, ring = axes.lines[2 * label : 2 * label + 2]
+        np.testing.assert_allclose([black.get_xydata()[0], ring.get_xydata()[0]], [found.mean(0)] * 2, atol=1e-6)
+        assert (black.get_markeredgecolor(), ring.get_markeredgecolor()) == ("black", f"C{label}")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0", "1"]
+    assert axes.get_aspect() == 1
 
 
 @pytest.mark.parametrize(
