@@ -58,6 +58,36 @@ def test_each_image_goes_through_the_body_once_whatever_the_split(learn, cache, 
     assert len(seen) == 24
 
 
+def test_batches_of_any_size_and_decoded_images_give_the_same_features(learn, cache, monkeypatch):
+    rows, body, rules = learn.dls.train_ds.items, featurizer(learn.model), learn.spec.image_rules()
+    paths, hashes = rows["path"].tolist(), rows["sha256"].tolist()
+    whole = features_of(learn, rows)
+    monkeypatch.setattr(module, "BATCH", 5)
+    np.testing.assert_allclose(features_of(learn, rows), whole, atol=1e-5)
+    pixels = np.stack([module.prepare_image(path, rules) for path in paths])
+    seen = counted(monkeypatch)
+    decoded = module.compute_features(body, paths, hashes, rules, torch.device("cpu"), pixels=pixels)
+    np.testing.assert_allclose(decoded, whole, atol=1e-5)
+    assert seen == []
+
+
+def test_features_in_bf16_are_nearly_the_same_and_never_stored(learn, cache):
+    rows = learn.dls.valid_ds.items
+    exact, quick = (features_of(learn, rows, precision=precision) for precision in ("fp32", "bf16"))
+    assert quick.dtype == np.float32 and 0 < np.abs(quick - exact).max() < 0.05 * np.abs(exact).max()
+    np.testing.assert_array_equal(features_of(learn, rows, create=True, precision="bf16"), quick)
+    assert not cache.exists()
+
+
+def test_an_image_whose_features_are_known_may_be_gone_and_is_not_opened_without_create(learn, cache):
+    rows = learn.dls.train_ds.items
+    first = features_of(learn, rows, create=True)
+    Path(rows["path"].iloc[3]).unlink()
+    np.testing.assert_array_equal(features_of(learn, rows, create=True), first)
+    shutil.copy(rows["path"].iloc[4], rows["path"].iloc[3])
+    np.testing.assert_array_equal(features_of(learn, rows), first)
+
+
 def test_a_body_that_the_cache_does_not_know_leaves_nothing_in_it_unless_told(learn, cache):
     features_of(learn, learn.dls.valid_ds.items)
     assert not cache.exists()
