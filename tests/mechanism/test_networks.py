@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kit.mechanism.autograd import Variable
+from kit.mechanism.batches import load_digits
 from kit.mechanism.convolution import AvgPool2d, Conv2d, GlobalAvgPool, MaxPool2d, Pool2d
 from kit.mechanism.layers import BatchNorm, Dropout, Layer, Linear, ReLU, Sequential, Sigmoid, SoftmaxCrossEntropy, Tanh
 from kit.mechanism.networks import (
@@ -22,6 +23,7 @@ from kit.mechanism.networks import (
     mlp,
     receptive_field,
     resnet,
+    train_on_digits,
     vgg,
 )
 from kit.mechanism.optimizers import SGD, Adam
@@ -240,6 +242,17 @@ def test_a_network_trained_on_small_images_locates_objects_in_a_larger_one():
     stands, lies = feature_maps(network, both, len(network.layers) - 1)[0]
     strongest = [score.amax(0).argmax().item() for score in (stands - lies, lies - stands)]
     assert strongest[0] in (1, 2, 3) and strongest[1] in (8, 9, 10)  # columns of the map, half as many as of the image
+
+
+def test_the_accuracy_on_the_digits_is_that_of_the_trained_network_on_the_images_that_are_returned():
+    network, digits = mlp(16 * 16, 16, 10), load_digits()
+    images, accuracy = train_on_digits(network, scale=2)
+    labels = {image.numpy().tobytes(): label for image, label in zip(digits.x, digits.y, strict=True)}
+    true = torch.stack([labels[image.contiguous().numpy().tobytes()] for image in images[:, :, ::2, ::2]])
+    assert torch.equal(images, enlarge(images[:, :, ::2, ::2], 2))
+    assert len(images) == len(digits) // 5
+    right = network.eval()(images).argmax(1) == true
+    assert 0.7 < accuracy == pytest.approx(right.double().mean().item())
 
 
 def test_feature_maps_are_the_outputs_of_the_first_layers():

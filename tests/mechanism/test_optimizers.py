@@ -141,6 +141,14 @@ def test_groups_have_rates_of_their_own():
     torch.testing.assert_close(fast, torch.full((2,), 0.9))
 
 
+def test_gradients_are_set_to_zero_and_none_stays_none():
+    first, second = torch.ones(2), torch.ones(2)
+    optimizer = SGD([[first], [second]], lr=0.1)
+    first.grad = torch.ones(2)
+    optimizer.zero_grad()
+    assert first.grad.tolist() == [0, 0] and second.grad is None
+
+
 def test_a_parameter_without_a_gradient_stays():
     p = torch.ones(2)
     SGD([p], lr=0.1, weight_decay=0.5).step()
