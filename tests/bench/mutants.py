@@ -119,6 +119,9 @@ EQUIVALENT = {
     ("linear", "range(some_folds.max() + 1)"): "one more fold, in which no image is",
     ("linear", "0.01 -> 0.0125  in: USUAL"): TUNED,
     ("networks", "in: return body(torch.zeros("): "only the number of outputs matters",
+    ("overfitting", "in: wrong = torch.rand("): "a random number is hardly ever equal to the probability",
+    ("overfitting", "y + shift -> y - shift"): "another of the other classes, all as likely",
+    ("plots", "full_matrices=False) -> torch.linalg.svd(reference - mean)"): "more vectors, which are not used",
     ("splits", "1 -> 2  in: sets = join_sets("): "NumPy takes any negative number for the size that is missing",
     ("splits", "0 -> 1  in: side = [0] * len(rows)"): "each is set before it is read",
 }

@@ -30,6 +30,8 @@ def test_the_rule_never_converges_on_xor():
     trained = train_perceptron(INPUTS, TRUTH["XOR"], epochs=1000)
     assert not trained.converged
     assert len(trained.mistakes) == 1000 and min(trained.mistakes) > 0
+    for settings, epochs in (({}, 100), ({"epochs": 1}, 1)):
+        assert len(train_perceptron(INPUTS, TRUTH["XOR"], **settings).mistakes) == epochs
 
 
 def test_none_of_100_000_random_perceptrons_is_xor():

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 
 from kit.mechanism import plots
 from kit.mechanism.gradient import gradient_descent
-from kit.mechanism.landscapes import LANDSCAPES
+from kit.mechanism.landscapes import LANDSCAPES, grid
 from kit.mechanism.plots import curves, feature_spaces, histograms, images, paths
 
 bowl, valley, saddle, *_ = (landscape.function for landscape in LANDSCAPES.values())
@@ -39,7 +39,8 @@ def test_curves_holds_one_line_for_each_name_with_its_values():
         "valid": [3.0, 2.5, 2.4, 2.6],
     }
     assert list(axes.lines[1].get_xdata()) == [0, 1, 2, 3]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "loss")
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == ("epoch", "loss", "linear")
+    assert axes.yaxis.get_gridlines()[0].get_visible()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["train", "valid"]
     assert share_of(figure, "C0") > 0.001 and share_of(figure, "C1") > 0.001
 
@@ -100,7 +101,10 @@ def test_a_circle_is_at_the_start_of_a_walk_and_a_star_at_its_end_in_its_colour(
 def test_the_contours_are_where_the_function_has_their_value():
     (axes,) = paths(valley, {}, (-8, 4, -4, 2)).axes
     (contours,) = axes.collections
-    assert len(contours.levels) > 10
+    heights = valley(grid((-8, 4, -4, 2), 80)).flatten()
+    below = [(heights <= level).double().mean().item() for level in contours.levels]
+    assert below == pytest.approx([place / 23 for place in range(1, 23)], abs=0.01)  # as many points in each band
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "y")
     assert (axes.dataLim.x0, axes.dataLim.x1, axes.dataLim.y0, axes.dataLim.y1) == pytest.approx((-8, 4, -4, 2))
     for level, path in zip(contours.levels, contours.get_paths(), strict=True):
         on_line = torch.tensor(path.vertices).T
