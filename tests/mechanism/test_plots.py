@@ -156,8 +156,8 @@ def test_bytes_are_divided_and_weights_are_scaled_for_each_image():
 
 
 def two_classes():
-    """Features (60, 5) of different spreads, around one centre for each class, and labels."""
-    labels = torch.arange(60) % 2
+    """Features (60, 5) of different spreads, around one centre for each class, and labels 1 and 3."""
+    labels = 1 + 2 * (torch.arange(60) % 2)
     x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) + 4 * labels[:, None]
     return x * torch.tensor([1.0, 10, 0.1, 3, 0.5]) + torch.tensor([0.0, 50, -1, 2, 4]), labels
 
@@ -187,15 +187,15 @@ def test_the_points_are_the_first_two_principal_components_and_have_the_colour_o
     x, labels = two_classes()
     (axes,) = feature_spaces({"before": x}, labels).axes
     expected = PCA(2).fit_transform(x.double())
-    for label, points in enumerate(axes.collections):
+    for place, (label, points) in enumerate(zip((1, 3), axes.collections, strict=True)):
         found = points.get_offsets()
         signs = np.sign(found[0] / expected[labels == label][0])
         np.testing.assert_allclose(found, signs * expected[labels == label], atol=1e-6)
         assert to_rgb(points.get_facecolor()[0]) == to_rgb(f"C{label}")
-        black, ring = axes.lines[2 * label : 2 * label + 2]
+        black, ring = axes.lines[2 * place : 2 * place + 2]
         np.testing.assert_allclose([black.get_xydata()[0], ring.get_xydata()[0]], [found.mean(0)] * 2, atol=1e-6)
         assert (black.get_markeredgecolor(), ring.get_markeredgecolor()) == ("black", f"C{label}")
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0", "1"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1", "3"]
     assert axes.get_aspect() == 1
 
 
