@@ -172,6 +172,27 @@ def test_bfloat16_with_master_weights_trains_like_float32_and_without_them_worse
     assert loss_after(300, 0.02, torch.bfloat16, master=False) > full + 0.3
 
 
+def test_without_master_weights_the_weights_of_half_precision_are_updated_themselves():
+    (x, y), _ = digits()
+    start = network()
+    trained, skipped = train(start, (x, y), 5, 0.5, torch.bfloat16, master=False)
+    net, loss = copy.deepcopy(start).to(torch.bfloat16), SoftmaxCrossEntropy()
+    for _ in range(5):
+        loss(net(x.bfloat16()).float(), y)
+        net.backward(loss.backward().bfloat16())
+        for p in net.parameters():
+            p.add_(p.grad, alpha=-0.5)
+            p.grad = None
+    assert skipped == 0
+    assert all(torch.equal(p, q) for p, q in zip(trained.parameters(), net.parameters(), strict=True))
+
+
+def test_every_skipped_step_halves_the_scale_and_is_counted():
+    scaler = GradScaler(2.0**30)
+    _, skipped = train(network(), digits()[0], 40, 0.02, torch.float16, scaler)
+    assert 0 < skipped < 40 and scaler.factor == 2.0 ** (30 - skipped)
+
+
 # Predicting
 
 
