@@ -39,6 +39,7 @@ def test_an_estimate_says_its_value_its_n_and_its_interval():
 
 def test_an_estimate_below_zero_says_so():
     assert str(Estimate(-0.1, 10, -0.2, -0.05)) == "-0.1000 (n=10, 95 % -0.2000 to -0.0500)"
+    assert str(Estimate(0.1, 10, 0.0, 0.2)) == "0.1000 (n=10, 95 % 0.0000-0.2000)"
 
 
 @pytest.mark.parametrize(("errors", "n", "low", "high"), WILSON)
@@ -100,6 +101,23 @@ def test_the_bootstrap_repeats_with_its_seed():
     assert mean_of(values) != mean_of(values, seed=1)
 
 
+@pytest.mark.parametrize(("settings", "count"), [({}, 1000), ({"resamples": 250}, 250), ({"resamples": 30}, 30)])
+def test_the_bootstrap_computes_as_many_samples_as_asked_and_leaves_out_those_without_a_number(settings, count):
+    seen = []
+
+    def of_ones(means):
+        seen.extend(means[:, 0].tolist())
+        return np.where(means[:, 0] > 0.5, means[:, 0], np.nan)
+
+    estimate = bootstrap_means(np.array([[0.0], [1.0], [1.0]]), of_ones, **settings)
+    *samples, whole = seen
+    assert len(samples) == count and whole == pytest.approx(2 / 3)
+    kept = [mean for mean in samples if mean > 0.5]
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(kept, [0.025, 0.975])))
+    nothing = bootstrap_means(np.ones((3, 1)), lambda means: means[:, 0] * np.nan, **settings)
+    assert np.isnan([nothing.low, nothing.high]).all()
+
+
 def test_the_bootstrap_of_a_ratio_of_means_equals_scipys():
     values = np.random.default_rng(3).uniform(1, 2, size=(200, 2))
     ours = bootstrap_means(values, lambda means: means[:, 0] / means[:, 1])
@@ -122,6 +140,12 @@ def test_a_paired_difference_equals_one_worked_by_hand():
     assert comparison.difference.n == 21
     found = (comparison.difference.value, comparison.difference.low, comparison.difference.high)
     assert found == pytest.approx((-0.286, -0.508, -0.013), abs=0.0006)
+
+
+def test_the_interval_of_one_pair_ends_at_a_difference_of_one():
+    high, low = paired([True], [False]).difference, paired([False], [True]).difference
+    assert (high.value, high.high, low.value, low.low) == (1, 1, -1, -1)
+    assert high.low == pytest.approx(1 / 3 - 1.959964 * np.sqrt((1 - 1 / 9) / 3)) == -low.high
 
 
 def test_swapping_the_models_turns_the_sign_and_leaves_p():
@@ -186,6 +210,8 @@ def test_too_few_images_are_said_in_words():
         " from 37 images on a measured rate of 10 % is known to within 10 points"
     )
     assert too_few(1).startswith("1 validation image is too few to tell")
+    assert " with 1 error the " in too_few(10) and " with 0 errors the " in too_few(2)
+    assert too_few(36, is_rate=False) == "36 validation images leave much open: read the interval, not the figure alone"
     assert too_few(0) == "there is no validation image: an error rate cannot be measured"
     assert too_few(1, is_rate=False) == "1 validation image leaves much open: read the interval, not the figure alone"
 

@@ -22,6 +22,7 @@ TESTS_BY_RUNG = {
     "loop": ("loop", "trace", "same_as_fastai"),
     "transfer": ("transfer", "same_as_fastai"),
     "precision": ("half_precision",),
+    "segmentation": ("segmentation", "agreement"),
 }
 """The tests of a file, where they are not one of the same name."""
 

@@ -55,7 +55,7 @@ def test_a_probability_of_zero_stays_a_number_and_the_top_class_stays_on_top():
 
 def test_few_images_leave_the_temperature_alone():
     probabilities, truth = drawn(200, 3)
-    assert fit_temperature(probabilities[:19], truth[:19]) == 1.0
+    assert fit_temperature(probabilities[:19], truth[:19]) == 1.0 != fit_temperature(probabilities[:20], truth[:20])
     assert fit_temperature(probabilities, truth) != 1.0
 
 
@@ -80,6 +80,31 @@ def test_the_calibration_error_is_the_one_worked_out_by_hand():
     # In one bin the confidences mix, and part of the error cancels.
     assert calibration_error(probabilities, truth, bins=1) == pytest.approx(abs(3 / 4 - 3.4 / 4))
     assert calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0
+
+
+def test_confidences_fall_into_fifteen_bins_that_hold_their_upper_ends():
+    confidence = np.array([8 / 15, 8 / 15 + 1e-6, 9 / 15, 9 / 15 + 1e-6, 0.5])
+    probabilities, truth = np.stack([confidence, 1 - confidence], 1), np.array([0, 1, 0, 1, 1])
+    parts = [[0, 4], [1, 2], [3]]
+    expected = sum(abs((confidence[part] - (truth[part] == 0)).sum()) for part in parts) / 5
+    assert calibration_error(probabilities, truth) == pytest.approx(expected)
+
+
+def test_the_folds_hold_every_class_in_equal_shares_and_two_are_enough(monkeypatch):
+    probabilities, truth = drawn(60, 2)
+    seen = []
+    monkeypatch.setattr(
+        "kit.evaluate.calibration.fit_temperature", lambda _, true: seen.append(np.bincount(true)) or 1.5
+    )
+    for folds in (2, 5):
+        seen.clear()
+        calibrate(probabilities, truth, folds=folds)
+        held = np.bincount(truth) - np.array(seen[:folds])
+        assert (held.max(0) - held.min(0) <= 1).all() and held.sum() == 60
+
+
+def test_a_temperature_is_never_below_a_tenth():
+    assert fit_temperature(*drawn(20_000, 0.03)) == pytest.approx(0.1, rel=1e-3)
 
 
 def test_calibration_mends_what_is_too_sure_and_hardly_touches_what_is_honest():
@@ -127,6 +152,9 @@ def test_a_calibration_says_itself_in_one_line():
         (np.ones((0, 2)), np.zeros(0, int), "n above 0"),
         (np.ones((2, 2)) / 2, np.array([0, 2]), "truth holds 0 to 2; expected class indices, 0 to 1"),
         (np.ones((2, 2)) / 2, np.array([0.0, 1.0]), "expected class indices"),
+        (np.array([[1.5, -0.5]]), np.array([0]), "give them after the softmax, not logits"),
+        (np.ones((2, 2)) / 2, np.array([-1, 1]), "truth holds -1 to 1; expected class indices, 0 to 1"),
+        (np.ones((1, 2)) / 2.01, np.array([0]), "do not add up to 1"),
         (np.array([[4.0, -2.0]]), np.array([0]), "give them after the softmax, not logits"),
         (np.array([[np.nan, np.nan]]), np.array([0]), "do not add up to 1"),
     ],
