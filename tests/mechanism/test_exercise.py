@@ -63,6 +63,13 @@ def test_every_rung_has_tests():
         assert all(path.is_file() for path in exercise.tests_of(rung)), rung
 
 
+def test_tests_that_leave_gradients_to_another_file_bring_it_along():
+    for rung in ladder.RUNGS:
+        own, *others = exercise.tests_of(rung)
+        if "test_agreement.py" in ast.get_docstring(ast.parse(own.read_text())):
+            assert "test_agreement.py" in [path.name for path in others], rung
+
+
 def test_only_the_named_functions_are_taken_out():
     emptied, names = exercise.without_bodies((ROOM / "layers.py").read_text(), ["backward"])
     assert set(names) == {"backward"} and len(names) > 1

@@ -9,7 +9,7 @@ from torch import nn
 from kit.mechanism.batches import DataLoader, Dataset
 from kit.mechanism.layers import Linear, ReLU, Sequential, SoftmaxCrossEntropy
 from kit.mechanism.loop import Learner, backward_by_hand
-from kit.mechanism.optimizers import SGD
+from kit.mechanism.optimizers import SGD, AdaGrad, Adam
 from kit.mechanism.trace import Trace, digest, first_difference
 
 
@@ -114,6 +114,42 @@ def test_of_two_runs_with_different_names_the_longer_gives_the_order():
     assert first_difference([one], [other]).name == "y"
     assert first_difference([other], [one]).name == "z"
     assert str(first_difference([short], [one])) == "step 0: y is missing in the first run and present in the second"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "state"), [(SGD, ["velocity"]), (Adam, ["mean", "squares", "step"]), (AdaGrad, ["squares"])]
+)
+def test_a_step_has_every_value_in_the_order_of_computation(optimizer, state):
+    torch.manual_seed(0)
+    net, trace = nn.Sequential(nn.Linear(4, 3, bias=False), nn.BatchNorm1d(3)), Trace()
+    steps = optimizer(
+        [[net[0].weight], list(net[1].parameters())], lr=0.1, **{"momentum": 0.9} if optimizer is SGD else {}
+    )
+    data = DataLoader(Dataset(torch.randn(8, 4), torch.arange(8) % 3), 8)
+    Learner(net, data, data, nn.CrossEntropyLoss(), steps).fit(1, [trace])
+    names = ["0.weight", "1.weight", "1.bias"]
+    assert list(trace.steps[0]) == [
+        *("batch x", "batch y", "lr of group 0", "lr of group 1"),
+        *(["momentum"] if optimizer is not AdaGrad else []),
+        "loss",
+        *(f"gradient of {name}" for name in names),
+        *(f"statistic 1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")),
+        *(f"{key} of {name}" for name in names for key in state),
+        *(f"parameter {name}" for name in names),
+    ]
+    assert trace.steps[0].get("momentum", 0.9) == 0.9 and trace.steps[0]["lr of group 1"] == 0.1
+    (row,) = trace.rows
+    assert list(row) == [
+        "step",
+        "batch",
+        "loss",
+        *(f"{key} {name}" for name in names for key in ("gradient", "update")),
+    ]
+    assert (
+        row["loss"] == trace.steps[0]["loss"].item()
+        and row["gradient 1.bias"] == trace.steps[0]["gradient of 1.bias"].norm()
+    )
+    assert row["batch"] == digest(trace.steps[0])["batch x"][:8] and len(row["batch"]) == 8
 
 
 def test_digests_are_small_and_see_the_same_difference():

@@ -1,5 +1,7 @@
 """Transfer learning, each part on its own. For the whole compared with fastai: test_same_as_fastai.py."""
 
+import math
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -143,6 +145,16 @@ def test_digits_are_scattered_over_larger_images(digits):
     assert rows.min() < 5 and rows.max() > 10
     for corner in (images[:, 0, 0, 0], images[:, 0, -1, -1]):  # noise alone, unless the digit is there
         assert 0.25 < corner.std() < 0.4
+
+
+def test_a_scattered_digit_is_there_with_its_sign_and_noise_of_a_standard_deviation_of_0_3(digits):
+    torch.manual_seed(0)
+    x = digits.x[:200]
+    images = scatter(x, size=8)  # one place
+    sign = (images * x).sum((1, 2, 3), keepdim=True).sign()
+    assert (images - sign * x).std().item() == pytest.approx(0.3, rel=0.03)
+    anywhere = scatter(x).abs().mean() - 0.3 * math.sqrt(2 / math.pi)  # beyond the mean size of the noise
+    assert anywhere > 0.03
 
 
 class Watch(Callback):
