@@ -48,8 +48,6 @@ def assign_splits(rows: pd.DataFrame, how: str, valid: float, seed: int) -> list
             )
         free = [row for row, split in enumerate(splits) if split not in ("test", "out")]
         chosen = CHOOSERS[how](rows.iloc[free].reset_index(drop=True), valid, seed)
-        for row in free:
-            splits[row] = "train"
         for row in chosen:
             splits[free[row]] = "valid"
     return _leave_out_copies([split or "train" for split in splits], rows["group"].tolist())

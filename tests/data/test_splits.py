@@ -94,6 +94,8 @@ def test_the_share_of_a_class_is_met_by_groups_that_fit_and_by_one_in_any_case()
         for seed in range(3):
             assert assign_splits(table, "stratified", share, seed).count("valid") == images
     assert assign_splits(rows(["a"] * 20), "stratified", 1.0, 1).count("train") == 1
+    assert assign_splits(rows(["a"] * 20), "stratified", 0.01, 1).count("valid") == 1
+    assert assign_splits(rows(["a"] * 2), "stratified", 0.01, 1).count("valid") == 1
 
 
 def test_whole_groups_are_taken_until_the_share_is_reached_and_one_is_always_left():

@@ -24,15 +24,17 @@ def test_the_temperature_that_the_predictions_were_drawn_with_is_found(sureness)
     assert fit_temperature(*drawn(20_000, sureness)) == pytest.approx(sureness, rel=0.05)
 
 
-def test_the_fitted_temperature_has_the_least_cross_entropy_and_the_most_probable_logarithm():
-    probabilities, truth = drawn(200, 3)
+@pytest.mark.parametrize("n", [20, 200])
+def test_the_fitted_temperature_has_the_least_cross_entropy_and_the_most_probable_logarithm(n):
+    probabilities, truth = drawn(n, 3)
     best = fit_temperature(probabilities, truth)
 
     def loss(temperature):
-        cross_entropy = -np.log(calibrated(probabilities, temperature)[np.arange(200), truth]).sum()
+        cross_entropy = -np.log(calibrated(probabilities, temperature)[np.arange(n), truth]).sum()
         return cross_entropy + np.log(temperature) ** 2 / 2
 
     assert all(loss(best) < loss(best * factor) for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2))
+    assert loss(best * np.exp(1e-4)) == pytest.approx(loss(best * np.exp(-1e-4)), abs=1e-7)
 
 
 def test_dividing_the_logits_gives_the_same():
@@ -88,6 +90,8 @@ def test_confidences_fall_into_fifteen_bins_that_hold_their_upper_ends():
     parts = [[0, 4], [1, 2], [3]]
     expected = sum(abs((confidence[part] - (truth[part] == 0)).sum()) for part in parts) / 5
     assert calibration_error(probabilities, truth) == pytest.approx(expected)
+    above = np.array([[1.0005, 0.0], [0.98, 0.02]])  # a rounding error above 1 is in the last bin too
+    assert calibration_error(above, np.array([1, 0])) == pytest.approx(abs(1 - 1.0005 - 0.98) / 2)
 
 
 def test_the_folds_hold_every_class_in_equal_shares_and_two_are_enough(monkeypatch):

@@ -62,8 +62,11 @@ def test_batches_of_any_size_and_decoded_images_give_the_same_features(learn, ca
     rows, body, rules = learn.dls.train_ds.items, featurizer(learn.model), learn.spec.image_rules()
     paths, hashes = rows["path"].tolist(), rows["sha256"].tolist()
     whole = features_of(learn, rows)
+    totals = []
     monkeypatch.setattr(module, "BATCH", 5)
+    monkeypatch.setattr(module, "progress", lambda batches, name, total: totals.append(total) or batches)
     np.testing.assert_allclose(features_of(learn, rows), whole, atol=1e-5)
+    assert totals == [4]
     pixels = np.stack([module.prepare_image(path, rules) for path in paths])
     seen = counted(monkeypatch)
     decoded = module.compute_features(body, paths, hashes, rules, torch.device("cpu"), pixels=pixels)

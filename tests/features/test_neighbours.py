@@ -72,3 +72,5 @@ def test_an_image_that_is_not_placed_itself_is_put_between_those_nearest_to_it(m
 @pytest.mark.parametrize(("count", "across"), [(1, [0.1]), (2, [0.1, 0.9]), (3, [0.1, 0.5, 0.9])])
 def test_fewer_than_four_images_lie_in_a_row(count, across):
     np.testing.assert_allclose(positions(np.ones((count, 5), np.float32)), [[x, 0.5] for x in across], rtol=1e-6)
+    four = positions(groups(4)[0])
+    assert (four.min(0).tolist(), four.max(0).tolist()) == ([0, 0], [1, 1])

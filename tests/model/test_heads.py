@@ -17,6 +17,7 @@ from kit.model.heads import (
     empty_network,
     featurizer,
     range_of,
+    split_head,
 )
 from kit.tasks.objectives import RangeLoss
 from kit.tasks.training import training_of
@@ -72,6 +73,7 @@ def test_the_range_is_the_last_layer_of_the_head_and_travels_with_the_weights():
     network = empty_network("timm/test_resnet", 2, 32, Range([0.0, 1.0], [3.0, 4.0]))
     assert isinstance(network[1][-1], Range)
     assert network.state_dict()["1.9.high"].tolist() == [3, 4]
+    assert {one.dtype for one in Range([0, 1], [3, 4]).state_dict().values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("kind", [LINEAR, FASTAI])
@@ -129,6 +131,8 @@ def test_a_network_is_its_features_and_a_classifier_of_them(kind):
     features = featurizer(network)(images)
     assert features.ndim == 2
     assert torch.equal(classifier(network)(features), network(images))
+    linear = nn.Linear(4, 2)
+    assert split_head(nn.Sequential(linear)) == ([], [linear])  # of a body that pools
 
 
 def test_metrics_of_several_classes_and_numbers_are_those_of_all_images_at_once():
