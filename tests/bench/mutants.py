@@ -124,6 +124,7 @@ EQUIVALENT = {
     ("linear_probe", "> 0 -> (gradient * (new - last)).sum() >= 0"): "0 at the minimum alone, where no step moves",
     ("linear", "range(some_folds.max() + 1)"): "one more fold, in which no image is",
     ("linear", "0.01 -> 0.0125  in: USUAL"): TUNED,
+    ("networks", "True -> False  in: loaders = batches."): "an example, which learns in any order of its images",
     ("networks", "in: return body(torch.zeros("): "only the number of outputs matters",
     ("overfitting", "in: wrong = torch.rand("): "a random number is hardly ever equal to the probability",
     ("overfitting", "y + shift -> y - shift"): "another of the other classes, all as likely",

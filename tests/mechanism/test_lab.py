@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch import nn
 
 from kit.mechanism.batches import Dataset
 from kit.mechanism.lab import MISTAKES, first_wrong, train
@@ -31,8 +32,9 @@ def data():
 
 
 def test_the_correct_training_repeats_in_every_bit_and_leaves_the_generator_as_it_was(data):
-    state = torch.random.get_rng_state()
     first, accuracy = train(data)
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
     assert first_difference(first, train(data)[0]) is None
     assert torch.equal(torch.random.get_rng_state(), state)
     assert len(first) == 15 and accuracy > 0.5
@@ -40,6 +42,16 @@ def test_the_correct_training_repeats_in_every_bit_and_leaves_the_generator_as_i
     assert parameters == {
         f"parameter {name}" for name in ("0.0.weight", "0.1.weight", "0.1.bias", "1.2.weight", "1.2.bias")
     }
+
+
+def test_the_accuracy_is_that_of_the_network_after_the_last_step(data):
+    steps, accuracy = train(data)
+    body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    network = nn.Sequential(body, nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, 10))).eval()
+    values = [(name.split(" ", 1), value) for name, value in steps[-1].items()]
+    network.load_state_dict({name[0]: value for (kind, *name), value in values if kind in ("parameter", "statistic")})
+    x, y = data[160:]
+    assert accuracy == pytest.approx((network(x).argmax(1) == y).double().mean().item())
 
 
 def test_every_mistake_has_a_place():

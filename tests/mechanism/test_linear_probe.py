@@ -1,5 +1,6 @@
 """A linear probe: features, convex loss, minimum, Linear layer; then fine-tuning of all layers."""
 
+from functools import cache
 from itertools import islice, pairwise
 
 import pytest
@@ -188,20 +189,33 @@ def test_drift_is_relative_to_the_length_of_the_features():
     assert feature_drift(before, 1.1 * before) == pytest.approx(0.1)
 
 
+compared = cache(compare_fine_tuning)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_careless_fine_tuning_distorts_the_features_and_careful_fine_tuning_does_not(seed):
-    _, results = compare_fine_tuning(seed)
+    _, results = compared(seed)
     probe, careless, careful = results.values()
     assert probe.drift == 0
-    assert careful.drift < 0.1 < 0.8 < careless.drift
+    assert 0 < careful.drift < 0.1 < 0.8 < careless.drift
     assert probe.error < 0.05
     assert careless.error > probe.error + 0.2
     assert careful.error <= probe.error + 0.01
 
 
+def test_a_comparison_repeats_by_its_seed_and_leaves_the_generator_as_it_was():
+    labels, results = compared(1)
+    torch.manual_seed(7)
+    state = torch.random.get_rng_state()
+    assert all(torch.equal(results[name].features, one.features) for name, one in compare_fine_tuning(1)[1].items())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert labels.bincount().tolist() == [100] * 5
+    assert not torch.equal(compared(2)[1]["linear probe"].features, results["linear probe"].features)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_images_with_the_training_backgrounds_hide_the_damage(seed):
-    careless = compare_fine_tuning(seed)[1]["careless fine-tuning"]
+    careless = compared(seed)[1]["careless fine-tuning"]
     assert careless.same_background_error < careless.error / 2
 
 

@@ -52,6 +52,16 @@ def test_weight_decay_increases_the_training_loss(curves):
     assert curves["weight decay"].training_loss[-1] > 10 * curves["none"].training_loss[-1]
 
 
+def test_a_comparison_repeats_by_its_seed_and_leaves_the_generator_as_it_was():
+    x, y = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
+    parts = ((x[:10], y[:10]), (x[:30], y[:30]), (x[30:], y[30:]))
+    first = compare_remedies(*parts, width=8, seed=1)
+    torch.manual_seed(7)
+    state = torch.random.get_rng_state()
+    assert compare_remedies(*parts, width=8, seed=1) == first
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 def test_all_four_start_with_the_same_weights(curves):
     assert len({c.validation_loss[0] for c in curves.values()}) == 1
 
