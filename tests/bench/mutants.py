@@ -118,6 +118,7 @@ EQUIVALENT = {
     ("embedding", "init='pca', random_sta -> "): "the default of scikit-learn too",
     ("embedding", "30.0 -> 37.5"): TUNED,
     ("neighbours", "in: PAIRS_AT_ONCE = "): TUNED,
+    ("neighbours", "0 -> 1  in: best = "): "NumPy fills no column from one as well as from none",
     ("neighbours", "in: step = max("): "the size of a block, which changes no result",
     ("embedding", "cosines - cosines[:, :1] -> cosines + cosines[:, :1]"): "a factor that all weights of a row have",
     ("lab", "param_groups(parts, weight_decay=0.1)"): TRAINED,
