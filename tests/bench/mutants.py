@@ -103,7 +103,11 @@ EXAMPLES = {
 }
 """module -> function or name -> why no test should find another number in it."""
 EQUIVALENT = {
-    ("approximation", 'optimizer.param_groups[0]["lr"] = '): TRAINED,
+    ("approximation", "in: first, last = Linear("): "their weights are replaced",
+    ("approximation", "in: middle, k = (x[1:] + x[:-1]) / 2, 1000.0"): "as steep as it may be",
+    ("approximation", "in: sign = torch.where("): START,
+    ("approximation", "torch.zeros -> torch.ones  in: network"): START,
+    ("batches", "2 ** 32 - 1 -> 2 ** 32 + 1"): "another number once in 2^32 times",
     ("calibration", "0 -> 1  in: def calibrate("): SEED,
     (
         "calibration",
@@ -125,6 +129,7 @@ EQUIVALENT = {
     ("linear_probe", "> 0 -> (gradient * (new - last)).sum() >= 0"): "0 at the minimum alone, where no step moves",
     ("linear", "range(some_folds.max() + 1)"): "one more fold, in which no image is",
     ("linear", "0.01 -> 0.0125  in: USUAL"): TUNED,
+    ("losses", "log_softmax(logits, dim=1) -> "): "axis 1 of (n, classes) is the last one too",
     ("networks", "True -> False  in: loaders = batches."): "an example, which learns in any order of its images",
     ("networks", "in: return body(torch.zeros("): "only the number of outputs matters",
     ("overfitting", "in: wrong = torch.rand("): "a random number is hardly ever equal to the probability",

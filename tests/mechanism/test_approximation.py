@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from kit.mechanism import approximation
 from kit.mechanism.approximation import (
     error_by_width,
     largest_error,
@@ -13,6 +14,7 @@ from kit.mechanism.approximation import (
     trained_network,
     wave,
 )
+from kit.mechanism.schedules import cosine
 
 WIDTHS = [8, 16, 32, 64, 128, 256]
 
@@ -63,6 +65,20 @@ def test_gradient_descent_finds_a_good_fit_with_a_wide_layer_and_not_with_a_narr
     narrow, wide = (largest_error(trained_network(wave, width), wave) for width in (2, 128))
     assert narrow > 1
     assert wide < 0.08
+
+
+def test_the_learning_rate_decreases_along_half_a_cosine(monkeypatch):
+    rates = []
+
+    class Watched(approximation.Adam):
+        def step(self):
+            rates.append(self.param_groups[0]["lr"])
+            super().step()
+
+    monkeypatch.setattr(approximation, "Adam", Watched)
+    trained_network(wave, 2, steps=50)
+    half_cosine = cosine(rates[0], 0)
+    assert rates == pytest.approx([half_cosine(step / 50) for step in range(50)])
 
 
 def test_a_width_of_zero_is_refused():

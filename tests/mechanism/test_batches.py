@@ -74,6 +74,8 @@ def test_larger_batches_represent_the_data_better():
 def test_a_split_has_every_example_once():
     train, valid = numbered(100).split(0.2, torch.Generator().manual_seed(0))
     assert (len(train), len(valid)) == (80, 20)
+    assert [len(part) for part in numbered(4).split(0.25)] == [3, 1]
+    assert [len(part) for part in numbered(4).split(0.75)] == [1, 3]
     assert sorted([*train.y.tolist(), *valid.y.tolist()]) == list(range(100))
 
 
@@ -83,7 +85,7 @@ def test_a_split_has_every_example_once():
         (lambda: Dataset(torch.zeros(3), torch.zeros(2)), "3 examples and 2 targets; every example needs one target"),
         (lambda: Dataset(torch.zeros(0), torch.zeros(0)), "the dataset is empty; it needs at least one example"),
         (
-            lambda: Dataset(torch.tensor([[0.0], [float("nan")]]), torch.zeros(2)),
+            lambda: Dataset(torch.tensor([[0.0, 1.0], [0.0, float("nan")]]), torch.zeros(2)),
             r"example 1 has a value that is NaN or infinite; remove or correct it",
         ),
         (lambda: DataLoader(numbered(4), 0), "batch size 0: expected at least 1"),
@@ -92,6 +94,7 @@ def test_a_split_has_every_example_once():
             "batch size 5 with drop_last leaves no batch of 4 examples",
         ),
         (lambda: numbered(4).split(0.1), "valid_pct 0.1 of 4 examples leaves one part empty"),
+        (lambda: numbered(4).split(1.0), "valid_pct 1.0 of 4 examples leaves one part empty"),
     ],
 )
 def test_bad_data_are_refused(make, message):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from kit.mechanism.convolution import Conv2d, ConvTranspose2d
 from kit.mechanism.layers import (
     BatchNorm,
     Dropout,
@@ -30,6 +31,16 @@ def test_linear_is_w_x_plus_b_with_a_row_of_weights_for_each_output():
     layer = Linear(2, 3)
     layer.weight, layer.bias = torch.tensor([[1.0, 2], [3, 4], [5, 6]]), torch.tensor([0.1, 0.2, 0.3])
     torch.testing.assert_close(layer(torch.tensor([[1.0, 10]])), torch.tensor([[21.1, 43.2, 65.3]]))
+
+
+@pytest.mark.parametrize(
+    ("layer", "fan_in"),
+    [(Linear(400, 300), 400), (Conv2d(16, 100, 5), 400), (ConvTranspose2d(100, 16, 5), 400)],
+    ids=["Linear", "Conv2d", "ConvTranspose2d"],
+)
+def test_a_new_layer_has_he_weights_and_a_bias_of_zero(layer, fan_in):
+    assert layer.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
+    assert not layer.bias.any()
 
 
 def test_linear_says_which_shape_it_expects():
