@@ -134,6 +134,7 @@ EQUIVALENT = {
     ("networks", "in: return body(torch.zeros("): "only the number of outputs matters",
     ("overfitting", "in: wrong = torch.rand("): "a random number is hardly ever equal to the probability",
     ("overfitting", "y + shift -> y - shift"): "another of the other classes, all as likely",
+    ("parallel", "1 -> 2  in: sizes = [1] * len(parts)"): "any one size for all",
     ("plots", "full_matrices=False) -> torch.linalg.svd(reference - mean)"): "more vectors, which are not used",
     ("splits", "reset_index(drop=True) -> "): "one more column, which is not read",
     ("calibration", "in: shifted = logits - "): "logarithms of probabilities are too near 0 for an overflow",

@@ -54,6 +54,7 @@ def test_a_gradient_of_1e_8_is_zero_in_float16_and_not_in_bfloat16():
     assert underflow_fraction(small * 2.0**30, torch.float16) == 0
     assert underflow_fraction(torch.tensor([0.0, 1e-9, 1.0]), torch.float16) == 0.5
     assert underflow_fraction(torch.zeros(3), torch.float16) == 0
+    assert underflow_fraction(torch.tensor([0.0, 1e-9]), torch.float16) == 1
 
 
 def test_float16_is_finer_and_bfloat16_reaches_further():

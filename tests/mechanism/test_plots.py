@@ -195,6 +195,7 @@ def test_the_points_are_the_first_two_principal_components_and_have_the_colour_o
         black, ring = axes.lines[2 * place : 2 * place + 2]
         np.testing.assert_allclose([black.get_xydata()[0], ring.get_xydata()[0]], [found.mean(0)] * 2, atol=1e-6)
         assert (black.get_markeredgecolor(), ring.get_markeredgecolor()) == ("black", f"C{label}")
+        assert black.get_markerfacecolor() == ring.get_markerfacecolor() == "none"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1", "3"]
     assert axes.get_aspect() == 1
 
@@ -204,10 +205,9 @@ def test_the_points_are_the_first_two_principal_components_and_have_the_colour_o
     [
         (lambda: images(torch.zeros(2, 4, 5, 5)), r"shape \(2, 4, 5, 5\): expected \(n, h, w\) or \(n, 3, h, w\)"),
         (lambda: images(torch.zeros(0, 5, 5)), r"shape \(0, 5, 5\)"),
-        (
-            lambda: paths(bowl, {}, (1, -1, -1, 1)),
-            r"bounds are \(1, -1, -1, 1\): expected left < right",
-        ),
+        (lambda: paths(bowl, {}, (1, -1, -1, 1)), r"bounds are \(1, -1, -1, 1\): expected left < right"),
+        (lambda: paths(bowl, {}, (1, 1, -1, 1)), r"bounds are \(1, 1, -1, 1\)"),
+        (lambda: paths(bowl, {}, (-1, 1, 1, 1)), r"bounds are \(-1, 1, 1, 1\)"),
     ],
 )
 def test_invalid_arguments_are_refused(call, says):
