@@ -197,6 +197,12 @@ def test_the_store_that_is_written_to_is_never_removed_and_all_are_listed_with_t
     assert first.is_dir() and second.is_dir()
     store_module.make_room(1000, keep=first)
     assert first.is_dir() and not second.exists()
+    monkeypatch.setattr(store_module, "stores", lambda: [(second, 5000)])  # removed by another process meanwhile
+    store_module.make_room(0, keep=first)
+
+
+def test_the_docstring_names_the_size_of_the_cache():
+    assert f"fit into {store_module.MAX_BYTES / 1e9:g} GB" in store_module.make_room.__doc__
 
 
 def test_what_was_used_longest_ago_makes_room(cache, monkeypatch):
@@ -214,6 +220,17 @@ def test_the_body_stays_as_it_was(learn, cache):
     features_of(learn, learn.dls.valid_ds.items)
     assert fingerprint(learn.model) == before
     assert all(part.training for part in learn.model.modules())
+    assert all(parameter.is_contiguous() for parameter in learn.model.parameters())
+
+
+def test_a_fingerprint_is_of_structure_names_and_values():
+    def named(name, value=1.0):
+        module = torch.nn.Module()
+        module.register_parameter(name, torch.nn.Parameter(torch.tensor([value])))
+        return fingerprint(module)
+
+    assert named("weight") == named("weight")
+    assert len({named("weight"), named("bias"), named("weight", 2.0), fingerprint(torch.nn.Linear(1, 1))}) == 4
 
 
 @pytest.mark.slow

@@ -54,6 +54,11 @@ def test_on_the_map_similar_images_lie_together_and_it_fills_the_square_and_repe
     np.testing.assert_array_equal(positions(features), found)
 
 
+def test_the_docstring_names_the_numbers_of_components_and_of_images_placed():
+    assert f"PCA to {embedding.AXES} components" in positions.__doc__
+    assert f"Of more than {embedding.LANDMARKS:,} images t-SNE places {embedding.LANDMARKS:,};" in positions.__doc__
+
+
 def test_an_image_that_is_not_placed_itself_is_put_between_those_nearest_to_it(monkeypatch):
     monkeypatch.setattr(embedding, "LANDMARKS", 24)
     features, of = groups(33)

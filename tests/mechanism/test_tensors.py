@@ -44,6 +44,11 @@ def test_channels_in_the_last_axis_are_refused():
     with pytest.raises(ValueError, match=r"\(8, 28, 28, 3\) has its channels last.*use permute\(0, 3, 1, 2\)"):
         named_shape(torch.zeros(8, 28, 28, 3), "colour")
     assert named_shape(torch.zeros(8, 28, 28, 3).permute(0, 3, 1, 2), "colour")["channels"] == 3
+    for channels in (1, 3, 4):
+        with pytest.raises(ValueError, match="has its channels last"):
+            named_shape(torch.zeros(8, 28, 28, channels), "colour")
+        assert named_shape(torch.zeros(8, channels, 28, 3), "colour")["channels"] == channels
+    assert named_shape(torch.zeros(8, 2, 28, 28), "colour")["channels"] == 2
 
 
 def test_an_unknown_kind_is_refused_with_those_that_are_known():

@@ -152,6 +152,7 @@ def test_the_discriminant_is_that_of_scikit_learn_and_an_absent_class_is_never_p
 
 
 def test_many_images_are_cross_predicted_as_well_as_few():
+    assert f"Of more than {MOST_FITTED:,} images" in cross_predict.__doc__
     features, labels = points(MOST_FITTED + 400, 8, 4)
     folds = np.arange(len(labels)) % 5
     wrong = []
