@@ -20,7 +20,10 @@ BALANCES = ("none", "balanced")
 LAYERS = ("auto", "head", "all", "whole")
 CACHES = ("auto", "memory", "disk", "none")
 LOGS = ("none", "tensorboard", "wandb", "mlflow")
-MAX_SIZE = 4096
+SIZE, MAX_SIZE = 224, 4096
+BUNDLED_SIZE = 128
+"""For the bundled weights, which were trained on photos of 32 pixels, enlarged to at most 112. Chosen on four sets
+(tests/bench/README.md): at 224 pixels their errors are up to four times as many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,8 +75,8 @@ class Recipe:
     lr_mult: float | None = None
     """Factor by which the first layers' rate is lower; by default 1 after a trained head, else 100 (bundled: 10)."""
 
-    size: int = 224
-    """Input size of the network, in pixels a side."""
+    size: int | None = None
+    """Input size of the network, in pixels a side; by default 224, for the bundled weights 128."""
 
     presize: int | None = None
     """Size before augmentation (presizing), in pixels a side, to avoid empty corners. Try 460 for size 224."""
@@ -158,16 +161,25 @@ class Recipe:
                 _check_number(field, value)
             if field.name in _CHOICES:
                 _check_choice(field.name, value, _CHOICES[field.name])
-        if self.presize is not None and self.presize < self.size:
-            raise RecipeError(
-                f"presize={self.presize} is less than size={self.size}", fix=f"presize={self.size * 2}, or leave it out"
-            )
+        if self.presize is not None and self.presize < self.input_size:
+            problem = f"presize={self.presize} is less than size={self.input_size}"
+            raise RecipeError(problem, fix=f"presize={self.input_size * 2}, or leave it out")
         _check_together(self)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values; a label function becomes 'module:name'."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return values | {"label": label_name(self.label)}
+
+    @property
+    def input_size(self) -> int:
+        """`size`, or the default for the weights."""
+        return self.size or (BUNDLED_SIZE if self.weights == "bundled" else SIZE)
+
+    @property
+    def read_size(self) -> int:
+        """The least side of the images that are read: `presize`, or the input size."""
+        return self.presize or self.input_size
 
     @property
     def fixed_batch(self) -> int | None:

@@ -5,13 +5,19 @@ assert_accessible(page)                           # a Playwright page, in what i
 
 import pytest
 
+LOADED = "() => ![...document.querySelectorAll('.loading')].some(one => one.checkVisibility())"
 SETTLED = """Promise.allSettled(document.getAnimations()
     .filter(one => one.effect.getComputedTiming().endTime < Infinity).map(one => one.finished)).then(() => null)"""
 
 
 def assert_accessible(page) -> None:
-    """Fail with axe-core's report where it finds a violation; half-faded colours of transitions are waited for."""
+    """Fail with axe-core's report where it finds a violation.
+
+    Before, wait for what Gradio still loads ("Loading..." stands outside all landmarks) and for the end of transitions,
+    whose colours are half faded.
+    """
     module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    page.wait_for_function(LOADED)
     page.evaluate(SETTLED)
     found = module.Axe().run(page)
     assert found.violations_count == 0, found.generate_report()

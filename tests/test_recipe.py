@@ -47,6 +47,16 @@ def test_a_value_that_no_run_can_follow_is_refused_with_its_bounds(field, value,
     assert "Fix:" in str(caught.value)
 
 
+def test_images_have_the_size_that_suits_the_weights_unless_another_is_given():
+    assert Recipe().input_size == 224
+    own = replace(Recipe(), weights="bundled")  # trained on small photos
+    assert own.input_size == own.read_size == 128
+    assert replace(own, size=64).input_size == 64
+    assert replace(own, presize=200).read_size == 200
+    with pytest.raises(RecipeError, match="presize=100 is less than size=128"):
+        replace(own, presize=100)
+
+
 @pytest.mark.parametrize(
     ("fields", "text"),
     [

@@ -61,7 +61,7 @@ def find(
         *_about_labels(opinions, similar),
         *_about_copies(table, copies),
         *_odd_ones(table, features, similar, training_of(recipe.task)),
-        *_about_quality(table, recipe.size),
+        *_about_quality(table, recipe.input_size),
     ]
     kinds = list(KINDS)
     return sorted(found, key=lambda one: (kinds.index(one.kind), -one.score, one.row))

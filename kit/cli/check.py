@@ -36,9 +36,9 @@ def check(folder: Folder, recipe: Recipe, out: Out = None, show: Show = None, as
 
     with claimed(out) if out else nullcontext():
         table = data.survey(folder, **data.table_args(recipe))
-        report = data.check(table, recipe.fixed_batch, recipe.size)
+        report = data.check(table, recipe.fixed_batch, recipe.input_size)
         if out:
-            write_report(table, report, out, recipe.size)
+            write_report(table, report, out, recipe.input_size)
     print(json.dumps(report.to_json()) if as_json else "\n".join(report.lines()))
     if report.errors:
         raise typer.Exit(1)

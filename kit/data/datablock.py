@@ -68,13 +68,13 @@ def blocks(
     normalisation, which depends on the weights. `recipe.batch`, `device` and `workers` become the defaults of
     `.dataloaders(table)`.
     """
-    wanted, training = max(recipe.size, recipe.presize or 0), training_of(recipe.task)
+    wanted, training = recipe.read_size, training_of(recipe.task)
     arguments = {
         "blocks": (TransformBlock(type_tfms=OpenImage(wanted), batch_tfms=IntToFloatTensor), training.block()),
         "get_x": image_path,
         "get_y": training.reader(),
         "splitter": split_rows,
-        "item_tfms": [Square(recipe.size, recipe.resize, recipe.presize)] if item_tfms is None else item_tfms,
+        "item_tfms": [Square(recipe.input_size, recipe.resize, recipe.presize)] if item_tfms is None else item_tfms,
         "batch_tfms": batch_transforms(recipe) if batch_tfms is None else batch_tfms,
     }
     block = DataBlock(**(arguments | kwargs))
@@ -101,7 +101,7 @@ def split_rows(table: pd.DataFrame) -> tuple[list[int], list[int]]:
 
 def batch_transforms(recipe: Recipe) -> list[Transform]:
     """fastai's batch augmentation for training batches; with presizing it also crops to the recipe's size."""
-    size = recipe.size if recipe.presize else None
+    size = recipe.input_size if recipe.presize else None
     if recipe.augment:
         return [Augment(aug_transforms(size=size))]
     still = {"do_flip": False, "max_rotate": 0, "max_zoom": 1, "max_lighting": 0, "max_warp": 0}

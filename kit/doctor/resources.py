@@ -157,7 +157,7 @@ def about_machine(facts: SimpleNamespace, fix: Fixes) -> Iterator[Finding]:
     if machine.shared_memory is not None and torch.workers:
         # Loading processes hand over batches there; docker gives 64 MB, and when it is full, they end with a bus error.
         recipe = Recipe()
-        needed = torch.workers * PREFETCH * recipe.batch * 3 * recipe.size**2 * FLOAT_BYTES
+        needed = torch.workers * PREFETCH * recipe.batch * 3 * recipe.input_size**2 * FLOAT_BYTES
         free, loaders = size(machine.shared_memory), f"{torch.workers} loading processes"
         if machine.shared_memory >= needed:
             yield fine("shared memory", f"{free} in /dev/shm, {size(needed)} needed for {loaders}")

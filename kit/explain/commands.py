@@ -37,7 +37,7 @@ def explain(folder: Path, step: int = 1, out: Path | None = None) -> str:
         say(f"{folder}: the head alone was trained, so step {step} is one of logistic regression by hand")
         learn = bundle.learner(folder, data.blocks(run.recipe).dataloaders(run.table))
         head = head_by_hand(learn, run, step)
-        vocab, shapes = [str(name) for name in learn.dls.vocab], shapes_of(learn.model, run.recipe.size)
+        vocab, shapes = [str(name) for name in learn.dls.vocab], shapes_of(learn.model, run.recipe.input_size)
         write_text(path, head_page(run, head, vocab, shapes))
         losses = f"loss {head.losses[step - 1]:.4g} before step {step}, {head.losses[-1]:.4g} after {len(head.losses)}"
         found = f"{losses}; gradients by hand and by PyTorch differ by at most {head.autograd:.1g}"

@@ -122,7 +122,7 @@ def head_page(run: Finished, head: HeadByHand, vocab: Sequence[str], shapes: lis
         source=source,
         number=number,
         cards=head_cards(head, vocab),
-        stages=stages((1, 3, run.recipe.size, run.recipe.size), shapes),
+        stages=stages((1, 3, run.recipe.input_size, run.recipe.input_size), shapes),
         head=head,
         curve=curve(head),
         weight=head_weight(head, vocab),

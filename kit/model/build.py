@@ -90,7 +90,7 @@ class ModelSpec:
     def image_rules(self) -> dict[str, Any]:
         """How a bundle prepares images, as the part `image` of its config.json."""
         recipe, weights = self.recipe, self.weights
-        rules = {"size": recipe.size, "resize": recipe.resize, "at_least": max(recipe.size, recipe.presize or 0)}
+        rules = {"size": recipe.input_size, "resize": recipe.resize, "at_least": recipe.read_size}
         return rules | {"mean": list(weights.mean), "std": list(weights.std)} | self.image
 
 
@@ -114,7 +114,7 @@ def learner(
     """
     architecture = choose_architecture(recipe.arch, recipe.weights)
     network = build_network(architecture)
-    body = cut_body(network, architecture, recipe.size)
+    body = cut_body(network, architecture, recipe.input_size)
     weights = load_weights(network, body.module, architecture, recipe.weights)
     if not any(isinstance(transform, Normalize) for transform in dls.train.after_batch.fs):
         dls.add_tfms([Normalize.from_stats(weights.mean, weights.std, cuda=False)], "after_batch")
@@ -148,7 +148,7 @@ def feature_body(recipe: Recipe) -> tuple[nn.Module, dict[str, Any]]:
     """
     architecture = choose_architecture(recipe.arch, recipe.weights)
     network = build_network(architecture)
-    body = cut_body(network, architecture, recipe.size)
+    body = cut_body(network, architecture, recipe.input_size)
     weights = load_weights(network, body.module, architecture, recipe.weights)
     spec = ModelSpec(recipe, architecture, weights, head=LINEAR)
     return featurizer(with_head(body, 1, None, LINEAR)), spec.image_rules()

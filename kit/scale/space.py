@@ -120,7 +120,7 @@ def starting_points(base: Recipe, space: Space) -> list[dict[str, Any]]:
     """kit's defaults, once for each way of training: what the first trials try."""
     usual = {}
     for name, choices in space.items():
-        value = START.get(name, getattr(base, name, None))
+        value = recipe_of(base, usual).input_size if name == "size" else START.get(name, getattr(base, name, None))
         usual[name] = value if value in choices or name in RANGES else choices[0]
     points = [usual | {LAYERS: layers} for layers in space[LAYERS]] if LAYERS in space else [usual]
     return [_with_effect(point, base) for point in points]

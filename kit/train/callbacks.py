@@ -321,7 +321,7 @@ def training_callbacks(learn: Learner, recipe: Recipe, accumulate: int | None = 
         callbacks.append(Accumulation(accumulate * (part.stop - part.start)))
     if recipe.progressive:
         frozen = 0 if spec_of(learn).head == LINEAR else recipe.freeze_epochs
-        callbacks.append(progressive_resizing(learn, recipe.size, frozen + recipe.epochs))
+        callbacks.append(progressive_resizing(learn, recipe.input_size, frozen + recipe.epochs))
     if recipe.patience:
         callbacks += [StopEarly(patience=recipe.patience), BestWeights()]
     return callbacks

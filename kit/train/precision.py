@@ -83,11 +83,11 @@ def precision_for(learn: Learner, recipe: Recipe) -> Precision:
     """The precision for a recipe on the learner's device, for images of the recipe's size."""
     device = torch.device(learn.dls.device)
     chosen = choose_precision(recipe.precision, device, device_facts(device))
-    if device.type != "cpu" or chosen.name != "bf16" or recipe.size >= MIN_BF16_SIZE:
+    if device.type != "cpu" or chosen.name != "bf16" or recipe.input_size >= MIN_BF16_SIZE:
         return chosen
     wrong = f"on CPUs, bf16 gradients of images under {MIN_BF16_SIZE} pixels a side can be wrong"
     if recipe.precision == "bf16":
-        raise RecipeError(f"{wrong}, and size is {recipe.size}", fix="precision auto or fp32, or a larger size")
+        raise RecipeError(f"{wrong}, and size is {recipe.input_size}", fix="precision auto or fp32, or a larger size")
     return Precision("fp32", True, wrong)
 
 

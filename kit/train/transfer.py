@@ -278,7 +278,7 @@ def training_on_images(
     """
     history.chosen["cache"] = cache_images(learn.dls, recipe.cache)
     if history.chosen["cache"] == "none":
-        fit_workers(learn.dls, max(recipe.size, recipe.presize or 0))
+        fit_workers(learn.dls, recipe.read_size)
     own = training_callbacks(learn, recipe, accumulate)
     if "rate" not in history.chosen:  # else they were chosen before the checkpoint
         rate, lr_mult = processes.first(rates_for, learn, recipe)

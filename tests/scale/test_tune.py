@@ -250,7 +250,11 @@ def test_given_settings_are_not_searched_and_a_head_has_no_settings_of_all_layer
     assert list(space) == ["layers", "epochs", "rate", "augment", "mixup", "label_smoothing"]
     assert [list(point) for point in starting_points(base, space)] == [["layers"], list(space)]
     assert "epochs" not in search_space(replace(searched, epochs=4))[1]
-    assert list(search_space(kit.Recipe(layers="head", arch="resnet18", weights="bundled"))[1]) == ["size"]
+    base, space = search_space(kit.Recipe(layers="head", arch="resnet18", weights="bundled"))
+    assert list(space) == ["size"]
+    assert starting_points(base, space) == [{"size": 128}]  # the default for these weights
+    base, space = search_space(kit.Recipe(layers="head"), ["size"])
+    assert starting_points(base, space) == [{"size": 224}]
     assert "mixup" not in search_space(replace(searched, cutmix=1.0))[1]
     assert "augment" not in search_space(replace(searched, tta=2))[1]
     assert "label_smoothing" not in search_space(replace(searched, task="multilabel"))[1]
