@@ -23,7 +23,7 @@ LOGS = ("none", "tensorboard", "wandb", "mlflow")
 SIZE, MAX_SIZE = 224, 4096
 BUNDLED_SIZE = 128
 """For the bundled weights, which were trained on photos of 32 pixels, enlarged to at most 112. Chosen on four sets
-(tests/bench/README.md): at 224 pixels their errors are up to four times as many."""
+(tests/bench/README.md): at 224 pixels their errors are up to 2.8 times as many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
