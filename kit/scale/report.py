@@ -37,9 +37,7 @@ def write_report(folder: Path, study: optuna.Study, lines: Sequence[str], words:
         drawn = {name: _save(axes, folder / "pictures" / f"{name}.png") for name, axes in draw(study, words)}
     pictures = [(TITLES[name], as_url(path.read_bytes(), "PNG")) for name, path in drawn.items()]
     trials = study.get_trials(deepcopy=False)
-    rows = [
-        (trial.number, trial.state.name.lower(), _value(trial), _seconds(trial), _settings(trial)) for trial in trials
-    ]
+    rows = [(trial.number, _state(trial), _value(trial), _seconds(trial), _settings(trial)) for trial in trials]
     page = render_template(
         "trials.html", title=study.study_name, lines=lines, words=words, rows=rows, pictures=pictures
     )
@@ -69,6 +67,10 @@ def _save(axes: Any, path: Path) -> Path:
     figure.savefig(path, dpi=DPI, bbox_inches="tight")
     pyplot.close(figure)
     return path
+
+
+def _state(trial: FrozenTrial) -> str:
+    return "skipped" if SAME_AS in trial.user_attrs else trial.state.name.lower()
 
 
 def _value(trial: FrozenTrial) -> str:
