@@ -11,8 +11,9 @@ from kit.errors import DataError
 from kit.explain.finished import read_finished
 from kit.explain.head import head_by_hand
 from kit.explain.page import head_page, step_page
+from kit.explain.recording import shapes_of
 from kit.explain.replay import replay_step
-from kit.explain.step import shapes_of, step_by_hand
+from kit.explain.step import step_by_hand
 from kit.files import check_parent, write_text
 from kit.train.transfer import is_balanced
 

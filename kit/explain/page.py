@@ -16,8 +16,9 @@ from kit.data.images import fit_image, open_image
 from kit.errors import ImageError
 from kit.explain.finished import Finished
 from kit.explain.head import HeadByHand
+from kit.explain.recording import Shape
 from kit.explain.replay import Moment
-from kit.explain.step import LayerRow, Shape, StepByHand
+from kit.explain.step import LayerRow, StepByHand
 from kit.mechanism import layers, linear_probe, loop, optimizers, schedules, trace, transfer
 from kit.tasks.text import CLASSIFICATION, MULTILABEL
 from kit.views.pictures import MIDDLE, data_url
