@@ -74,6 +74,8 @@ def test_larger_batches_represent_the_data_better():
 def test_a_split_has_every_example_once():
     train, valid = numbered(100).split(0.2, torch.Generator().manual_seed(0))
     assert (len(train), len(valid)) == (80, 20)
+    again, _ = numbered(100).split(0.2, torch.Generator().manual_seed(0))
+    assert torch.equal(train.y, again.y) and train.y.tolist() != sorted(train.y.tolist())
     assert [len(part) for part in numbered(4).split(0.25)] == [3, 1]
     assert [len(part) for part in numbered(4).split(0.75)] == [1, 3]
     assert sorted([*train.y.tolist(), *valid.y.tolist()]) == list(range(100))
