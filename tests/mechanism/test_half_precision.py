@@ -118,6 +118,12 @@ def test_a_step_with_an_infinite_gradient_is_skipped_and_the_scale_halved():
     assert scaler.factor == 4.0
 
 
+def test_without_an_infinite_gradient_the_scale_stays():
+    scaler = GradScaler(init_scale=8.0)
+    scaler.update()
+    assert scaler.factor == 8.0
+
+
 def test_gradients_can_be_unscaled_before_the_step():
     weight = torch.ones(2)
     weight.grad, scaler, optimizer = torch.full((2,), 8.0), GradScaler(init_scale=8.0), SGD([weight], lr=0.5)

@@ -196,7 +196,8 @@ def test_the_points_are_the_first_two_principal_components_and_have_the_colour_o
         np.testing.assert_allclose([black.get_xydata()[0], ring.get_xydata()[0]], [found.mean(0)] * 2, atol=1e-6)
         assert (black.get_markeredgecolor(), ring.get_markeredgecolor()) == ("black", f"C{label}")
         assert black.get_markerfacecolor() == ring.get_markerfacecolor() == "none"
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1", "3"]
+    legend = axes.get_legend()
+    assert [text.get_text() for text in (legend.get_title(), *legend.get_texts())] == ["class", "1", "3"]
     assert axes.get_aspect() == 1
 
 

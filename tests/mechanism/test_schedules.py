@@ -9,9 +9,9 @@ from kit.mechanism.schedules import combine, cosine, exponential, linear, one_cy
 
 POSITIONS = [step / 100 for step in range(101)]
 PAIRS = {
-    "linear": (linear(1.0, 0.1), fastai.SchedLin(1.0, 0.1)),
-    "cosine": (cosine(1.0, 0.1), fastai.SchedCos(1.0, 0.1)),
-    "exponential": (exponential(1.0, 0.1), fastai.SchedExp(1.0, 0.1)),
+    "linear": (linear(2.0, 0.1), fastai.SchedLin(2.0, 0.1)),
+    "cosine": (cosine(2.0, 0.1), fastai.SchedCos(2.0, 0.1)),
+    "exponential": (exponential(2.0, 0.1), fastai.SchedExp(2.0, 0.1)),
     "one cycle's rate": (one_cycle(0.01)[0], fastai.combined_cos(0.25, 0.01 / 25, 0.01, 0.01 / 1e5)),
     "one cycle's momentum": (one_cycle(0.01)[1], fastai.combined_cos(0.25, 0.95, 0.85, 0.95)),
     "the frozen phase": (one_cycle(0.01, pct_start=0.99)[0], fastai.combined_cos(0.99, 0.01 / 25, 0.01, 0.01 / 1e5)),

@@ -35,6 +35,8 @@ def test_the_pixels_of_a_shape_have_one_colour_and_that_says_nothing_about_its_c
         spread = torch.stack([x[:, y].std(1).mean() for x, y in zip(scenes.x, inside, strict=True) if y.sum() > 9])
         assert spread.max() < 0.08
     assert max(means) - min(means) < 0.03
+    background = scenes.x.permute(0, 2, 3, 1)[scenes.y == 0]
+    assert background.mean().item() == pytest.approx(0.2, abs=0.03) and min(means) > 0.6
 
 
 def test_intersection_over_union_counts_pixels_in_both_and_in_either():
