@@ -148,6 +148,11 @@ def test_folds_of_every_kind_hold_each_image_once_and_keep_groups_whole(how):
         assert (grouped.nunique() == 1).all()
 
 
+def test_large_groups_are_dealt_first_so_that_folds_have_equal_sizes():
+    table = rows(["a"] * 8, ["g"] * 4 + [""] * 4)
+    assert [side.count("valid") for side in folds(table, 2, seed=1)] == [4, 4]
+
+
 def test_grouped_folds_do_not_ask_for_a_group_of_each_class_a_fold():
     table = rows(["a"] * 5 + ["b"] * 20, [f"g{index // 5}" for index in range(25)])
     with pytest.raises(DataError, match="a class has 5 images in 1 groups; 5 folds want one each"):

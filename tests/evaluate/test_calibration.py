@@ -90,6 +90,9 @@ def test_confidences_fall_into_fifteen_bins_that_hold_their_upper_ends():
     parts = [[0, 4], [1, 2], [3]]
     expected = sum(abs((confidence[part] - (truth[part] == 0)).sum()) for part in parts) / 5
     assert calibration_error(probabilities, truth) == pytest.approx(expected)
+    low = np.full((2, 20), 1 / 20)  # the two lowest bins need more than 15 classes
+    low[1, :2] = [0.1, 0.0]
+    assert calibration_error(low, np.array([0, 2])) == pytest.approx((1 - 0.05 + 0.1) / 2)
     above = np.array([[1.0005, 0.0], [0.98, 0.02]])  # a rounding error above 1 is in the last bin too
     assert calibration_error(above, np.array([1, 0])) == pytest.approx(abs(1 - 1.0005 - 0.98) / 2)
 
@@ -142,6 +145,7 @@ def test_a_handful_of_images_gets_a_calibration_that_changes_nothing():
         result = calibrate(*drawn(n, 3))
         assert (result.temperature, result.n) == (1.0, n)
         assert result.error_before == pytest.approx(result.error_after)
+    assert calibrate(*drawn(20, 3)).temperature == 1.0  # of 20 images each fold fits 16, and gains nothing
 
 
 def test_a_calibration_says_itself_in_one_line():

@@ -100,7 +100,8 @@ def test_a_bias_is_the_weight_of_a_constant_input_of_one():
 
 
 def test_ones_are_added_to_a_table_only():
-    assert append_ones(torch.zeros(2, 3, dtype=torch.float64)).dtype == torch.float64
+    for dtype in (torch.float16, torch.float64):
+        assert append_ones(torch.zeros(2, 3, dtype=dtype)).dtype == dtype
     with pytest.raises(ValueError, match=r"x has shape \(3,\): expected \(n, features\)"):
         append_ones(torch.zeros(3))
 

@@ -98,6 +98,11 @@ def test_nan_equals_nan_when_the_bits_are_equal():
     assert first_difference([{"loss": torch.tensor(float("nan"))}], [{"loss": torch.tensor(float("nan"))}]) is None
 
 
+def test_a_number_and_a_tensor_are_different():
+    difference = first_difference([{"loss": torch.tensor(1.0)}], [{"loss": 1.0}])
+    assert (difference.name, difference.first, difference.second) == ("loss", torch.tensor(1.0), 1.0)
+
+
 def test_a_run_that_ends_early_is_a_difference():
     steps = trained()
     difference = first_difference(steps, steps[:7])
