@@ -61,12 +61,13 @@ def train(network: Sequential, training: Data, validation: Data, steps: int = 30
     loss, curves = SoftmaxCrossEntropy(), Curves()
     optimizer = SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=weight_decay)
     for step in range(steps + 1):
+        if step:
+            train_epoch(network.train(), [training], loss, optimizer)
         if step % 20 == 0:
             curves.training_loss.append(validate(network, [training], loss)[0])
             validation_loss, accuracy = validate(network, [validation], loss)
             curves.validation_loss.append(validation_loss)
             curves.validation_error.append(1 - accuracy)
-        train_epoch(network.train(), [training], loss, optimizer)
     return curves
 
 

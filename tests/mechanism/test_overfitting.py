@@ -96,17 +96,21 @@ def test_training_is_pytorchs_sgd_on_the_whole_set_measured_every_twentieth_step
     network = Sequential(Linear(4, 2))
     weight, bias = (p.clone().requires_grad_() for p in network.parameters())
     curves = train(network, (x[:20], y[:20]), (x[20:], y[20:]), steps=40, weight_decay=0.1)
-    judge, measured = torch.optim.SGD([weight, bias], lr=0.1, momentum=0.9, weight_decay=0.1), []
+    judge = torch.optim.SGD([weight, bias], lr=0.1, momentum=0.9, weight_decay=0.1)
+    losses, measured = [], []
     for step in range(41):
+        if step:
+            judge.zero_grad()
+            losses[0].backward()
+            judge.step()
         scores = x @ weight.T + bias
         losses = [torch.nn.functional.cross_entropy(scores[part], y[part]) for part in (slice(20), slice(20, None))]
         if step % 20 == 0:
             measured.append(
                 (*(loss.item() for loss in losses), (scores[20:].argmax(1) != y[20:]).double().mean().item())
             )
-        judge.zero_grad()
-        losses[0].backward()
-        judge.step()
+    for ours, theirs in zip(network.parameters(), (weight, bias), strict=True):
+        torch.testing.assert_close(ours, theirs.detach())
     found = zip(curves.training_loss, curves.validation_loss, curves.validation_error, strict=True)
     for ours, theirs in zip(found, measured, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
