@@ -180,6 +180,7 @@ def chosen_json(run: Run) -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "arch": run.learner.spec.architecture.full_name,
         "weights": run.learner.spec.weights.origin,
+        "size": run.recipe.input_size,
         "split": run.table.attrs.get("split"),
         **run.history.chosen,
         "steps": len(run.history.steps),

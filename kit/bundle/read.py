@@ -168,7 +168,9 @@ def learner(path: str | Path, dls: Any, **kwargs: Any) -> Any:
             f"the data has the classes {', '.join(vocab[:10])}; the bundle knows {', '.join(config['vocab'][:10])}"
         )
         raise BundleError(problem, fix="for other classes, start from its body: --weights BUNDLE")
-    recipe = Recipe.from_json(config["recipe"] | {"arch": config["architecture"]["name"], "weights": str(folder)})
+    own = {"arch": config["architecture"]["name"], "weights": str(folder)}
+    own["size"] = config["recipe"]["size"] or config["image"]["size"]
+    recipe = Recipe.from_json(config["recipe"] | own)
     learn = build_learner(dls, recipe, head=config["architecture"]["head"], **kwargs)
     learn.model.load_state_dict(load_network(folder, config).state_dict())
     return learn

@@ -51,7 +51,8 @@ def read_finished(folder: Path) -> Finished:
         problem = f"{folder} ran out of memory and halved its batch, which is not replayed"
         raise DataError(problem, fix="train again with a smaller --batch, then explain that run")
     recipe = Recipe.from_json(saved["recipe"])
-    recipe = replace(recipe, arch=chosen["arch"], workers=chosen["workers"], device=chosen["device"])
+    size = chosen.get("size", recipe.size)  # runs of earlier versions have a number in the recipe
+    recipe = replace(recipe, arch=chosen["arch"], size=size, workers=chosen["workers"], device=chosen["device"])
     table = pd.read_csv(folder / "table.csv", dtype=str, keep_default_na=False)
     table["path"] = [str(Path(chosen["folder"], path)) for path in table["path"]]
     if recipe.task == REGRESSION:

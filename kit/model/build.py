@@ -116,6 +116,9 @@ def learner(
     network = build_network(architecture)
     body = cut_body(network, architecture, recipe.input_size)
     weights = load_weights(network, body.module, architecture, recipe.weights)
+    if recipe.size is None and weights.size not in (None, recipe.input_size):
+        suits = f"images of {weights.size} pixels a side suit {weights.origin}; these have {recipe.input_size}"
+        say(f"note: {suits}\n  Fix: --size {weights.size}")
     if not any(isinstance(transform, Normalize) for transform in dls.train.after_batch.fs):
         dls.add_tfms([Normalize.from_stats(weights.mean, weights.std, cuda=False)], "after_batch")
         dls.to(dls.device)

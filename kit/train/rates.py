@@ -84,7 +84,11 @@ def find_rate(learn: Learner, recipe: Recipe) -> RateCurve:
 
 
 class RateFinder(LRFinder):
-    """fastai's LRFinder without saving and loading the learner, which is a copy; stops at a loss that is not finite."""
+    """fastai's LRFinder without saving and loading the learner, which is a copy; stops at a loss that is not finite.
+
+    fastai's stops at four times the lowest loss. Here that is the lowest after the first tenth of the steps, because
+    the first small batches may have a low loss by chance.
+    """
 
     def before_fit(self) -> None:
         """Start the schedule without saving the learner."""
@@ -92,7 +96,9 @@ class RateFinder(LRFinder):
         self.best_loss = float("inf")
 
     def after_batch(self) -> None:
-        """Stop where the loss is not finite."""
+        """Stop where the loss is not finite, or far above the lowest."""
+        if self.train_iter <= STEPS // 10:
+            self.best_loss = float("inf")
         super().after_batch()
         if not math.isfinite(self.smooth_loss):
             raise CancelFitException

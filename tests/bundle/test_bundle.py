@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import kit
-from kit import bundle, data, evaluate
+from kit import Recipe, bundle, data, evaluate, model
 from kit.cli.fine_tune import Examples
 from kit.errors import ArchitectureError, BundleError, OutputError
 from kit.evaluate.calibration import Calibration
@@ -76,6 +77,23 @@ def test_a_bundle_becomes_a_learner_to_go_on_with(run, shapes, tiny):
     assert all(torch.equal(value, state[name]) for name, value in run.learner.model.state_dict().items())
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(1, 1e-4)
+
+
+def test_the_size_that_suits_the_weights_stays_with_the_bundle_and_other_sizes_are_noted(shapes, tmp_path, capsys):
+    recipe = Recipe(arch="resnet18", weights="bundled", layers="head", workers=0, device="cpu")
+    run = kit.fine_tune(shapes, recipe, out=tmp_path / "run", onnx=False)
+    assert json.loads((run.folder / "recipe.json").read_text())["chosen"]["size"] == 128
+    dls = data.blocks(recipe).dataloaders(run.table)
+    again = bundle.learner(run.folder, dls)
+    assert again.spec.image_rules() == run.learner.spec.image_rules()
+    assert "note: images of" not in capsys.readouterr().err
+    model.learner(dls, replace(recipe, weights=str(run.folder)))
+    assert (
+        "note: images of 128 pixels a side suit bundle: run; these have 224\n  Fix: --size 128"
+        in capsys.readouterr().err
+    )
+    model.learner(dls, replace(recipe, weights=str(run.folder), size=224))
+    assert "note: images of" not in capsys.readouterr().err
 
 
 def test_a_learner_over_other_classes_is_refused(run, shapes, tiny, tmp_path):

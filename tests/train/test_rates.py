@@ -121,6 +121,18 @@ def test_a_loss_that_is_no_number_from_the_start_is_an_error_that_says_so(shapes
         find_rate(learn, recipe)
 
 
+def test_a_first_batch_with_a_low_loss_by_chance_does_not_end_the_search(shapes, recipe):
+    seen = []
+
+    def loss(prediction, y):
+        seen.append(len(y))
+        return torch.nn.functional.cross_entropy(prediction, y) * (0.01 if len(seen) == 1 else 1.0)
+
+    curve = find_rate(learner(shapes, recipe, loss_func=loss), recipe)
+    assert max(curve.losses) > 4 * curve.losses[0]
+    assert len(curve.losses) == len(seen) >= 20
+
+
 def test_an_optimiser_that_cannot_be_made_anew_is_refused(shapes, recipe):
     learn = learner(shapes, recipe)
     learn.opt_func = OptimWrapper(learn.model.parameters(), torch.optim.SGD, lr=0.1)
