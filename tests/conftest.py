@@ -106,10 +106,13 @@ def tiny():
 def light(tiny, tmp_path_factory):
     """The same with both phases, frozen and whole, from a file of weights."""
     import timm
+    import torch
     from safetensors.torch import save_file
 
     path = tmp_path_factory.mktemp("weights") / "test_resnet.safetensors"
-    save_file(timm.create_model("test_resnet").state_dict(), path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_file(timm.create_model("test_resnet").state_dict(), path)
     return replace(tiny, weights=str(path), freeze_epochs=1)
 
 
