@@ -9,7 +9,7 @@ file; its own is in config.json.sha256.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,11 @@ def _check_seal(folder: Path) -> None:
     if path.is_file() and path.read_bytes() != _seal(folder).encode():
         problem = f"{folder / CONFIG} is not the file that was saved (another SHA-256 than in {SEAL})"
         raise BundleError(problem, fix=f"{GET_ANOTHER}; if you changed it yourself, remove {SEAL}")
+
+
+def input_size(rules: Mapping[str, Any]) -> int:
+    """Pixels a side of what a network gets. rules: `image` of a bundle's config."""
+    return rules.get("input", rules["size"])
 
 
 def photos(config: dict[str, Any], part: str) -> list[str]:

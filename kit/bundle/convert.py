@@ -42,7 +42,7 @@ from kit.data.images import FILTER, open_image, prepare_image
 from kit.errors import ArchitectureError, BundleError, KitError, first_line, some_of
 from kit.evaluate.evaluation import result_of_predictions
 from kit.files import atomic_folder, sha256
-from kit.manifest import CONVERTED
+from kit.manifest import CONVERTED, input_size
 from kit.model.architectures import TORCHVISION, Body, build_network, cut_body, find_architecture
 from kit.model.build import ModelSpec
 from kit.model.heads import Head, described, with_head
@@ -135,7 +135,7 @@ def read_export(path: str | Path, names: Sequence[str] | None = None, arch: str 
         image, task, vocab = _image_class(learn), _task(learn), _vocab(learn, names)
         rules = _item_rules(learn, missing) | ({"grey": True} if image._open_args["mode"] == "L" else {})
         rules |= _batch_rules(learn, rules["size"], missing)
-        size = rules.get("input", rules["size"])
+        size = input_size(rules)
         network, found, head = _network(learn.model, arch, size, len(vocab))
         # The largest presize, because fastai never decodes a JPEG at reduced size.
         recipe = Recipe(task=task, arch=found, weights="none", size=size, presize=MAX_SIZE)

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from kit.console import say
 from kit.errors import ArchitectureError, BundleError, RecipeError
-from kit.manifest import CONFIG, GET_ANOTHER, ONNX, UNKNOWN, WEIGHTS, check_file, find_bundle, read_config, read_form
+from kit.manifest import (
+    CONFIG,
+    GET_ANOTHER,
+    ONNX,
+    UNKNOWN,
+    WEIGHTS,
+    check_file,
+    find_bundle,
+    input_size,
+    read_config,
+    read_form,
+)
 from kit.tasks import of
 
 if TYPE_CHECKING:
@@ -139,8 +150,7 @@ def load_network(folder: Path, config: dict[str, Any]) -> "nn.Module":
     try:
         limits = Range.from_json(config["range"]) if of(config["task"]).ranges(config) else None
         head = config["architecture"]["head"]
-        size = config["image"].get("input", config["image"]["size"])
-        network = empty_network(name, len(config["vocab"]), size, limits, head)
+        network = empty_network(name, len(config["vocab"]), input_size(config["image"]), limits, head)
     except ArchitectureError as error:
         raise BundleError(f"{folder / CONFIG}: field architecture.name: {error.problem}", fix=error.fix) from error
     if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
@@ -168,9 +178,8 @@ def learner(path: str | Path, dls: Any, **kwargs: Any) -> Any:
             f"the data has the classes {', '.join(vocab[:10])}; the bundle knows {', '.join(config['vocab'][:10])}"
         )
         raise BundleError(problem, fix="for other classes, start from its body: --weights BUNDLE")
-    own = {"arch": config["architecture"]["name"], "weights": str(folder)}
-    own["size"] = config["recipe"]["size"] or config["image"]["size"]
-    recipe = Recipe.from_json(config["recipe"] | own)
+    arch, size = config["architecture"]["name"], input_size(config["image"])
+    recipe = Recipe.from_json(config["recipe"] | {"arch": arch, "weights": str(folder), "size": size})
     learn = build_learner(dls, recipe, head=config["architecture"]["head"], **kwargs)
     learn.model.load_state_dict(load_network(folder, config).state_dict())
     return learn

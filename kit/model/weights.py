@@ -16,7 +16,7 @@ from kit.console import say
 from kit.errors import ArchitectureError, FetchError, OutputError, WeightsError
 from kit.fetch import Source, download
 from kit.files import packaged
-from kit.manifest import GET_ANOTHER, WEIGHTS, find_bundle, read_config, read_form
+from kit.manifest import GET_ANOTHER, WEIGHTS, find_bundle, input_size, read_config, read_form
 from kit.model import hub
 from kit.model.architectures import IMAGENET_MEAN, IMAGENET_STD, Architecture
 from kit.model.weight_paths import (
@@ -217,5 +217,5 @@ def _from_bundle(
     own = {name[2:]: tensor for name, tensor in tensors.items() if name.startswith("0.")}
     check_finite(own, path)
     body.load_state_dict(own)
-    mean, std, size = tuple(image["mean"]), tuple(image["std"]), image.get("input", image["size"])
-    return WeightsSource(origin, "bundle", origin, mean, std, digest, size=size)
+    mean, std = tuple(image["mean"]), tuple(image["std"])
+    return WeightsSource(origin, "bundle", origin, mean, std, digest, size=input_size(image))
